@@ -1,0 +1,128 @@
+// liif_fast._cpu: the decoder for processors. Chooses the instruction set at run time, splits the work over threads.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cstdlib>
+#include <memory>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "isa.h"
+#include "parallel.h"
+
+namespace py = pybind11;
+
+namespace liif {
+namespace {
+
+struct Isa {
+  const char* name;
+  DecodeRange decode;
+  bool supported;  // by this processor and operating system
+};
+
+// Best first. Sets that the compiler did not know are missing.
+const std::vector<Isa>& isas() {
+  static const std::vector<Isa> all = [] {
+    std::vector<Isa> list;
+#ifdef LIIF_EMULATE_AVX512
+    const bool avx512 = true, avx512bf16 = true;
+#elif defined(LIIF_HAVE_AVX512)
+    __builtin_cpu_init();
+    const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+#ifdef LIIF_HAVE_AVX512BF16
+    const bool avx512bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
+#endif
+#endif
+#ifdef LIIF_HAVE_AVX512BF16
+    list.push_back({"avx512bf16", decode_avx512bf16, avx512bf16});
+#endif
+#ifdef LIIF_HAVE_AVX512
+    list.push_back({"avx512", decode_avx512, avx512});
+#endif
+#ifdef LIIF_HAVE_AVX2
+    __builtin_cpu_init();
+    list.push_back({"avx2", decode_avx2, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")});
+#endif
+    list.push_back({"scalar", decode_scalar, true});
+    return list;
+  }();
+  return all;
+}
+
+const Isa& find(const std::string& name) {
+  for (const Isa& isa : isas()) {
+    if (name != isa.name) continue;
+    if (!isa.supported) throw std::invalid_argument("this processor has no " + name);
+    return isa;
+  }
+  throw std::invalid_argument("no instruction set '" + name + "' in this build");
+}
+
+using Pointer = uintptr_t;
+using Table = std::tuple<Pointer, Pointer, Pointer, int64_t>;                  // index, offset, weight, size
+using Layer = std::tuple<Pointer, Pointer, int32_t, int32_t>;                  // weight, bias, in, out
+using Strides = std::tuple<int64_t, int64_t, int64_t>;                         // row, column, channel
+using Floats3 = std::tuple<float, float, float>;
+
+template <class T>
+T* as(Pointer p) {
+  return reinterpret_cast<T*>(p);
+}
+
+void decode(const std::string& isa, int threads, Pointer z, Type type, int32_t width, int64_t z_row_stride, int32_t sides,
+            const Table& y, const Table& x, bool paired, Pointer first, Pointer first_y, Pointer first_x,
+            const std::vector<Layer>& hidden, Pointer last, Pointer last_bias, const Floats3& scale, const Floats3& shift,
+            std::pair<float, float> range, Pointer out, Type out_type, const Strides& out_strides) {
+  const DecodeRange run = find(isa).decode;
+  std::vector<HiddenLayer> layers;
+  for (const auto& [weight, bias, in, to] : hidden) layers.push_back({as<const void>(weight), as<const float>(bias), in, to});
+  const auto table = [](const Table& t) {
+    return AxisTable{as<const int32_t>(std::get<0>(t)), as<const float>(std::get<1>(t)), as<const float>(std::get<2>(t)),
+                     std::get<3>(t)};
+  };
+  DecodeParams p{};
+  p.z = as<const void>(z), p.type = type, p.width = width, p.z_row_stride = z_row_stride, p.sides = sides;
+  p.y = table(y), p.x = table(x), p.paired = paired;
+  p.first = as<const float>(first), p.first_y = as<const float>(first_y), p.first_x = as<const float>(first_x);
+  p.hidden = layers.data(), p.hidden_count = static_cast<int32_t>(layers.size());
+  p.last = as<const float>(last), p.last_bias = as<const float>(last_bias);
+  std::tie(p.scale[0], p.scale[1], p.scale[2]) = scale;
+  std::tie(p.shift[0], p.shift[1], p.shift[2]) = shift;
+  std::tie(p.low, p.high) = range;
+  p.out = as<void>(out), p.out_type = out_type;
+  std::tie(p.out_row_stride, p.out_column_stride, p.out_channel_stride) = out_strides;
+
+  const py::gil_scoped_release release;
+  const int64_t pixels = paired ? p.x.size : p.y.size * p.x.size;
+  parallel_for(pixels, kTilePixels, threads, [&](int64_t begin, int64_t end) {
+    // Freed with the thread; zeroed once, since rows beyond the last pixel are multiplied too.
+    thread_local std::unique_ptr<Scratch> scratch = std::make_unique<Scratch>();
+    run(p, begin, end, *scratch);
+  });
+}
+
+}  // namespace
+}  // namespace liif
+
+PYBIND11_MODULE(_cpu, m) {
+  using namespace liif;
+  m.doc() = "The decoder for processors; see csrc/decode.h for the meaning, layout and unit of every argument.";
+  py::enum_<Type>(m, "Type").value("u8", Type::u8).value("u16", Type::u16).value("f32", Type::f32).value("bf16", Type::bf16);
+  m.def(
+      "isas",
+      [] {
+        std::vector<std::pair<std::string, bool>> names;
+        for (const Isa& isa : isas()) names.emplace_back(isa.name, isa.supported);
+        return names;
+      },
+      "Instruction sets in this build, best first, and whether this processor has them.");
+  m.def("decode", &decode, py::kw_only(), py::arg("isa"), py::arg("threads"), py::arg("z"), py::arg("type"), py::arg("width"),
+        py::arg("z_row_stride"), py::arg("sides"), py::arg("y"), py::arg("x"), py::arg("paired"), py::arg("first"),
+        py::arg("first_y"), py::arg("first_x"), py::arg("hidden"), py::arg("last"), py::arg("last_bias"), py::arg("scale"),
+        py::arg("shift"), py::arg("range"), py::arg("out"), py::arg("out_type"), py::arg("out_strides"));
+}

@@ -1,0 +1,75 @@
+// The scalar decoder: the plainest statement of the algorithm, and what runs where no vector code was built. Its inner loops run
+// over the 16 columns of a weight panel, so that a compiler vectorises them with what the target has.
+#include <cstring>
+
+#include "isa.h"
+
+namespace liif {
+namespace {
+
+float load(const void* base, Type type, int64_t i) {
+  return type == Type::bf16 ? bf16_to_float(static_cast<const uint16_t*>(base)[i]) : static_cast<const float*>(base)[i];
+}
+
+// What storing an activation in `type` makes of it.
+float stored(float v, Type type) { return type == Type::bf16 ? bf16_to_float(float_to_bf16(v)) : v; }
+
+// One row through one hidden layer. bf16 weights are packed in pairs of inputs.
+void hidden(const HiddenLayer& layer, Type type, const float* in, float* out) {
+  const int pair = type == Type::bf16 ? 2 : 1;
+  for (int n = 0; n < layer.out; n += kPanel) {
+    float sum[kPanel];
+    std::memcpy(sum, layer.bias + n, sizeof sum);
+    const int64_t panel = static_cast<int64_t>(n) * layer.in;
+    for (int k = 0; k < layer.in; ++k) {
+      const int64_t at = panel + static_cast<int64_t>(k / pair) * kPanel * pair + k % pair;
+      if (type == Type::bf16) {
+        const auto* w = static_cast<const uint16_t*>(layer.weight) + at;
+        for (int j = 0; j < kPanel; ++j) sum[j] += in[k] * bf16_to_float(w[2 * j]);
+      } else {
+        const auto* w = static_cast<const float*>(layer.weight) + at;
+        for (int j = 0; j < kPanel; ++j) sum[j] += in[k] * w[j];
+      }
+    }
+    for (int j = 0; j < kPanel; ++j) out[n + j] = sum[j] > 0 ? sum[j] : 0;
+  }
+}
+
+}  // namespace
+
+void decode_scalar(const DecodeParams& p, int64_t begin, int64_t end, Scratch& scratch) {
+  Cursor at(p, begin);
+  for (int64_t pixel = begin; pixel < end; ++pixel, at.next()) {
+    float blended[kMaxWidth] = {};
+    int width = p.width;
+    for (int sy = 0; sy < p.sides; ++sy) {
+      for (int sx = 0; sx < p.sides; ++sx) {
+        const int64_t y = sy * p.y.size + at.row, x = sx * p.x.size + at.column;
+        const int64_t cell = p.y.index[y] * p.z_row_stride + static_cast<int64_t>(p.x.index[x]) * p.width;
+        float *in = scratch.a, *out = scratch.b;
+        width = p.width;
+        for (int c = 0; c < width; ++c) {
+          const float term = p.first[c] + p.first_y[c] * p.y.offset[y];
+          const float v = load(p.z, p.type, cell + c) + (term + p.first_x[c] * p.x.offset[x]);
+          in[c] = v > 0 ? v : 0;
+        }
+        for (int l = 0; l < p.hidden_count; ++l) {
+          for (int c = 0; c < width; ++c) in[c] = stored(in[c], p.type);
+          hidden(p.hidden[l], p.type, in, out);
+          width = p.hidden[l].out;
+          float* swap = in;
+          in = out, out = swap;
+        }
+        const float weight = p.y.weight[y] * p.x.weight[x];
+        for (int c = 0; c < width; ++c) blended[c] += weight * in[c];
+      }
+    }
+    float rgb[3] = {};
+    for (int o = 0; o < 3; ++o) {
+      for (int c = 0; c < width; ++c) rgb[o] += blended[c] * p.last[o * width + c];
+    }
+    store_pixel(p, at.row, at.column, rgb);
+  }
+}
+
+}  // namespace liif

@@ -1,0 +1,162 @@
+// The decoder once, over a vector type. A tile of pixels is three steps: the first layer writes the activations of every neighbour
+// of every pixel, each hidden layer is a register-blocked matrix product over all of them, and the last step blends the neighbours
+// and applies the last layer.
+//
+// V describes vectors of floats:  Reg, kLanes (8 or 16), load, store, set1, add, fma(a, b, c) = a b + c, relu, sum.
+// T describes stored activations: V, Elem, kPerWord (elements in 32 bits, multiplied in one step), kRows x kVectors (the register
+//   block), load and store (kLanes elements <-> Reg), Word and Weights with word(p), weights(p), mac(acc, word, weights).
+#pragma once
+
+#include "isa.h"
+
+namespace liif {
+namespace {
+
+// [kRows, in] x [in, N vectors] -> relu -> [kRows, N vectors]; N * kLanes columns, consecutive panels.
+template <class T, int N, class Store>
+inline __attribute__((always_inline)) void hidden_block(const typename T::Elem* a, const typename T::Elem* w, const float* bias,
+                                                        int in, Store store) {
+  using V = typename T::V;
+  using Elem = typename T::Elem;
+  constexpr int R = T::kRows, L = V::kLanes, P = T::kPerWord;
+  const int64_t panel = static_cast<int64_t>(in) * kPanel;
+  const Elem* row[R];
+  for (int r = 0; r < R; ++r) row[r] = a + static_cast<int64_t>(r) * in;
+  typename V::Reg acc[R][N];
+#pragma GCC unroll 8
+  for (int n = 0; n < N; ++n) {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) acc[r][n] = V::load(bias + n * L);
+  }
+  for (int k = 0; k < in; k += P) {
+    typename T::Weights b[N];
+#pragma GCC unroll 8
+    for (int n = 0; n < N; ++n) b[n] = T::weights(w + n * L / kPanel * panel + k * kPanel + n * L % kPanel * P);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const typename T::Word x = T::word(row[r] + k);
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n) acc[r][n] = T::mac(acc[r][n], x, b[n]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
+    for (int n = 0; n < N; ++n) store(r, n * L, V::relu(acc[r][n]));
+  }
+}
+
+template <class T, int N, class Out>
+__attribute__((noinline)) void hidden_columns(const HiddenLayer& layer, int column, int rows, const typename T::Elem* in, Out* out) {
+  using V = typename T::V;
+  const auto* w = static_cast<const typename T::Elem*>(layer.weight) + static_cast<int64_t>(column) * layer.in;
+  for (int r = 0; r < rows; r += T::kRows) {
+    Out* to = out + static_cast<int64_t>(r) * layer.out + column;
+    hidden_block<T, N>(in + static_cast<int64_t>(r) * layer.in, w, layer.bias + column, layer.in,
+                       [&](int i, int c, typename V::Reg v) { T::store(to + static_cast<int64_t>(i) * layer.out + c, v); });
+  }
+}
+
+// One hidden layer over `rows` rows, rounded up to whole blocks. Columns outermost: a block of weights stays in the nearest cache
+// while every row passes by.
+template <class T, class Out>
+void hidden_layer(const HiddenLayer& layer, int rows, const typename T::Elem* in, Out* out) {
+  constexpr int L = T::V::kLanes, N = T::kVectors;
+  int column = 0;
+  for (; column + N * L <= layer.out; column += N * L) hidden_columns<T, N>(layer, column, rows, in, out);
+  if constexpr (N > 2) {
+    for (; column + 2 * L <= layer.out; column += 2 * L) hidden_columns<T, 2>(layer, column, rows, in, out);
+    for (; column < layer.out; column += L) hidden_columns<T, 1>(layer, column, rows, in, out);
+  }
+}
+
+// relu(z[cell] + first + first_y * offset_y + first_x * offset_x) for every neighbour of `count` pixels from `at` on.
+template <class T, class Out>
+void first_layer(const DecodeParams& p, Cursor at, int count, float* row_term, Out* out) {
+  using V = typename T::V;
+  constexpr int L = V::kLanes;
+  const int width = p.width;
+  const auto* z = static_cast<const typename T::Elem*>(p.z);
+  int64_t row = -1;
+  for (int i = 0; i < count; ++i, at.next()) {
+    if (at.row != row) {
+      row = at.row;
+      for (int s = 0; s < p.sides; ++s) {
+        const typename V::Reg offset = V::set1(p.y.offset[s * p.y.size + row]);
+        for (int c = 0; c < width; c += L) {
+          V::store(row_term + s * width + c, V::fma(V::load(p.first_y + c), offset, V::load(p.first + c)));
+        }
+      }
+    }
+    for (int sy = 0; sy < p.sides; ++sy) {
+      const auto* z_row = z + p.y.index[sy * p.y.size + row] * p.z_row_stride;
+      const float* term = row_term + sy * width;
+      for (int sx = 0; sx < p.sides; ++sx, out += width) {
+        const int64_t x = sx * p.x.size + at.column;
+        const auto* cell = z_row + static_cast<int64_t>(p.x.index[x]) * width;
+        const typename V::Reg offset = V::set1(p.x.offset[x]);
+        for (int c = 0; c < width; c += L) {
+          const typename V::Reg terms = V::fma(V::load(p.first_x + c), offset, V::load(term + c));
+          T::store(out + c, V::relu(V::add(T::load(cell + c), terms)));
+        }
+      }
+    }
+  }
+}
+
+// The paper's local ensemble (eq. 4) and the last layer, in f32.
+template <class V, int kSides>
+void last_layer(const DecodeParams& p, Cursor at, int count, int width, const float* h) {
+  constexpr int L = V::kLanes, S = kSides * kSides;
+  for (int i = 0; i < count; ++i, at.next(), h += static_cast<int64_t>(S) * width) {
+    typename V::Reg weight[S];
+    for (int s = 0; s < S; ++s) {
+      weight[s] = V::set1(p.y.weight[s / kSides * p.y.size + at.row] * p.x.weight[s % kSides * p.x.size + at.column]);
+    }
+    typename V::Reg sum[3] = {V::set1(0), V::set1(0), V::set1(0)};
+    for (int c = 0; c < width; c += L) {
+      typename V::Reg v = V::set1(0);
+      for (int s = 0; s < S; ++s) v = V::fma(weight[s], V::load(h + static_cast<int64_t>(s) * width + c), v);
+      for (int o = 0; o < 3; ++o) sum[o] = V::fma(v, V::load(p.last + o * width + c), sum[o]);
+    }
+    const float rgb[3] = {V::sum(sum[0]), V::sum(sum[1]), V::sum(sum[2])};
+    store_pixel(p, at.row, at.column, rgb);
+  }
+}
+
+template <class T>
+void decode_tiles(const DecodeParams& p, int64_t begin, int64_t end, Scratch& scratch) {
+  using Elem = typename T::Elem;
+  static_assert(kTileRows % T::kRows == 0, "a full tile is whole blocks");
+  for (int64_t pixel = begin; pixel < end; pixel += kTilePixels) {
+    const int count = static_cast<int>(end - pixel < kTilePixels ? end - pixel : kTilePixels);
+    const int rows = count * p.sides * p.sides;
+    const Cursor at(p, pixel);
+    float *in = scratch.a, *out = scratch.b;  // activations; of type Elem but for the last, which are f32
+    int width = p.width;
+    if (p.hidden_count == 0) {
+      first_layer<T>(p, at, count, scratch.row_term, in);
+    } else {
+      first_layer<T>(p, at, count, scratch.row_term, reinterpret_cast<Elem*>(in));
+    }
+    for (int l = 0; l < p.hidden_count; ++l) {
+      const auto* from = reinterpret_cast<const Elem*>(in);
+      if (l + 1 == p.hidden_count) {
+        hidden_layer<T>(p.hidden[l], rows, from, out);
+      } else {
+        hidden_layer<T>(p.hidden[l], rows, from, reinterpret_cast<Elem*>(out));
+      }
+      width = p.hidden[l].out;
+      float* swap = in;
+      in = out, out = swap;
+    }
+    if (p.sides == 2) {
+      last_layer<typename T::V, 2>(p, at, count, width, in);
+    } else {
+      last_layer<typename T::V, 1>(p, at, count, width, in);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace liif

@@ -1,0 +1,66 @@
+// The one contract between every caller of the decoder and every implementation of it.
+//
+// LIIF's decoder (Chen et al., CVPR 2021, eq. 2-4) with its first layer already applied to the features ("projected"):
+//
+//   h_s = relu(z[cell_s] + first + first_y * offset_y + first_x * offset_x)      for each neighbouring cell s
+//   h_s = relu(W_l h_s + b_l)                                                    for each further hidden layer l
+//   out = scale * (W_last (sum_s weight_s h_s) + b_last) + shift                 blended before the last, linear layer
+//
+// Queries are separable: output row i reads entry i of the y table and output column j entry j of the x table.
+// Native code knows no tensors: plain pointers, sizes, strides.
+#pragma once
+
+#include <cstdint>
+
+namespace liif {
+
+enum class Type : int32_t { u8 = 0, u16 = 1, f32 = 2, bf16 = 3 };
+
+constexpr int kPanel = 16;      // columns of a packed weight panel; every width is a multiple of it
+constexpr int kMaxWidth = 256;  // widest hidden layer
+constexpr int kMaxSides = 2;    // neighbouring cells per axis: 2 with local ensemble, 1 without
+
+// Where each output row (or column) looks: [sides][size], side-major, contiguous.
+struct AxisTable {
+  const int32_t* index;  // cell of z, 0 <= index < cells along this axis
+  const float* offset;   // query centre minus cell centre, in half cells (the paper's relative coordinate)
+  const float* weight;   // share of this side; the shares of an axis sum to one
+  int64_t size;          // entries per side
+};
+
+// A hidden layer after the first: out = relu(W in + b).
+struct HiddenLayer {
+  // Packed panels of 16 outputs: f32 [out/16][in][16], bf16 [out/16][in/2][16][2]; 64-byte aligned.
+  const void* weight;
+  const float* bias;  // [out]
+  int32_t in, out;    // multiples of 16, at most 256
+};
+
+struct DecodeParams {
+  const void* z;         // [rows][columns][width] of `type`, channels last: the projected features, bias included
+  Type type;             // f32 or bf16: storage of z, hidden layers and activations; sums are always f32
+  int32_t width;         // channels of z
+  int64_t z_row_stride;  // elements from one row of z to the next
+  int32_t sides;         // 1 or 2: cells looked at per axis
+  AxisTable y, x;
+  // false: a grid of y.size rows and x.size columns. true: a list of x.size points, one y and one x entry each (y.size == x.size).
+  bool paired;
+
+  const float* first;    // [width] what is constant in the first layer: the cell term
+  const float* first_y;  // [width] weight of the y offset
+  const float* first_x;  // [width] weight of the x offset
+  const HiddenLayer* hidden;
+  int32_t hidden_count;  // hidden layers after the first, may be 0
+
+  const float* last;       // [3][width of the last hidden layer]
+  const float* last_bias;  // [3]
+  float scale[3];          // per channel, from the network's range to the output's
+  float shift[3];
+  float low, high;  // outputs are clamped to [low, high], then rounded to nearest even for integer types
+
+  void* out;  // u8, u16 or f32
+  Type out_type;
+  int64_t out_row_stride, out_column_stride, out_channel_stride;  // elements; a list of points uses the column stride
+};
+
+}  // namespace liif

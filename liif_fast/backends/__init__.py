@@ -1,0 +1,46 @@
+"""Who decodes: the order of backends, the choice among them, and the reasons against each.
+
+A backend is a module with
+``unavailable(device, dtype) -> str | None``: the reason why it cannot decode there, None if it can,
+``describe() -> str``: what it runs on, for people,
+``pack(decoder, dtype, device) -> Packed``: weights in the layout its kernels read, and
+``decode(...)``: see ``ops.py`` for the arguments.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import torch
+
+from . import cpu, reference
+
+# Best first.
+BACKENDS: dict[str, ModuleType] = {"cpu": cpu, "reference": reference}
+
+
+class BackendUnavailable(RuntimeError):
+    """The backend asked for cannot run here; the text says why."""
+
+
+def select(name: str, device: torch.device, dtype: torch.dtype) -> str:
+    """The backend that will decode on ``device`` with weights and activations stored as ``dtype``.
+
+    ``"auto"`` takes the first that can. Any other name is that backend or BackendUnavailable, never another one.
+    """
+    if name != "auto" and name not in BACKENDS:
+        raise ValueError(f"backend must be one of auto, {', '.join(BACKENDS)}; got {name!r}")
+    reasons = reasons_against(device, dtype)
+    if name == "auto":
+        for candidate, reason in reasons.items():
+            if reason is None:
+                return candidate
+        name = next(iter(reasons))
+    if reasons[name] is not None:
+        raise BackendUnavailable(f"backend {name!r} cannot run on {device} in {dtype}: {reasons[name]}")
+    return name
+
+
+def reasons_against(device: torch.device, dtype: torch.dtype) -> dict[str, str | None]:
+    """For each backend, best first: why it cannot run, or None if it can."""
+    return {name: module.unavailable(device, dtype) for name, module in BACKENDS.items()}

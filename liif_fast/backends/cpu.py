@@ -1,0 +1,117 @@
+"""The decoder for processors: C++ with scalar, AVX2, AVX-512 and AVX-512-BF16 code in one binary."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import torch
+
+try:
+    from .. import _cpu
+
+    _missing: str | None = None
+except ImportError as error:  # a source tree that was never built
+    _missing = f"the compiled module is missing ({error}); install the package with `pip install .`"
+
+if TYPE_CHECKING:
+    from ..grid import Axis
+
+# Forces an instruction set: one of avx512bf16, avx512, avx2, scalar.
+ISA_VARIABLE = "LIIF_FAST_CPU_ISA"
+PANEL = 16  # columns of a packed weight panel, kPanel in csrc/decode.h
+TYPES = {torch.uint8: "u8", torch.uint16: "u16", torch.float32: "f32", torch.bfloat16: "bf16"}
+
+
+def isas() -> dict[str, bool]:
+    """Instruction sets in this build, best first, and whether this processor has them."""
+    return {} if _missing else dict(_cpu.isas())
+
+
+def isa(dtype: torch.dtype = torch.bfloat16) -> str:
+    """The instruction set that decodes ``dtype``. ValueError if the environment asks for one that cannot run here."""
+    usable = [name for name, supported in isas().items() if supported]
+    forced = os.environ.get(ISA_VARIABLE)
+    if forced:
+        if forced not in usable:
+            raise ValueError(f"{ISA_VARIABLE}={forced} cannot run here; this processor and build have {', '.join(usable)}")
+        usable = usable[usable.index(forced) :]
+    # AVX-512-BF16 adds products of bf16 and nothing else.
+    return next(name for name in usable if not (name == "avx512bf16" and dtype == torch.float32))
+
+
+def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
+    if _missing:
+        return _missing
+    if device.type != "cpu":
+        return f"it decodes on processors, not on {device.type}"
+    if dtype not in (torch.float32, torch.bfloat16):
+        return f"it stores activations as float32 or bfloat16, not {dtype}"
+    try:
+        isa(dtype)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def describe(dtype: torch.dtype) -> str:
+    return isa(dtype)
+
+
+def pack(layers: list[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
+    """Hidden weights [out, in] -> panels of 16 outputs; see ``HiddenLayer`` in csrc/decode.h. The rest stays float32."""
+    first, hidden = layers[:4], layers[4:]
+    packed = [t.float().contiguous() for t in first]
+    for weight, bias in zip(hidden[::2], hidden[1::2], strict=True):
+        out, into = weight.shape
+        per_word = 2 if dtype == torch.bfloat16 else 1
+        panels = weight.to(dtype).reshape(out // PANEL, PANEL, into // per_word, per_word).permute(0, 2, 1, 3)
+        packed += [panels.contiguous(), bias.float().contiguous()]
+    return packed
+
+
+def decode(
+    z: torch.Tensor,
+    y: Axis,
+    x: Axis,
+    paired: bool,
+    layers: list[torch.Tensor],
+    cell_term: torch.Tensor,
+    scale: list[float],
+    shift: list[float],
+    low: float,
+    high: float,
+    threads: int,
+    out: torch.Tensor,
+) -> None:
+    # Every pointer is taken here, right after what it points to was checked in ops.decode.
+    first_y, first_x, last, last_bias = layers[:4]
+    hidden = [
+        (weight.data_ptr(), bias.data_ptr(), weight.shape[1] * weight.shape[3], len(bias))
+        for weight, bias in zip(layers[4::2], layers[5::2], strict=True)
+    ]
+    strides = (0, *out.stride()) if paired else out.stride()
+    _cpu.decode(
+        isa=isa(z.dtype),
+        threads=threads,
+        z=z.data_ptr(),
+        type=getattr(_cpu.Type, TYPES[z.dtype]),
+        width=z.shape[2],
+        z_row_stride=z.stride(0),
+        sides=y.index.shape[0],
+        y=(y.index.data_ptr(), y.offset.data_ptr(), y.weight.data_ptr(), y.size),
+        x=(x.index.data_ptr(), x.offset.data_ptr(), x.weight.data_ptr(), x.size),
+        paired=paired,
+        first=cell_term.data_ptr(),
+        first_y=first_y.data_ptr(),
+        first_x=first_x.data_ptr(),
+        hidden=hidden,
+        last=last.data_ptr(),
+        last_bias=last_bias.data_ptr(),
+        scale=tuple(scale),
+        shift=tuple(shift),
+        range=(low, high),
+        out=out.data_ptr(),
+        out_type=getattr(_cpu.Type, TYPES[out.dtype]),
+        out_strides=strides,
+    )

@@ -1,0 +1,70 @@
+"""The decoder in plain PyTorch: any device, any float dtype up to float64. What the kernels are tested against."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+
+if TYPE_CHECKING:
+    from ..grid import Axis
+
+# Output pixels at once: keeps the hidden activations of their neighbours in tens of megabytes.
+CHUNK = 1 << 15
+
+
+def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
+    return None if dtype.is_floating_point else f"{dtype} is not a float type"
+
+
+def describe(dtype: torch.dtype) -> str:
+    return f"PyTorch {torch.__version__}"
+
+
+def pack(layers: list[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
+    """Hidden weights in the storage type, all else as wide as sums are."""
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    hidden = [t.to(dtype) if t.dim() == 2 else t.to(wide) for t in layers[4:]]
+    return [t.to(wide) for t in layers[:4]] + hidden
+
+
+def decode(
+    z: torch.Tensor,
+    y: Axis,
+    x: Axis,
+    paired: bool,
+    layers: list[torch.Tensor],
+    cell_term: torch.Tensor,
+    scale: list[float],
+    shift: list[float],
+    low: float,
+    high: float,
+    threads: int,
+    out: torch.Tensor,
+) -> None:
+    first_y, first_x, last, last_bias = layers[:4]
+    wide = last.dtype
+    scales, shifts = (torch.tensor(v, dtype=wide, device=z.device) for v in (scale, shift))
+    pixels = x.size if paired else y.size * x.size
+    for start in range(0, pixels, CHUNK):
+        pixel = torch.arange(start, min(pixels, start + CHUNK), device=z.device)
+        row, column = (pixel, pixel) if paired else (pixel // x.size, pixel % x.size)
+        blended = torch.zeros(len(pixel), last.shape[1], dtype=wide, device=z.device)
+        for sy in range(len(y.index)):
+            for sx in range(len(x.index)):
+                cells = z[y.index[sy, row].long(), x.index[sx, column].long()].to(wide)
+                offset_y, offset_x = y.offset[sy, row, None].to(wide), x.offset[sx, column, None].to(wide)
+                h = F.relu(cells + (cell_term.to(wide) + first_y * offset_y + first_x * offset_x))
+                for weight, bias in zip(layers[4::2], layers[5::2], strict=True):
+                    h = F.relu(F.linear(h.to(z.dtype), weight).to(wide) + bias)
+                blended += (y.weight[sy, row].to(wide) * x.weight[sx, column].to(wide))[:, None] * h
+        rgb = ((F.linear(blended, last) + last_bias) * scales + shifts).clamp(low, high)
+        if not out.dtype.is_floating_point:
+            rgb = rgb.round()
+        # Through float32 or int32 where a dtype has no conversion of its own.
+        rgb = rgb.to(torch.int32).to(out.dtype) if out.dtype == torch.uint16 else rgb.to(out.dtype)
+        if paired:
+            out[start : start + len(pixel)] = rgb
+        else:
+            out[row, column] = rgb

@@ -1,0 +1,163 @@
+"""All coordinate arithmetic: sizes, boxes and points -> the (index, offset, weight) tables the decoder reads.
+
+Positions are in pixels of the input, edge based: pixel ``k`` covers ``[k, k + 1)`` and its centre is ``k + 0.5``. Everything is computed
+in float64 and rounded to float32 once.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+# The reference shifts each query by this much, in units of half the picture, before it rounds to the nearest cell: it decides ties.
+TIE_SHIFT = 1e-6
+# Below this scale one output pixel covers more of the input than the network has ever seen.
+MIN_SCALE = 0.5
+# No side of a result may be longer: far beyond any file format, and all offsets stay within 63 bits.
+MAX_SIDE = 1 << 24
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Where each of N output rows (or columns, or points) looks, for each of S neighbouring cells (2 with local ensemble, else 1).
+
+    ``index`` int32 [S, N]: cell of the feature map. ``offset`` float32 [S, N]: query centre minus cell centre in half cells, the
+    paper's relative coordinate. ``weight`` float32 [S, N]: blend share, summing to one over S; a pixel's four shares are the
+    products of its row's and its column's, which is the paper's area of the opposite rectangle (eq. 4).
+    """
+
+    index: torch.Tensor
+    offset: torch.Tensor
+    weight: torch.Tensor
+
+    @property
+    def size(self) -> int:
+        return self.index.shape[1]
+
+    def part(self, start: int, stop: int, origin: int = 0) -> Axis:
+        """Outputs ``start`` to ``stop``, for a feature map whose first cell is cell ``origin`` of this one's."""
+        index = self.index[:, start:stop] - origin
+        return Axis(index.contiguous(), self.offset[:, start:stop].contiguous(), self.weight[:, start:stop].contiguous())
+
+    def to(self, device: torch.device) -> Axis:
+        return Axis(self.index.to(device), self.offset.to(device), self.weight.to(device))
+
+
+def centres(start: float, stop: float, size: int) -> NDArray[np.float64]:
+    """Centres of ``size`` equal output pixels over the window [start, stop)."""
+    return start + (np.arange(size, dtype=np.float64) + 0.5) * ((stop - start) / size)
+
+
+def axis(positions: NDArray[np.float64], cells: int, local_ensemble: bool = True) -> Axis:
+    """Tables for queries at ``positions`` (pixels of the input) on a feature map of ``cells`` cells along this axis."""
+    query = positions * (2 / cells) - 1  # the paper's coordinates: the picture spans [-1, 1]
+    shifts = (-1.0, 1.0) if local_ensemble else (0.0,)
+    tie = TIE_SHIFT if local_ensemble else 0.0
+    near = [np.clip(query + shift / cells + tie, -1 + TIE_SHIFT, 1 - TIE_SHIFT) for shift in shifts]
+    index = np.stack([np.clip(np.rint(((q + 1) * cells - 1) / 2), 0, cells - 1) for q in near])
+    offset = 2 * positions - (2 * index + 1)
+    if local_ensemble:
+        distance = np.abs(offset[::-1])  # of the opposite side
+        total = distance.sum(axis=0)
+        # Both sides on one cell whose centre is hit exactly: any split will do.
+        weight = np.where(total > 0, distance / np.where(total > 0, total, 1), 0.5)
+    else:
+        weight = np.ones_like(offset)
+    return Axis(
+        torch.from_numpy(index.astype(np.int32)),
+        torch.from_numpy(offset.astype(np.float32)),
+        torch.from_numpy(weight.astype(np.float32)),
+    )
+
+
+def cell(start: float, stop: float, size: int, clamp: float | None) -> float:
+    """The paper's cell input: an output pixel's side in half input pixels, ``2 * LR / output``.
+
+    ``clamp`` keeps it at the value of that scale for larger scales, which the network was not trained on; None does not.
+    """
+    side = 2 * (stop - start) / size
+    return side if clamp is None else max(side, 2 / clamp)
+
+
+def output_size(
+    height: int,
+    width: int,
+    scale: float | tuple[float, float] | None = None,
+    size: tuple[int, int] | None = None,
+    longest: int | None = None,
+) -> tuple[int, int]:
+    """The one output size (height, width) that exactly one of the three requests means.
+
+    ``scale``: a factor or (vertical, horizontal) factors. ``size``: (height, width). ``longest``: length of the longer side, aspect
+    kept. Raises ValueError for none or several of them, for values that are not positive and finite, for sides above 2^24 and for
+    scales below 0.5; TypeError for values that are not numbers.
+    """
+    given = [name for name, value in (("scale", scale), ("size", size), ("longest", longest)) if value is not None]
+    if len(given) != 1:
+        raise ValueError(f"give exactly one of scale, size, longest; got {', '.join(given) or 'none'}")
+    if size is not None:
+        rows, columns = (_side(v) for v in _pair(size, "size", "(height, width)"))
+    elif longest is not None:
+        long = _side(longest)
+        rows = long if height >= width else max(1, round(long * height / width))
+        columns = long if width >= height else max(1, round(long * width / height))
+    else:
+        factors = scale if isinstance(scale, (tuple, list)) else (scale, scale)
+        vertical, horizontal = (_factor(v) for v in _pair(factors, "scale", "a number or (vertical, horizontal)"))
+        rows, columns = max(1, round(height * vertical)), max(1, round(width * horizontal))
+    if max(rows, columns) > MAX_SIDE:
+        raise ValueError(f"output of {columns} x {rows} pixels is too large: no side may exceed {MAX_SIDE}")
+    check_scale(rows, height)
+    check_scale(columns, width)
+    return rows, columns
+
+
+def check_scale(size: int, extent: float) -> None:
+    """Refuse a scale at which the method no longer makes sense; rounding to whole pixels may undercut it (5 -> 2)."""
+    if size + 0.5 < MIN_SCALE * extent:
+        raise ValueError(
+            f"scale {size / extent:.3g} ({extent:g} -> {size} pixels) is below {MIN_SCALE}: LIIF looks at 2 x 2 input pixels per "
+            "output pixel, so smaller results would alias; reduce with an antialiased filter instead, such as Pillow's resize"
+        )
+
+
+def check_box(
+    box: tuple[float, float, float, float] | None, height: int, width: int
+) -> tuple[float, float, float, float]:
+    """A window (top, left, bottom, right) in input pixels; None is the whole picture. ValueError if empty or outside."""
+    if box is None:
+        return 0.0, 0.0, float(height), float(width)
+    if len(box) != 4:
+        raise ValueError(f"box must be (top, left, bottom, right), got {len(box)} values: {box}")
+    top, left, bottom, right = (float(v) for v in box)
+    if not (0 <= top < bottom <= height and 0 <= left < right <= width):
+        raise ValueError(
+            f"box (top, left, bottom, right) = {tuple(box)} must be a non-empty window of the {height} x {width} (height x width) input"
+        )
+    return top, left, bottom, right
+
+
+def _pair(value: object, name: str, meaning: str) -> tuple[object, object]:
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise ValueError(f"{name} must be {meaning}, got {value!r}")
+    return value[0], value[1]
+
+
+def _side(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"a size must be whole pixels, got {value!r}")
+    if value < 1:
+        raise ValueError(f"a size must be at least 1 pixel, got {value}")
+    return int(value)
+
+
+def _factor(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"a scale must be a number, got {value!r}")
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"a scale must be positive and finite, got {value}")
+    return float(value)

@@ -1,0 +1,156 @@
+"""The decoder as one PyTorch operator, ``liif_fast::decode``, and `Decoder`, the weights packed for one backend.
+
+``decode(z, y, x, paired, layers, cell_term, scale, shift, low, high, backend, threads, out)``
+
+=============  ======================================================================================================
+``z``          [H, W, C] float: projected features, channels last, C contiguous
+``y``, ``x``   [index, offset, weight] of the rows and columns of the output, see `grid.Axis`
+``paired``     False: a grid, ``out`` is [rows, columns, 3]. True: a list of points, ``out`` is [points, 3]
+``layers``     what the backend's ``pack`` made of [first_y, first_x, last, last_bias, weight, bias, weight, bias, ...]
+``cell_term``  [C] float32: the first layer's weights of the cell times the cell
+``scale``      3 numbers; with ``shift`` from the network's range to the output's, then clamped to [low, high]
+``out``        uint8, uint16 (rounded to nearest even) or float32; any strides
+=============  ======================================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from .backends import BACKENDS, select
+from .checkpoint import Weights
+from .grid import Axis
+
+OUT_RANGE = {torch.uint8: 255.0, torch.uint16: 65535.0, torch.float32: 1.0}
+
+_library = torch.library.Library("liif_fast", "DEF")
+_library.define(
+    "decode(Tensor z, Tensor[] y, Tensor[] x, bool paired, Tensor[] layers, Tensor cell_term, float[] scale, float[] shift, "
+    "float low, float high, str backend, int threads, Tensor(a!) out) -> ()"
+)
+
+
+def _decode(
+    z: torch.Tensor,
+    y: list[torch.Tensor],
+    x: list[torch.Tensor],
+    paired: bool,
+    layers: list[torch.Tensor],
+    cell_term: torch.Tensor,
+    scale: list[float],
+    shift: list[float],
+    low: float,
+    high: float,
+    backend: str,
+    threads: int,
+    out: torch.Tensor,
+) -> None:
+    rows, columns = Axis(*y), Axis(*x)
+    _check(z, rows, columns, paired, cell_term, out)
+    run = BACKENDS[backend].decode
+    run(z, rows, columns, paired, layers, cell_term, scale, shift, low, high, threads, out)
+
+
+def _check(z: torch.Tensor, y: Axis, x: Axis, paired: bool, cell_term: torch.Tensor, out: torch.Tensor) -> None:
+    """All that would make native code read or write outside its buffers."""
+    if z.dim() != 3 or z.stride(2) != 1 or z.stride(1) != z.shape[2]:
+        raise ValueError(f"z must be [H, W, C] with contiguous rows, got shape {tuple(z.shape)}, strides {z.stride()}")
+    for name, table, cells in (("y", y, z.shape[0]), ("x", x, z.shape[1])):
+        for part, dtype in ((table.index, torch.int32), (table.offset, torch.float32), (table.weight, torch.float32)):
+            if part.dtype != dtype or part.shape != y.index.shape[:1] + (table.size,) or not part.is_contiguous():
+                raise ValueError(f"the {name} table must be contiguous [sides, size]; got {part.dtype} {tuple(part.shape)}")
+        if table.size and not 0 <= int(table.index.min()) <= int(table.index.max()) < cells:
+            raise ValueError(f"the {name} table points outside the {cells} cells of z")
+    if len(y.index) not in (1, 2):
+        raise ValueError(f"tables must have 1 or 2 sides, got {len(y.index)}")
+    shape = (x.size, 3) if paired else (y.size, x.size, 3)
+    if tuple(out.shape) != shape or (paired and y.size != x.size):
+        raise ValueError(f"out must be {shape}, got {tuple(out.shape)}")
+    if out.dtype not in OUT_RANGE:
+        raise TypeError(f"out must be uint8, uint16 or float32, got {out.dtype}")
+    if cell_term.shape != z.shape[2:] or cell_term.dtype != torch.float32:
+        raise ValueError(f"cell_term must be float32 [{z.shape[2]}], got {cell_term.dtype} {tuple(cell_term.shape)}")
+
+
+_library.impl("decode", _decode, "CompositeExplicitAutograd")
+# The output is allocated by the caller, so tracing has nothing to make.
+_library.impl("decode", lambda *_: None, "Meta")
+
+
+class Decoder:
+    """A network's local-ensemble MLP after the projection, packed for one backend.
+
+    Args:
+        weights: the network.
+        device, dtype: where z lives and how it and all activations are stored; sums are float32.
+        backend: a name of `backends.BACKENDS` or "auto". BackendUnavailable if it cannot run.
+        threads: of the processor; None takes PyTorch's number at each call.
+    """
+
+    def __init__(
+        self, weights: Weights, device: torch.device, dtype: torch.dtype, backend: str = "auto", threads: int | None = None
+    ) -> None:
+        self.backend = select(backend, device, dtype)
+        self.device, self.dtype, self.threads = device, dtype, threads
+        architecture = weights.architecture
+        self.local_ensemble = architecture.local_ensemble
+        self.mean, self.std = architecture.mean, architecture.std
+        count = len(architecture.hidden_list) + 1
+        linear = [
+            (weights.tensors[f"imnet.layers.{2 * i}.weight"], weights.tensors[f"imnet.layers.{2 * i}.bias"])
+            for i in range(count)
+        ]
+        first, (last, last_bias) = linear[0][0], linear[-1]
+        # Inputs of the first layer: features, relative coordinate (y, x), cell (y, x).
+        coordinates = first.shape[1] - (4 if architecture.cell_decode else 2)
+        self.first_cell = first[:, coordinates + 2 :].contiguous()  # [C, 2], or [C, 0] without the cell
+        layers = [first[:, coordinates], first[:, coordinates + 1], last, last_bias]
+        for weight, bias in linear[1:-1]:
+            layers += [weight, bias]
+        packed = BACKENDS[self.backend].pack([t.contiguous() for t in layers], dtype)
+        self.layers = [t.to(device) for t in packed]
+        self.width = first.shape[0]
+        widths = architecture.hidden_list
+        self.neighbours = 4 if self.local_ensemble else 1
+        products = self.neighbours * sum(a * b for a, b in zip(widths, widths[1:], strict=False))
+        # What a decoder must do at least: the hidden layers for each neighbour, the last layer once.
+        self.flops_per_pixel = 2 * (products + 3 * widths[-1])
+
+    @property
+    def description(self) -> str:
+        return BACKENDS[self.backend].describe(self.dtype)
+
+    def __call__(
+        self, z: torch.Tensor, y: Axis, x: Axis, cell: Sequence[float], out: torch.Tensor, paired: bool = False, peak: float | None = None
+    ) -> torch.Tensor:
+        """Decode z [H, W, C] into ``out`` at the queries of the tables y and x.
+
+        Args:
+            cell: (height, width) of an output pixel in half input pixels, see `grid.cell`.
+            out: uint8 and uint16 hold the whole range of their type; float32 holds [0, peak].
+            peak: the value of white, clamped to; None is that of the type of ``out``; ``inf`` is [0, 1] not clamped at all.
+        """
+        if z.dtype != self.dtype or z.device != self.device:
+            raise TypeError(f"z is {z.dtype} on {z.device}; this decoder was made for {self.dtype} on {self.device}")
+        free = peak == float("inf")
+        white = 1.0 if free else OUT_RANGE.get(out.dtype, 1.0) if peak is None else peak
+        pair = torch.tensor(list(cell), dtype=torch.float32)[: self.first_cell.shape[1]]
+        cell_term = (self.first_cell @ pair).to(self.device)
+        torch.ops.liif_fast.decode(
+            z,
+            [y.index, y.offset, y.weight],
+            [x.index, x.offset, x.weight],
+            paired,
+            self.layers,
+            cell_term,
+            [v * white for v in self.std],
+            [v * white for v in self.mean],
+            -3.0e38 if free else 0.0,
+            3.0e38 if free else white,
+            self.backend,
+            self.threads or torch.get_num_threads(),
+            out,
+        )
+        return out

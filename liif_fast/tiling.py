@@ -1,0 +1,65 @@
+"""Output tiles and the piece of the input each needs.
+
+The encoder sees a crop with a halo as wide as its receptive field, so that a tile's features equal those of the whole picture; the
+decoder then reads only cells inside the halo.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Span:
+    """Along one axis: outputs [start, stop) need input pixels [crop_start, crop_stop)."""
+
+    start: int
+    stop: int
+    crop_start: int
+    crop_stop: int
+
+    @property
+    def crop(self) -> int:
+        return self.crop_stop - self.crop_start
+
+
+def spans(index: torch.Tensor, cells: int, halo: int, length: int) -> Iterator[Span]:
+    """Cut an axis into spans of whole outputs whose cells lie within ``length`` consecutive ones, halo not counted.
+
+    ``index`` int32 [sides, outputs] never falls along an axis, so the first side's first and the last side's last entry bound a span.
+    """
+    low, high = index.amin(dim=0), index.amax(dim=0)
+    outputs, start = index.shape[1], 0
+    while start < outputs:
+        first = int(low[start])
+        # The last output that reads no cell past the span; at least one, however short `length` is.
+        stop = max(start + 1, int(torch.searchsorted(high, first + length)))
+        yield Span(start, stop, max(0, first - halo), min(cells, int(high[stop - 1]) + 1 + halo))
+        start = stop
+
+
+def tile_shape(height: int, width: int, halo: int, max_cells: int, max_height: int) -> tuple[int, int]:
+    """Cells (height, width) of a tile, halo not counted, that waste the fewest cells on halos.
+
+    A tile with its halo holds at most ``max_cells`` and its own cells are at most ``max_height`` high. A budget too small for a
+    single cell and its halo gives single cells: the least that can be encoded.
+    """
+    best, best_cost = (1, 1), math.inf
+    for columns in range(1, width + 1):
+        tile_width = math.ceil(width / columns)
+        crop_width = min(width, tile_width + 2 * halo)
+        tile_height = height if crop_width * height <= max_cells else max_cells // crop_width - 2 * halo
+        tile_height = min(tile_height, max_height, height)
+        if tile_height < 1:
+            continue
+        rows = math.ceil(height / tile_height)
+        cost = columns * crop_width * rows * min(height, tile_height + 2 * halo)
+        if cost < best_cost:
+            best, best_cost = (math.ceil(height / rows), tile_width), cost
+        elif cost > 4 * best_cost:
+            break  # ever more halo from here on
+    return best
