@@ -1,0 +1,620 @@
+"""checkpoint: every kind of file it reads, every kind it refuses, names, and the atomic save."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import struct
+import zipfile
+from collections import OrderedDict
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from liif_fast import checkpoint
+from liif_fast.checkpoint import Architecture, CheckpointError, Weights, available, load, resolve, save
+
+GOLDEN = Path(__file__).parent / "data" / "golden"
+TINY = GOLDEN / "tiny.pth"
+
+
+def official(name: str = "tiny") -> dict[str, Any]:
+    """A fresh copy of an official checkpoint's content, to be bent."""
+    content: dict[str, Any] = torch.load(GOLDEN / f"{name}.pth", weights_only=True)
+    return content
+
+
+def state() -> dict[str, torch.Tensor]:
+    return {key: value for key, value in official()["model"]["sd"].items() if "_mean" not in key}
+
+
+def smallest(**changes: Any) -> Weights:
+    architecture = replace(Architecture(1, 1, (16,)), **changes)
+    generator = torch.Generator().manual_seed(0)
+    return Weights(architecture, {k: torch.randn(s, generator=generator) for k, s in architecture.shapes.items()})
+
+
+def refused(path: Path, *words: str) -> CheckpointError:
+    """Loading raises one CheckpointError line with the file's name and these words."""
+    with pytest.raises(CheckpointError) as info:
+        load(path)
+    message = str(info.value)
+    assert message.isprintable(), message
+    for word in (path.name, *words):
+        assert word in message, message
+    assert len(message) < 400, message
+    return info.value
+
+
+def written(folder: Path, content: object, name: str = "file.pth", **options: Any) -> Path:
+    torch.save(content, folder / name, **options)
+    return folder / name
+
+
+def same(a: Weights, b: Weights) -> bool:
+    return a.architecture == b.architecture and a.fingerprint == b.fingerprint
+
+
+# ---- architecture ----
+
+
+def test_architecture_derives_its_sizes() -> None:
+    paper = Architecture(16, 64, (256, 256, 256, 256))
+    assert (paper.imnet_in, paper.halo) == (580, 35)
+    assert replace(paper, feat_unfold=False).imnet_in == 68
+    assert replace(paper, feat_unfold=False).halo == 34
+    assert replace(paper, cell_decode=False).imnet_in == 578
+    assert paper.summary() == (
+        "LIIF-EDSR: 16 blocks of 64 features, hidden 256-256-256-256, local_ensemble, feat_unfold, cell_decode; "
+        "1.57 M parameters, halo 35"
+    )
+    assert next(iter(paper.shapes.items())) == ("encoder.head.0.weight", (64, 3, 3, 3))
+    assert paper.shapes["encoder.body.16.bias"] == (64,)
+    assert paper.shapes["imnet.layers.8.weight"] == (3, 256)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"n_resblocks": 0},
+        {"n_resblocks": 10**9},
+        {"n_resblocks": True},
+        {"n_feats": 0},
+        {"n_feats": 10**30},
+        {"n_feats": 64.0},
+        {"hidden_list": ()},
+        {"hidden_list": [256]},
+        {"hidden_list": (256,) * 65},
+        {"hidden_list": (8,)},
+        {"hidden_list": (40,)},
+        {"hidden_list": (272,)},
+        {"hidden_list": ("256",)},
+        {"feat_unfold": 1},
+        {"mean": (0.5, 0.5)},
+        {"mean": (0.5, 0.5, float("nan"))},
+        {"std": (0.5, 0.5, 0.0)},
+    ],
+)
+def test_architecture_refuses(change: dict[str, Any]) -> None:
+    with pytest.raises(CheckpointError):
+        replace(Architecture(1, 1, (16,)), **change)
+
+
+def test_weights_refuse_what_is_not_the_network() -> None:
+    good = smallest()
+    key = "imnet.layers.0.bias"
+    for bad in (good.tensors[key].double(), good.tensors[key][:3], torch.ones(32)[::2], good.tensors[key] / 0):
+        with pytest.raises(CheckpointError, match=key):
+            replace(good, tensors={**good.tensors, key: bad})
+
+
+def test_fingerprint_follows_the_network_only() -> None:
+    a = smallest()
+    assert same(a, replace(a, name="other", metadata={"description": "x"}))
+    assert len(a.fingerprint) == 16
+    b = replace(a, tensors={**a.tensors, "encoder.head.0.bias": a.tensors["encoder.head.0.bias"] + 1})
+    c = replace(a, architecture=replace(a.architecture, local_ensemble=False))
+    assert len({a.fingerprint, b.fingerprint, c.fingerprint}) == 3
+
+
+# ---- official files ----
+
+
+@pytest.mark.parametrize(
+    ("name", "hidden", "blocks", "off"),
+    [
+        ("tiny", (32, 32, 32), 2, None),
+        ("tiny_noensemble", (32, 32), 2, "local_ensemble"),
+        ("tiny_nounfold", (32, 32), 1, "feat_unfold"),
+        ("tiny_nocell", (32, 32), 1, "cell_decode"),
+    ],
+)
+def test_official(name: str, hidden: tuple[int, ...], blocks: int, off: str | None) -> None:
+    weights = load(GOLDEN / f"{name}.pth")
+    expected = Architecture(blocks, 16, hidden)
+    assert weights.architecture == (replace(expected, **{off: False}) if off else expected)  # type: ignore[arg-type]
+    assert weights.name == name
+    assert weights.metadata == {}
+    source = official(name)["model"]["sd"]
+    assert list(weights.tensors) == [key for key in source if "_mean" not in key]
+    assert all(torch.equal(tensor, source[key]) for key, tensor in weights.tensors.items())
+
+
+@pytest.mark.parametrize("options", [{}, {"_use_new_zipfile_serialization": False}])
+@pytest.mark.parametrize("suffix", ["pth", "safetensors", "weights"])
+def test_content_decides_not_the_suffix(tmp_path: Path, options: dict[str, Any], suffix: str) -> None:
+    path = written(tmp_path, official(), f"a.{suffix}", **options)
+    assert same(load(path), load(TINY))
+
+
+def test_safetensors_under_another_suffix(tmp_path: Path) -> None:
+    save(tmp_path / "a.pth", smallest(), torch.float32)
+    assert same(load(tmp_path / "a.pth"), smallest())
+
+
+@pytest.mark.parametrize(("encoder", "blocks", "feats"), [("edsr-baseline", 16, 64), ("edsr", 32, 256)])
+def test_defaults_of_the_reference(tmp_path: Path, encoder: str, blocks: int, feats: int) -> None:
+    content = official()
+    content["model"]["args"]["encoder_spec"] = {"name": encoder, "args": {"no_upsampling": True, "n_resblocks": 2}}
+    refused(
+        written(tmp_path, content), f"encoder.head.0.weight is (16, 3, 3, 3), the architecture needs ({feats}, 3, 3, 3)"
+    )
+    content["model"]["args"]["encoder_spec"] = {"name": encoder, "args": {"no_upsampling": True, "n_feats": 16}}
+    keys = [f"body.{j}.{part}" for j in (0, 2) for part in ("weight", "bias")]
+    sd = content["model"]["sd"]
+    for i in range(2, blocks):
+        sd |= {f"encoder.body.{i}.{key}": sd[f"encoder.body.0.{key}"].clone() for key in keys}
+    last = f"encoder.body.{blocks - 1}.body.2.bias"
+    del sd[last]
+    refused(written(tmp_path, content), f"no tensor {last}")
+
+
+@pytest.mark.parametrize(("encoder", "given", "scale"), [("edsr", None, 0.1), ("edsr-baseline", 0.3, 0.3)])
+def test_res_scale_is_folded(tmp_path: Path, encoder: str, given: float | None, scale: float) -> None:
+    content = official()
+    spec: dict[str, Any] = {"no_upsampling": True, "n_resblocks": 2, "n_feats": 16}
+    content["model"]["args"]["encoder_spec"] = {"name": encoder, "args": spec | ({"res_scale": given} if given else {})}
+    ours, sd = load(written(tmp_path, content)).tensors, content["model"]["sd"]
+
+    def block(t: dict[str, torch.Tensor], x: torch.Tensor, scale: float) -> torch.Tensor:
+        name = "encoder.body.1.body"
+        inner = F.conv2d(x, t[f"{name}.0.weight"].double(), t[f"{name}.0.bias"].double(), padding=1).relu()
+        return x + scale * F.conv2d(inner, t[f"{name}.2.weight"].double(), t[f"{name}.2.bias"].double(), padding=1)
+
+    x = torch.randn(1, 16, 7, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(block(ours, x, 1.0), block(sd, x, scale), rtol=0, atol=1e-6)
+    exact = (sd["encoder.body.0.body.2.weight"].double() * scale).float()
+    assert torch.equal(ours["encoder.body.0.body.2.weight"], exact)
+    assert torch.equal(ours["encoder.body.0.body.0.weight"], sd["encoder.body.0.body.0.weight"])
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny_nounfold", "tiny_nocell"])
+@pytest.mark.parametrize("wrap", [lambda sd: sd, lambda sd: {"state_dict": sd, "epoch": 3}, lambda sd: {"model": sd}])
+def test_raw_state_dict(tmp_path: Path, name: str, wrap: Any) -> None:
+    assert same(load(written(tmp_path, wrap(official(name)["model"]["sd"]))), load(GOLDEN / f"{name}.pth"))
+
+
+def test_raw_state_dict_as_safetensors(tmp_path: Path) -> None:
+    save_file(state(), tmp_path / "a.safetensors", {"format": "pt", "note": "kept"})
+    weights = load(tmp_path / "a.safetensors")
+    assert same(weights, load(TINY))
+    assert weights.metadata == {"note": "kept"}
+
+
+def test_large_edsr_needs_its_args(tmp_path: Path) -> None:
+    shapes = Architecture(32, 256, (16,)).shapes
+    bare = {key: torch.zeros(1).expand(shape) for key, shape in shapes.items()}
+    refused(written(tmp_path, bare), "res_scale")
+
+
+def test_parameters_halves_and_strides_are_read(tmp_path: Path) -> None:
+    changed: dict[str, Any] = {
+        key: torch.nn.Parameter(value) if value.dim() == 1 else value.transpose(0, 1).contiguous().transpose(0, 1)
+        for key, value in state().items()
+    }
+    assert same(load(written(tmp_path, changed)), load(TINY))
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        weights = load(written(tmp_path, {key: value.to(dtype) for key, value in state().items()}))
+        assert torch.equal(weights.tensors["imnet.layers.2.weight"], state()["imnet.layers.2.weight"].to(dtype).float())
+
+
+# ---- mmagic ----
+
+
+def mmagic(prefix: str = "generator.") -> dict[str, Any]:
+    renamed = {}
+    for key, value in state().items():
+        key = key.replace("encoder.head.0.", "conv_first.").replace("encoder.body.2.", "conv_after_body.")
+        key = re.sub(r"encoder\.body\.(\d)\.body\.0", r"body.\1.conv1", key)
+        renamed[prefix + re.sub(r"encoder\.body\.(\d)\.body\.2", r"body.\1.conv2", key)] = value
+    assert f"{prefix}body.0.conv1.weight" in renamed
+    assert f"{prefix}conv_after_body.bias" in renamed
+    return renamed
+
+
+@pytest.mark.parametrize("prefix", ["generator.", "", "generator_ema."])
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_mmagic(tmp_path: Path, prefix: str, wrapped: bool) -> None:
+    content = mmagic(prefix) | {"step_counter": torch.tensor(7), "data_preprocessor.mean": torch.ones(3, 1, 1)}
+    if prefix == "generator.":
+        content |= {key.replace("generator.", "generator_ema."): value + 1 for key, value in mmagic().items()}
+    weights = load(written(tmp_path, {"state_dict": content, "meta": {"iter": 5}} if wrapped else content))
+    norm = {"mean": (0.4488, 0.4371, 0.4040), "std": (1.0, 1.0, 1.0)}
+    assert weights.architecture == replace(load(TINY).architecture, **norm)  # type: ignore[arg-type]
+    assert all(torch.equal(tensor, state()[key]) for key, tensor in weights.tensors.items())
+
+
+def test_mmagic_damaged(tmp_path: Path) -> None:
+    refused(written(tmp_path, mmagic() | {"generator.body.0.conv3.weight": torch.ones(1)}), "unknown", "conv3")
+    content = mmagic()
+    del content["generator.conv_after_body.bias"]
+    refused(written(tmp_path, content), "no tensor", "encoder.body.2.bias")
+
+
+# ---- our files ----
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_round_trip(tmp_path: Path, dtype: torch.dtype) -> None:
+    norm = {"mean": (0.4488, 0.1, 1 / 3), "std": (1.0, 0.25, 0.5)}
+    weights = replace(smallest(local_ensemble=False, hidden_list=(16, 48), **norm), metadata={"licence": "x", "a": "1"})
+    save(tmp_path / "m.safetensors", weights, dtype, {"a": "2"})
+    again = load(tmp_path / "m.safetensors")
+    assert again.architecture == weights.architecture
+    assert again.name == "m"
+    assert again.metadata == {"licence": "x", "a": "2"}
+    assert all(torch.equal(again.tensors[key], value.to(dtype).float()) for key, value in weights.tensors.items())
+    save(tmp_path / "n.safetensors", again, dtype)
+    assert same(load(tmp_path / "n.safetensors"), again)
+    assert load(tmp_path / "n.safetensors").metadata == again.metadata
+
+
+def test_loaded_tensors_do_not_alias_the_file(tmp_path: Path) -> None:
+    for name in ("a.safetensors", "a.pth"):
+        path = tmp_path / name
+        if name.endswith("pth"):
+            written(tmp_path, state(), name)
+        else:
+            save(path, smallest(), torch.float32)
+        weights = load(path)
+        before = {key: value.clone() for key, value in weights.tensors.items()}
+        size = path.stat().st_size
+        with path.open("r+b") as file:  # a mapped file would show this
+            file.write(b"\xff" * size)
+        assert all(torch.equal(value, before[key]) for key, value in weights.tensors.items())
+
+
+def our_file(path: Path, **changes: str | None) -> Path:
+    metadata = {**checkpoint._to_metadata(smallest().architecture), **changes}
+    save_file(smallest().tensors, path, {key: value for key, value in metadata.items() if value is not None})
+    return path
+
+
+def test_metadata_defaults(tmp_path: Path) -> None:
+    absent = dict.fromkeys(("format", "version", "mean", "std", "local_ensemble", "feat_unfold", "cell_decode"))
+    assert same(load(our_file(tmp_path / "m.safetensors", **absent)), smallest())
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"version": "2"}, ["format version '2'", "update"]),
+        ({"n_resblocks": "1000000000000"}, ["n_resblocks"]),
+        ({"n_resblocks": "9" * 900}, ["n_resblocks"]),
+        ({"n_resblocks": "9" * 100_000}, ["n_resblocks"]),
+        ({"n_resblocks": "[" * 100_000}, ["n_resblocks"]),
+        ({"n_resblocks": "2"}, ["no tensor", "encoder.body.1.body.0.weight"]),
+        ({"n_feats": "4000"}, ["encoder.head.0.weight is (1, 3, 3, 3)", "needs (4000, 3, 3, 3)"]),
+        ({"n_feats": "-1"}, ["n_feats is -1"]),
+        ({"n_feats": "1,2"}, ["n_feats"]),
+        ({"n_feats": None}, ["n_feats"]),
+        ({"hidden_list": None}, ["hidden_list"]),
+        ({"hidden_list": ""}, ["hidden_list"]),
+        ({"hidden_list": ",".join(["256"] * 5000)}, ["hidden_list"]),
+        ({"hidden_list": "512"}, ["hidden width 512", "16 to 256"]),
+        ({"hidden_list": "24"}, ["hidden width 24", "multiples of 16"]),
+        ({"local_ensemble": "True\nfalse"}, ["local_ensemble"]),
+        ({"feat_unfold": "false"}, ["imnet.layers.0.weight is (16, 13)", "needs (16, 5)"]),
+        ({"mean": "0.5,0.5"}, ["mean"]),
+        ({"mean": "NaN,0,0"}, ["mean"]),
+        ({"std": "0,0,0"}, ["std"]),
+    ],
+)
+def test_metadata_that_lies(tmp_path: Path, changes: dict[str, str | None], words: list[str]) -> None:
+    refused(our_file(tmp_path / "m.safetensors", **changes), *words)
+
+
+def test_forged_safetensors_header(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    for header in (
+        {"a": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}},
+        {"a": {"dtype": "F32", "shape": [2**62, 4], "data_offsets": [0, 0]}},
+        {},
+        {"__metadata__": {"n_resblocks": "1"}},
+    ):
+        data = json.dumps(header).encode()
+        path.write_bytes(struct.pack("<Q", len(data)) + data)
+        refused(path)
+    path.write_bytes(struct.pack("<Q", 2**60) + b"{" + bytes(100))
+    refused(path, "damaged or truncated")
+
+
+# ---- foreign and damaged files ----
+
+
+def test_foreign_files(tmp_path: Path) -> None:
+    path = tmp_path / "file.pth"
+    contents = (
+        b"",
+        b"x",
+        b"hello, this is a text file\n" * 9,
+        b"\x89PNG\r\n\x1a\n" + bytes(99),
+        b'{"json": 1}',
+        bytes(64),
+    )
+    for content in (*contents, pickle.dumps({"a": 1})):
+        path.write_bytes(content)
+        refused(path, "not a checkpoint")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("hello.txt", "hello")
+    refused(path, "zip archive")
+    (tmp_path / "folder.pth").mkdir()
+    refused(tmp_path / "folder.pth", "not a regular file")
+
+
+def test_a_compressed_archive_is_not_inflated(tmp_path: Path) -> None:
+    with zipfile.ZipFile(TINY) as source, zipfile.ZipFile(tmp_path / "a.pth", "w", zipfile.ZIP_DEFLATED) as copy:
+        for name in source.namelist():
+            copy.writestr(name, source.read(name))
+    refused(tmp_path / "a.pth", "not written by torch.save")
+
+
+def test_torchscript(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
+        for name in ("data.pkl", "constants.pkl"):
+            archive.writestr(f"a/{name}", b"\x80\x02}.")
+    refused(tmp_path / "a.pt", "zip archive")
+
+
+@pytest.mark.parametrize(
+    "content", [[1, 2], "text", 3, torch.ones(3), {}, {1: 2}, {"weight": torch.ones(3)}, {"model": 1}]
+)
+def test_torch_files_that_are_no_checkpoint(tmp_path: Path, content: object) -> None:
+    refused(written(tmp_path, content))
+
+
+def test_other_networks(tmp_path: Path) -> None:
+    refused(written(tmp_path, {"encoder.SFENet1.weight": torch.ones(64, 3, 3, 3)}), "not a LIIF-EDSR", "SFENet1")
+    refused(written(tmp_path, {"encoder.SFENet1.weight\n" + "x" * 999: torch.ones(1)}), "not a LIIF-EDSR")
+    refused(written(tmp_path, state() | {"encoder.a\nb" + "x" * 999: "text"}), "not a plain tensor")
+    bends: list[tuple[Any, str]] = [
+        (lambda model: model.update(name="metasr"), "'metasr'"),
+        (lambda model: model.update(args=None), "args"),
+        (lambda model: model.update(sd=None), "sd"),
+        (lambda model: model["args"].pop("encoder_spec"), "encoder_spec"),
+        (lambda model: model["args"].update(imnet_spec=None), "imnet_spec"),
+        (lambda model: model["args"].update(feat_unfold="yes"), "feat_unfold"),
+        (lambda model: model["args"].update(cell_decode=False), "imnet.layers.0.weight"),
+        (lambda model: model["args"]["encoder_spec"].update(name="rdn"), "'rdn' is not supported"),
+        (lambda model: model["args"]["encoder_spec"].update(name=[]), "list"),
+        (lambda model: model["args"]["encoder_spec"].update(args={}), "no_upsampling"),
+        (lambda model: model["args"]["encoder_spec"]["args"].update(res_scale="x"), "res_scale"),
+        (lambda model: model["args"]["encoder_spec"]["args"].update(res_scale=float("nan")), "res_scale"),
+        (lambda model: model["args"]["encoder_spec"]["args"].update(res_scale=10**400), "res_scale"),
+        (lambda model: model["args"]["encoder_spec"]["args"].update(n_feats=10**30), "n_feats"),
+        (lambda model: model["args"]["encoder_spec"]["args"].update(n_resblocks=None), "n_resblocks is None"),
+        (lambda model: model["args"]["imnet_spec"].update(name="siren"), "'siren'"),
+        (lambda model: model["args"]["imnet_spec"]["args"].update(hidden_list=[32, 32]), "imnet.layers.6"),
+        (lambda model: model["args"]["imnet_spec"]["args"].update(hidden_list=32), "hidden_list"),
+        (lambda model: model["args"]["imnet_spec"]["args"].update(hidden_list=[32] * 10**5), "hidden_list"),
+    ]
+    for bend, word in bends:
+        content = official()
+        bend(content["model"])
+        refused(written(tmp_path, content), word)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("imnet.layers.2.bias", None, "no tensor imnet.layers.2.bias"),
+        ("imnet.layers.2.bias", torch.ones(31), "is (31,), the architecture needs (32,)"),
+        ("imnet.layers.2.bias", torch.full((32,), float("nan")), "NaN"),
+        ("imnet.layers.2.bias", torch.full((32,), 1e300, dtype=torch.float64), "infinite"),
+        ("imnet.layers.2.bias", torch.ones(32, dtype=torch.int64), "int64"),
+        ("imnet.layers.2.bias", torch.ones(32).to_sparse(), "not a plain tensor"),
+        ("imnet.layers.2.bias", torch.ones(32, device="meta"), "not a plain tensor"),
+        ("imnet.layers.2.bias", "text", "not a plain tensor"),
+        ("encoder.tail.0.weight", torch.ones(1), "unknown tensor 'encoder.tail.0.weight'"),
+        ("imnet.layers.1.weight", torch.ones(1), "unknown tensor 'imnet.layers.1.weight'"),
+        ("encoder.body.0.body.1.weight", torch.ones(1).expand(10**9, 10**9), ""),
+        ("encoder.head.0.weight", torch.ones(1).expand(16, 3, 300, 300), "larger than the file"),
+    ],
+)
+def test_tensors_that_do_not_fit(tmp_path: Path, key: str, value: object, words: str) -> None:
+    content = official()
+    content["model"]["sd"][key] = value
+    if value is None:
+        del content["model"]["sd"][key]
+    refused(written(tmp_path, content), words)
+
+
+def test_shapes_that_no_liif_has(tmp_path: Path) -> None:
+    for key, value, words in (
+        ("imnet.layers.0.weight", torch.ones(32, 147), "imnet takes 147 inputs"),
+        ("imnet.layers.0.weight", torch.ones(20, 148), "hidden width 20"),
+        ("encoder.head.0.weight", torch.ones(()), "encoder.head.0.weight"),
+        ("encoder.head.0.weight", torch.ones(0, 3, 3, 3), "n_feats is 0"),
+        ("imnet.layers.6.weight", torch.ones(4, 32), "imnet.layers.6.weight is (4, 32)"),
+    ):
+        refused(written(tmp_path, state() | {key: value}), words)
+
+
+class Evil:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.target),)
+
+
+@pytest.mark.parametrize("options", [{}, {"_use_new_zipfile_serialization": False}])
+def test_no_code_runs(tmp_path: Path, options: dict[str, Any]) -> None:
+    trap = tmp_path / "trap"
+    content = official()
+    content["model"]["args"]["x"] = Evil(trap)
+    path = written(tmp_path, content, "evil.pth", **options)
+    refused(path, "refused", "mkdir")
+    assert not trap.exists()
+    torch.load(path, weights_only=False)  # the trap does work
+    assert trap.exists()
+    (tmp_path / "raw.pth").write_bytes(pickle.dumps(Evil(tmp_path / "trap2")))
+    refused(tmp_path / "raw.pth")
+    assert not (tmp_path / "trap2").exists()
+
+
+def small_files(folder: Path) -> list[Path]:
+    weights = smallest()
+    save(folder / "s.safetensors", weights)
+    content = official()
+    content["model"]["sd"] = OrderedDict(weights.tensors)
+    content["model"]["args"]["encoder_spec"]["args"] |= {"n_resblocks": 1, "n_feats": 1}
+    content["model"]["args"]["imnet_spec"]["args"]["hidden_list"] = [16]
+    del content["optimizer"]
+    written(folder, content, "z.pth")
+    written(folder, content, "l.pth", _use_new_zipfile_serialization=False)
+    return [folder / "s.safetensors", folder / "z.pth", folder / "l.pth"]
+
+
+def test_truncated(tmp_path: Path) -> None:
+    for path in small_files(tmp_path):
+        load(path)
+        data = path.read_bytes()
+        cut = tmp_path / f"cut{path.suffix}"
+        for length in {*range(0, 24), *range(24, len(data), max(1, len(data) // 60)), len(data) - 1}:
+            cut.write_bytes(data[:length])
+            refused(cut)
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+    return [path.read_bytes() for path in small_files(tmp_path_factory.mktemp("samples"))]
+
+
+@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_any_damage_loads_or_is_refused(samples: list[bytes], tmp_path: Path, data: st.DataObject) -> None:
+    content = bytearray(data.draw(st.sampled_from(samples)))
+    # Most bytes are tensor values; the structure is at the start of every container, and at a zip's end.
+    where = st.integers(0, len(content) - 1) | st.integers(0, 900) | st.integers(-900, -1)
+    for offset, value in data.draw(st.lists(st.tuples(where, st.integers(0, 255)), min_size=1, max_size=6)):
+        content[offset] = value
+    if data.draw(st.booleans()):
+        content = content[: data.draw(st.integers(0, len(content)))]
+    path = tmp_path / "damaged.bin"
+    path.write_bytes(content)
+    message = ""
+    try:
+        weights = load(path)  # a Weights that exists is valid
+    except CheckpointError as error:
+        message = str(error)
+    assert message.isprintable() if message else weights.fingerprint
+
+
+# ---- names ----
+
+
+def test_bundled_default() -> None:
+    weights = load()
+    assert weights.name == checkpoint.DEFAULT
+    assert weights.architecture == Architecture(16, 64, (256, 256, 256, 256))
+    assert {"description", "licence", "training", "data"} <= weights.metadata.keys()
+    assert same(weights, load("edsr-baseline"))
+    assert same(weights, load(available()["edsr-baseline"]))
+
+
+def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = tmp_path / "one", tmp_path / "two"
+    for folder in (first, second):
+        folder.mkdir()
+    save(second / "mine.safetensors", smallest())
+    written(second, official(), "other.v1.pth")
+    written(second, official(), "third.pt")
+    save(first / "edsr-baseline.safetensors", smallest())
+    bundled = available()["edsr-baseline"]
+    monkeypatch.setenv("LIIF_FAST_MODELS", os.pathsep.join(["", str(first), str(tmp_path / "absent"), str(second)]))
+    assert available()["edsr-baseline"] == bundled, "a folder cannot replace a bundled model"
+    assert {"mine", "other.v1", "third"} <= available().keys()
+    assert load("mine").name == "mine"
+    assert load("other.v1").name == "other.v1"
+    assert resolve("third") == second / "third.pt"
+    save(first / "mine.safetensors", smallest())
+    assert resolve("mine") == first / "mine.safetensors", "the first folder counts"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "third").mkdir()
+    assert resolve("third") == second / "third.pt", "a folder of that name is no model"
+    (tmp_path / "mine").write_bytes(TINY.read_bytes())
+    assert resolve("mine") == Path("mine"), "an existing file is a path"
+
+
+@pytest.mark.parametrize("name", ["nope", "nope.pth", "a/b", "", "edsr-baseline.safetensors", "a\0b", "new\nline"])
+def test_missing(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="known models: edsr-baseline") as info:
+        load(name)
+    assert str(info.value).isprintable()
+
+
+# ---- save ----
+
+
+def test_save_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(b"old")
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    for name in ("fsync", "replace"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, name, fail)
+            with pytest.raises(OSError, match="disk full"):
+                save(path, smallest())
+        assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
+        assert path.read_bytes() == b"old"
+    with pytest.raises(FileNotFoundError):
+        save(tmp_path / "absent" / "m.safetensors", smallest())
+    save(path, smallest())
+    assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
+    assert load(path)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask()
+
+
+def umask() -> int:
+    current = os.umask(0o022)
+    os.umask(current)
+    return current
+
+
+def test_save_refuses(tmp_path: Path) -> None:
+    path, weights = tmp_path / "m.safetensors", smallest()
+    with pytest.raises(ValueError, match="float64"):
+        save(path, weights, torch.float64)
+    with pytest.raises(ValueError, match="reserved"):
+        save(path, weights, metadata={"n_feats": "3"})
+    with pytest.raises(TypeError, match="str"):
+        save(path, weights, metadata={"a": 1})  # type: ignore[dict-item]
+    big = replace(weights, tensors={**weights.tensors, "imnet.layers.0.bias": torch.full((16,), 1e5)})
+    with pytest.raises(CheckpointError, match=r"imnet\.layers\.0\.bias does not fit .*float16"):
+        save(path, big)
+    assert list(tmp_path.iterdir()) == []
+    save(path, big, torch.bfloat16)
