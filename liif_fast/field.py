@@ -1,0 +1,200 @@
+"""The encoded image: a continuous function of position that can be rendered in any window at any size, or sampled at points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+
+from . import grid, tiling
+from .encoder import Encoder
+from .image import to_float
+from .ops import OUT_RANGE, Decoder
+
+Box = tuple[float, float, float, float]
+Progress = Callable[[int, int], None]
+
+# Pixels decoded between two reports of progress: about a second on two cores.
+REPORT_PIXELS = 1 << 18
+
+
+class Field:
+    """One picture of 1 or 3 channels as LIIF sees it.
+
+    Args:
+        color: [H, W, 1 or 3] uint8, uint16 or float32 in [0, 1].
+        encoder, decoder: of one network, for one device and dtype.
+        max_memory: bytes that features and band buffers may take.
+        cell_clamp: scale beyond which the decoder's cell input stays as it is there; None for the paper's unclamped one.
+        keep: encode once and hold all features, if ``max_memory`` allows; otherwise each rendering encodes, tile by tile, what it needs.
+    """
+
+    def __init__(
+        self,
+        color: torch.Tensor,
+        encoder: Encoder,
+        decoder: Decoder,
+        max_memory: int,
+        cell_clamp: float | None = 4.0,
+        keep: bool = False,
+    ) -> None:
+        self.color, self.encoder, self.decoder, self.cell_clamp = color, encoder, decoder, cell_clamp
+        self.height, self.width, self.channels = color.shape
+        # A quarter for the rows being assembled and converted, the rest for one tile on its way through the encoder.
+        self.band_bytes = max_memory // 4
+        self.max_cells = max(1, (max_memory - self.band_bytes) // encoder.bytes_per_cell)
+        z_bytes = self.height * self.width * encoder.width * encoder.dtype.itemsize
+        self.z = self._encode_all() if keep and 2 * z_bytes <= max_memory else None
+
+    def render(
+        self,
+        size: tuple[int, int],
+        box: Box | None = None,
+        dtype: torch.dtype = torch.float32,
+        progress: Progress | None = None,
+    ) -> torch.Tensor:
+        """The window ``box`` (top, left, bottom, right in input pixels; None: all) at ``size`` (height, width): [*size, channels].
+
+        uint8 and uint16 span their type's range, float32 spans [0, 1].
+        """
+        out = torch.empty(*size, self.channels, dtype=dtype, device=self.color.device)
+        for start, band in self.bands(size, box, dtype, progress):
+            out[start : start + len(band)] = band
+        return out
+
+    def bands(
+        self,
+        size: tuple[int, int],
+        box: Box | None = None,
+        dtype: torch.dtype = torch.float32,
+        progress: Progress | None = None,
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        """As `render`, from top to bottom in bands of rows: (first row, [rows, width, channels]), in bounded memory."""
+        rows, columns = size
+        top, left, bottom, right = grid.check_box(box, self.height, self.width)
+        grid.check_scale(rows, bottom - top)
+        grid.check_scale(columns, right - left)
+        ensemble = self.decoder.local_ensemble
+        y = grid.axis(grid.centres(top, bottom, rows), self.height, ensemble)
+        x = grid.axis(grid.centres(left, right, columns), self.width, ensemble)
+        cell = (grid.cell(top, bottom, rows, self.cell_clamp), grid.cell(left, right, columns, self.cell_clamp))
+
+        # At most 16 bytes a pixel: three float32 values and their gray mean. The same for colour, so that the bands of a
+        # picture's colour and alpha are the same rows.
+        band_rows = max(1, self.band_bytes // (16 * columns))
+        used_y, used_x = (int(a.index.max()) + 1 - int(a.index.min()) for a in (y, x))
+        if self.z is None:
+            tall = max(1, int(band_rows * (bottom - top) / rows))
+            length_y, length_x = tiling.tile_shape(used_y, used_x, self.encoder.halo, self.max_cells, tall)
+        else:
+            length_y, length_x = used_y, used_x
+        across = list(tiling.spans(x.index, self.width, self.encoder.halo, length_x))
+        done = 0
+        for span_y in tiling.spans(y.index, self.height, self.encoder.halo, length_y):
+            # With one tile across, its features serve several bands; with more, the band must hold all its rows.
+            step = band_rows if len(across) == 1 else span_y.stop - span_y.start
+            band = torch.empty(0)
+            for span_x in across:
+                z, origin_y, origin_x = self._features(span_y, span_x)
+                tile_x = x.part(span_x.start, span_x.stop, origin_x).to(z.device)
+                for start in range(span_y.start, span_y.stop, step):
+                    stop = min(span_y.stop, start + step)
+                    if span_x is across[0]:
+                        band = torch.empty(stop - start, columns, self.channels, dtype=dtype, device=z.device)
+                    pieces = max(1, REPORT_PIXELS // tile_x.size)
+                    for first in range(start, stop, pieces):
+                        last = min(stop, first + pieces)
+                        tile_y = y.part(first, last, origin_y).to(z.device)
+                        self._decode(z, tile_y, tile_x, cell, band[first - start : last - start, span_x.start : span_x.stop])
+                        done += (last - first) * tile_x.size
+                        if progress:
+                            progress(done, rows * columns)
+                    if span_x is across[-1]:
+                        yield start, band
+
+    def sample(self, points: torch.Tensor, scale: float | None = None) -> torch.Tensor:
+        """Colours at ``points`` [N, 2] = (y, x) in input pixels, edge based: float32 [N, channels] in [0, 1].
+
+        ``scale``: that of the picture the points are thought to belong to; it sets the decoder's cell. None: ``cell_clamp``, or 4.
+        Without kept features every call encodes what it needs.
+        """
+        if points.dim() != 2 or points.shape[1] != 2:
+            raise ValueError(f"points must be [N, 2] of (y, x), got {tuple(points.shape)}")
+        at = points.detach().cpu().to(torch.float64).numpy()
+        inside = (at >= 0).all(axis=1) & (at <= (self.height, self.width)).all(axis=1)  # also False for NaN
+        if not inside.all():
+            bad = tuple(at[np.flatnonzero(~inside)[0]])
+            raise ValueError(f"point {bad} is outside the {self.height} x {self.width} (height x width) input")
+        out = torch.empty(len(at), self.channels, device=self.color.device)
+        side = 2 / (scale or self.cell_clamp or 4.0)
+        ensemble = self.decoder.local_ensemble
+        y, x = grid.axis(at[:, 0], self.height, ensemble), grid.axis(at[:, 1], self.width, ensemble)
+        for (span_y, span_x), chosen in self._tiles_of(y, x):
+            z, origin_y, origin_x = self._features(span_y, span_x)
+            tile_y, tile_x = (
+                grid.Axis(a.index[:, chosen] - origin, a.offset[:, chosen].contiguous(), a.weight[:, chosen].contiguous())
+                for a, origin in ((y, origin_y), (x, origin_x))
+            )
+            colors = torch.empty(len(chosen), self.channels, device=z.device)
+            self._decode(z, tile_y.to(z.device), tile_x.to(z.device), (side, side), colors, paired=True)
+            out[chosen] = colors
+        return out
+
+    def _tiles_of(
+        self, y: grid.Axis, x: grid.Axis
+    ) -> Iterator[tuple[tuple[tiling.Span, tiling.Span], torch.Tensor]]:
+        """Points grouped by the tile that holds their cells: ((span of y, span of x), which points)."""
+        halo = self.encoder.halo
+        if self.z is not None:
+            whole = tiling.Span(0, 0, 0, self.height), tiling.Span(0, 0, 0, self.width)
+            yield whole, torch.arange(y.size)
+            return
+        high, wide = tiling.tile_shape(self.height, self.width, halo, self.max_cells, self.height)
+        first_y, first_x = y.index.amin(dim=0), x.index.amin(dim=0)
+        tile = torch.stack([first_y // high, first_x // wide], dim=1)
+        for row, column in torch.unique(tile, dim=0).tolist():
+            chosen = torch.nonzero((tile[:, 0] == row) & (tile[:, 1] == column))[:, 0]
+            # A neighbour may lie one cell past the tile.
+            span_y, span_x = (
+                tiling.Span(0, 0, max(0, i * n - halo), min(cells, (i + 1) * n + 1 + halo))
+                for i, n, cells in ((row, high, self.height), (column, wide, self.width))
+            )
+            yield (span_y, span_x), chosen
+
+    def _features(self, y: tiling.Span, x: tiling.Span) -> tuple[torch.Tensor, int, int]:
+        """z of at least the spans' cells and the cell its first row and column are."""
+        if self.z is not None:
+            return self.z, 0, 0
+        crop = self.color[y.crop_start : y.crop_stop, x.crop_start : x.crop_stop]
+        return self.encoder(to_float(crop)), y.crop_start, x.crop_start
+
+    def _encode_all(self) -> torch.Tensor:
+        """z of the whole picture, tile by tile where the encoder's own buffers would not fit at once."""
+        halo = self.encoder.halo
+        high, wide = tiling.tile_shape(self.height, self.width, halo, self.max_cells, self.height)
+        if (high, wide) == (self.height, self.width):
+            return self.encoder(to_float(self.color))
+        z = torch.empty(
+            self.height, self.width, self.encoder.width, dtype=self.encoder.dtype, device=self.encoder.device
+        )
+        cells_y, cells_x = (torch.arange(n, dtype=torch.int32)[None] for n in (self.height, self.width))
+        for y in tiling.spans(cells_y, self.height, halo, high):
+            for x in tiling.spans(cells_x, self.width, halo, wide):
+                crop = self.color[y.crop_start : y.crop_stop, x.crop_start : x.crop_stop]
+                part = self.encoder(to_float(crop))
+                inner = part[y.start - y.crop_start :, x.start - x.crop_start :]
+                z[y.start : y.stop, x.start : x.stop] = inner[: y.stop - y.start, : x.stop - x.start]
+        return z
+
+    def _decode(
+        self, z: torch.Tensor, y: grid.Axis, x: grid.Axis, cell: tuple[float, float], out: torch.Tensor, paired: bool = False
+    ) -> None:
+        if self.channels == 3:
+            self.decoder(z, y, x, cell, out, paired)
+            return
+        # The network answers in colour; a gray picture's three answers differ by its error only.
+        color = torch.empty(*out.shape[:-1], 3, device=out.device)
+        self.decoder(z, y, x, cell, color, paired, peak=OUT_RANGE[out.dtype])
+        gray = color.mean(dim=-1, keepdim=True)
+        out.copy_(gray if out.dtype.is_floating_point else gray.round_())

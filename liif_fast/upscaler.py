@@ -1,0 +1,263 @@
+"""Upscaler: image in, image out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+
+from . import grid
+from .backends import cpu
+from .checkpoint import DEFAULT, Weights, load
+from .encoder import Encoder
+from .field import Box, Field, Progress
+from .image import Planes, Unpacked, bleed, unpack
+from .ops import OUT_RANGE, Decoder
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+# Enough for tiles whose halos cost little, and little enough not to be noticed.
+DEFAULT_MEMORY = 3 << 29
+
+
+class Upscaler:
+    """Enlarges pictures to any size with one LIIF-EDSR network.
+
+    Args:
+        model: a name (see ``liif-fast info``), a checkpoint file, or loaded `Weights`.
+        device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1", or a torch.device.
+        precision: "fp32", "bf16", or "auto": the fastest within 0.01 dB of fp32, which is bf16 on processors with AVX-512-BF16
+            and fp32 elsewhere.
+        threads: of the processor; None takes PyTorch's number.
+        backend: "auto", or the name of one in ``liif-fast info``; a named one never falls back to another.
+        max_memory: bytes that features and buffers may take beside the input and the result; larger pictures are worked on in tiles,
+            with the same result. None: 1.5 GiB or half of what is free, whichever is less.
+        cell_clamp: scale beyond which the decoder's cell input, which was trained up to x4, stays as it is there; None is the paper.
+
+    Raises:
+        CheckpointError, FileNotFoundError: the model. BackendUnavailable: the device, precision or backend, with the reason.
+        ValueError, TypeError: any other argument, with its value.
+
+    May be used from several threads at once.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | Weights = DEFAULT,
+        *,
+        device: str | torch.device = "auto",
+        precision: str = "auto",
+        threads: int | None = None,
+        backend: str = "auto",
+        max_memory: int | None = None,
+        cell_clamp: float | None = 4.0,
+    ) -> None:
+        if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+            raise ValueError(f"threads must be a whole number of at least 1, or None, got {threads!r}")
+        if max_memory is not None and not max_memory > 0:
+            raise ValueError(f"max_memory must be a positive number of bytes, got {max_memory!r}")
+        if cell_clamp is not None and not (math.isfinite(cell_clamp) and cell_clamp >= 1):
+            raise ValueError(f"cell_clamp must be a scale of at least 1, or None, got {cell_clamp!r}")
+        self.weights = model if isinstance(model, Weights) else load(model)
+        self.device = _device(device)
+        self.precision = _precision(precision, self.device)
+        self.threads, self.max_memory, self.cell_clamp = threads, max_memory, cell_clamp
+        dtype = PRECISIONS[self.precision]
+        self.decoder = Decoder(self.weights, self.device, dtype, backend, threads)
+        self.encoder = Encoder(self.weights, self.device, dtype, threads)
+
+    def __call__(
+        self,
+        image: Any,
+        *,
+        scale: float | tuple[float, float] | None = None,
+        size: tuple[int, int] | None = None,
+        longest: int | None = None,
+        progress: Progress | None = None,
+    ) -> Any:
+        """The picture at another size, as the same kind of object with the same dtype, channels and range.
+
+        Args:
+            image: PIL image; numpy [H, W] or [H, W, C], uint8, uint16 or float in [0, 1]; torch [C, H, W] or [B, C, H, W], likewise.
+                C is 1 (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGBA, alpha not premultiplied).
+            scale: a factor, or (vertical, horizontal) factors, of at least 0.5.
+            size: (height, width) in pixels.
+            longest: length of the longer side in pixels, aspect kept. Give exactly one of these three.
+            progress: called with (pixels done, pixels in all) about once a second.
+
+        Raises:
+            TypeError: a kind of object or a dtype that is not supported. ValueError: a shape, value or size that is not.
+        """
+        unpacked = unpack(image)
+        height, width = unpacked.frames[0].color.shape[:2]
+        target = grid.output_size(height, width, scale, size, longest)
+        _check_memory(unpacked, target)
+        budget = self._budget()
+        fields = [_Frame(frame, self, budget, keep=False) for frame in unpacked.frames]
+        return unpacked.pack([frame.render(target, None, _nth(progress, i, len(fields))) for i, frame in enumerate(fields)])
+
+    def encode(self, image: Any) -> ImageField:
+        """The picture as a continuous field, encoded once: render windows of it or sample points as often as you like."""
+        return ImageField(image, self)
+
+    def bands(
+        self,
+        image: Any,
+        size: tuple[int, int],
+        progress: Progress | None = None,
+    ) -> Iterator[np.ndarray]:
+        """As calling with ``size``, but from top to bottom in bands [rows, width, C], for results larger than memory.
+
+        ``image``: one numpy picture. Yields arrays of its dtype, with its channels (always three axes).
+        """
+        unpacked = unpack(image)
+        height, width = unpacked.frames[0].color.shape[:2]
+        target = grid.output_size(height, width, size=size)
+        for _, band in _Frame(unpacked.frames[0], self, self._budget(), keep=False).bands(target, None, progress):
+            planes = band.color if band.alpha is None else torch.cat([band.color, band.alpha], dim=-1)
+            yield planes.cpu().numpy()
+
+    @property
+    def description(self) -> str:
+        """One line on what runs: model, device, precision, backend and, on a processor, instruction set and threads."""
+        what = f"{self.weights.name}, {self.device}, {self.precision}, {self.decoder.backend} ({self.decoder.description})"
+        return what + (f", {self.threads or torch.get_num_threads()} threads" if self.device.type == "cpu" else "")
+
+    def _budget(self) -> int:
+        return self.max_memory or min(DEFAULT_MEMORY, psutil.virtual_memory().available // 2)
+
+
+class ImageField:
+    """A picture as LIIF sees it: continuous. Made by `Upscaler.encode`."""
+
+    def __init__(self, image: Any, upscaler: Upscaler) -> None:
+        self._unpacked = unpack(image)
+        self._tensor = isinstance(image, torch.Tensor)
+        self._batched = self._tensor and image.ndim == 4
+        frames = self._unpacked.frames
+        # Features are what this object is for, so they may take more than the buffers of a single run.
+        budget = upscaler.max_memory or psutil.virtual_memory().available // 2
+        self._frames = [_Frame(frame, upscaler, budget // len(frames), keep=True) for frame in frames]
+        self.height, self.width = frames[0].color.shape[:2]
+
+    def render(
+        self,
+        *,
+        scale: float | tuple[float, float] | None = None,
+        size: tuple[int, int] | None = None,
+        longest: int | None = None,
+        box: Box | None = None,
+        progress: Progress | None = None,
+    ) -> Any:
+        """A window at any size, as the same kind of object that was encoded.
+
+        Args:
+            scale, size, longest: as for `Upscaler`, of the window.
+            box: (top, left, bottom, right) in pixels of the input, fractions allowed; None is the whole picture.
+        """
+        top, left, bottom, right = grid.check_box(box, self.height, self.width)
+        target = grid.output_size(bottom - top, right - left, scale, size, longest)
+        _check_memory(self._unpacked, target)
+        count = len(self._frames)
+        return self._unpacked.pack([f.render(target, box, _nth(progress, i, count)) for i, f in enumerate(self._frames)])
+
+    def sample(self, points: Any, scale: float | None = None) -> Any:
+        """Colours at points [..., 2] = (y, x) in pixels of the input (the first pixel's centre is (0.5, 0.5)).
+
+        Returns float32 [..., C] in [0, 1], or [B, ..., C] of a batch; a tensor if a tensor was encoded, else a numpy array.
+        ``scale`` is that of the picture the points are thought to belong to (default 4). ValueError for points outside.
+        """
+        at = torch.as_tensor(np.asarray(points) if not isinstance(points, torch.Tensor) else points)
+        if at.shape[-1:] != (2,):
+            raise ValueError(f"points must be [..., 2] of (y, x), got {tuple(at.shape)}")
+        colors = [f.sample(at.reshape(-1, 2), scale).view(*at.shape[:-1], -1) for f in self._frames]
+        result = torch.stack(colors) if self._batched else colors[0]
+        return result if self._tensor else result.cpu().numpy()
+
+
+class _Frame:
+    """One picture's colour and alpha, each a field. An alpha that is the same everywhere needs none."""
+
+    def __init__(self, planes: Planes, upscaler: Upscaler, budget: int, keep: bool) -> None:
+        self.planes = planes
+        varies = planes.alpha is not None and bool((planes.alpha != planes.alpha[0, 0]).any())
+
+        def field(plane: torch.Tensor) -> Field:
+            share = budget // 2 if varies else budget
+            on_device = plane.to(upscaler.device)
+            return Field(on_device, upscaler.encoder, upscaler.decoder, share, upscaler.cell_clamp, keep)
+
+        self.dtype = planes.color.dtype
+        self.color = field(bleed(planes.color, planes.alpha) if planes.alpha is not None and varies else planes.color)
+        self.alpha = field(planes.alpha) if planes.alpha is not None and varies else None
+
+    def bands(self, size: tuple[int, int], box: Box | None, progress: Progress | None) -> Iterator[tuple[int, Planes]]:
+        device = self.planes.color.device
+        # Both fields have one size and one budget, so their bands are the same rows.
+        alphas = self.alpha.bands(size, box, self.dtype, None) if self.alpha else None
+        for start, color in self.color.bands(size, box, self.dtype, progress):
+            alpha = None
+            if alphas:
+                alpha = next(alphas)[1].to(device)
+            elif self.planes.alpha is not None:
+                alpha = self.planes.alpha[:1, :1].expand(len(color), color.shape[1], 1)
+            yield start, Planes(color.to(device), alpha)
+
+    def render(self, size: tuple[int, int], box: Box | None, progress: Progress | None) -> Planes:
+        planes = self.planes
+        color = torch.empty(*size, planes.color.shape[2], dtype=self.dtype, device=planes.color.device)
+        alpha = None if planes.alpha is None else torch.empty(*size, 1, dtype=self.dtype, device=planes.color.device)
+        for start, band in self.bands(size, box, progress):
+            color[start : start + len(band.color)] = band.color
+            if alpha is not None and band.alpha is not None:
+                alpha[start : start + len(band.alpha)] = band.alpha
+        return Planes(color, alpha)
+
+    def sample(self, points: torch.Tensor, scale: float | None) -> torch.Tensor:
+        color, plane = self.color.sample(points, scale), self.planes.alpha
+        if self.alpha:
+            color = torch.cat([color, self.alpha.sample(points, scale)], dim=1)
+        elif plane is not None:
+            alpha = float(plane[0, 0]) / OUT_RANGE[plane.dtype]
+            color = torch.cat([color, torch.full_like(color[:, :1], alpha)], dim=1)
+        return color.to(self.planes.color.device)
+
+
+def _nth(progress: Progress | None, i: int, count: int) -> Progress | None:
+    """Progress of the i-th of several pictures of one size as progress of all."""
+    return progress and (lambda done, total: progress(i * total + done, count * total))
+
+
+def _device(device: str | torch.device) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {device!r}") from error
+
+
+def _precision(precision: str, device: torch.device) -> str:
+    if precision == "auto":
+        fast = device.type == "cpu" and cpu.unavailable(device, torch.bfloat16) is None and cpu.isa() == "avx512bf16"
+        return "bf16" if fast else "fp32"
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of auto, {', '.join(PRECISIONS)}; got {precision!r}")
+    return precision
+
+
+def _check_memory(unpacked: Unpacked, size: tuple[int, int]) -> None:
+    """Refuse a result that memory cannot hold before any work is done."""
+    frame = unpacked.frames[0]
+    channels = frame.color.shape[2] + (frame.alpha is not None)
+    need = math.prod(size) * channels * frame.color.dtype.itemsize * len(unpacked.frames)
+    free = psutil.virtual_memory().available
+    if frame.color.device.type == "cpu" and need > free:
+        raise ValueError(
+            f"a result of {size[1]} x {size[0]} pixels needs {need / 1e9:.1f} GB, but {free / 1e9:.1f} GB of memory are free; "
+            "upscale to a PNG or TIFF file on the command line, which is written by rows, or take Upscaler.bands"
+        )
