@@ -109,15 +109,18 @@ class Upscaler:
         image: Any,
         size: tuple[int, int],
         progress: Progress | None = None,
+        box: Box | None = None,
     ) -> Iterator[np.ndarray]:
         """As calling with ``size``, but from top to bottom in bands [rows, width, C], for results larger than memory.
 
-        ``image``: one numpy picture. Yields arrays of its dtype, with its channels (always three axes).
+        ``image``: one numpy picture. ``box``: the window of it, as for `ImageField.render`. Yields arrays of its dtype,
+        with its channels (always three axes).
         """
         unpacked = unpack(image)
         height, width = unpacked.frames[0].color.shape[:2]
-        target = grid.output_size(height, width, size=size)
-        for _, band in _Frame(unpacked.frames[0], self, self._budget(), keep=False).bands(target, None, progress):
+        top, left, bottom, right = grid.check_box(box, height, width)
+        target = grid.output_size(bottom - top, right - left, size=size)
+        for _, band in _Frame(unpacked.frames[0], self, self._budget(), keep=False).bands(target, box, progress):
             planes = band.color if band.alpha is None else torch.cat([band.color, band.alpha], dim=-1)
             yield planes.cpu().numpy()
 
