@@ -43,7 +43,8 @@ struct DecodeParams {
   int64_t z_row_stride;  // elements from one row of z to the next
   int32_t sides;         // 1 or 2: cells looked at per axis
   AxisTable y, x;
-  // false: a grid of y.size rows and x.size columns. true: a list of x.size points, one y and one x entry each (y.size == x.size).
+  // false: a grid of y.size rows and x.size columns. true: a list of x.size points, one y and one x entry each (y.size ==
+  // x.size).
   bool paired;
 
   const float* first;    // [width] what is constant in the first layer: the cell term

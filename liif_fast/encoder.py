@@ -1,4 +1,4 @@
-"""The EDSR encoder and the projection of the decoder's first layer, in PyTorch (oneDNN on processors), channels last."""
+"""The EDSR encoder and the projection of the decoder's first layer, in PyTorch, channels last."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .checkpoint import Weights
 class Encoder:
     """image -> z: EDSR's features with the linear part of the decoder's first layer applied.
 
-    That layer is linear before its ReLU, so its product with the 3x3-unfolded features is a 3x3 convolution of the features, and
-    nothing is ever unfolded (1x1 for networks without ``feat_unfold``). Its bias is included.
+    That layer is linear before its ReLU, so its product with the 3x3-unfolded features is a 3x3 convolution of the
+    features, and nothing is ever unfolded (1x1 for networks without ``feat_unfold``). Its bias is included.
 
     Args:
         weights: the network.

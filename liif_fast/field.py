@@ -1,4 +1,4 @@
-"""The encoded image: a continuous function of position that can be rendered in any window at any size, or sampled at points."""
+"""The encoded image: a continuous function of position rendered in any window at any size, or sampled."""
 
 from __future__ import annotations
 
@@ -26,8 +26,10 @@ class Field:
         color: [H, W, 1 or 3] uint8, uint16 or float32 in [0, 1].
         encoder, decoder: of one network, for one device and dtype.
         max_memory: bytes that features and band buffers may take.
-        cell_clamp: scale beyond which the decoder's cell input stays as it is there; None for the paper's unclamped one.
-        keep: encode once and hold all features, if ``max_memory`` allows; otherwise each rendering encodes, tile by tile, what it needs.
+        cell_clamp: scale beyond which the decoder's cell input stays as it is there; None for the paper's unclamped
+            one.
+        keep: encode once and hold all features, if ``max_memory`` allows; otherwise each rendering encodes, tile by
+            tile, what it needs.
     """
 
     def __init__(
@@ -54,7 +56,8 @@ class Field:
         dtype: torch.dtype = torch.float32,
         progress: Progress | None = None,
     ) -> torch.Tensor:
-        """The window ``box`` (top, left, bottom, right in input pixels; None: all) at ``size`` (height, width): [*size, channels].
+        """The window ``box`` (top, left, bottom, right in input pixels; None: all) at ``size`` (height, width): [*size,
+        channels].
 
         uint8 and uint16 span their type's range, float32 spans [0, 1].
         """
@@ -80,8 +83,8 @@ class Field:
         x = grid.axis(grid.centres(left, right, columns), self.width, ensemble)
         cell = (grid.cell(top, bottom, rows, self.cell_clamp), grid.cell(left, right, columns, self.cell_clamp))
 
-        # At most 16 bytes a pixel: three float32 values and their gray mean. The same for colour, so that the bands of a
-        # picture's colour and alpha are the same rows.
+        # At most 16 bytes a pixel: three float32 values and their gray mean. The same for colour, so that the bands of
+        # a picture's colour and alpha are the same rows.
         band_rows = max(1, self.band_bytes // (16 * columns))
         used_y, used_x = (int(a.index.max()) + 1 - int(a.index.min()) for a in (y, x))
         if self.z is None:
@@ -106,7 +109,9 @@ class Field:
                     for first in range(start, stop, pieces):
                         last = min(stop, first + pieces)
                         tile_y = y.part(first, last, origin_y).to(z.device)
-                        self._decode(z, tile_y, tile_x, cell, band[first - start : last - start, span_x.start : span_x.stop])
+                        self._decode(
+                            z, tile_y, tile_x, cell, band[first - start : last - start, span_x.start : span_x.stop]
+                        )
                         done += (last - first) * tile_x.size
                         if progress:
                             progress(done, rows * columns)
@@ -116,8 +121,8 @@ class Field:
     def sample(self, points: torch.Tensor, scale: float | None = None) -> torch.Tensor:
         """Colours at ``points`` [N, 2] = (y, x) in input pixels, edge based: float32 [N, channels] in [0, 1].
 
-        ``scale``: that of the picture the points are thought to belong to; it sets the decoder's cell. None: ``cell_clamp``, or 4.
-        Without kept features every call encodes what it needs.
+        ``scale``: that of the picture the points are thought to belong to; it sets the decoder's cell. None:
+        ``cell_clamp``, or 4. Without kept features every call encodes what it needs.
         """
         if points.dim() != 2 or points.shape[1] != 2:
             raise ValueError(f"points must be [N, 2] of (y, x), got {tuple(points.shape)}")
@@ -133,7 +138,9 @@ class Field:
         for (span_y, span_x), chosen in self._tiles_of(y, x):
             z, origin_y, origin_x = self._features(span_y, span_x)
             tile_y, tile_x = (
-                grid.Axis(a.index[:, chosen] - origin, a.offset[:, chosen].contiguous(), a.weight[:, chosen].contiguous())
+                grid.Axis(
+                    a.index[:, chosen] - origin, a.offset[:, chosen].contiguous(), a.weight[:, chosen].contiguous()
+                )
                 for a, origin in ((y, origin_y), (x, origin_x))
             )
             colors = torch.empty(len(chosen), self.channels, device=z.device)
@@ -141,9 +148,7 @@ class Field:
             out[chosen] = colors
         return out
 
-    def _tiles_of(
-        self, y: grid.Axis, x: grid.Axis
-    ) -> Iterator[tuple[tuple[tiling.Span, tiling.Span], torch.Tensor]]:
+    def _tiles_of(self, y: grid.Axis, x: grid.Axis) -> Iterator[tuple[tuple[tiling.Span, tiling.Span], torch.Tensor]]:
         """Points grouped by the tile that holds their cells: ((span of y, span of x), which points)."""
         halo = self.encoder.halo
         if self.z is not None:
@@ -188,7 +193,13 @@ class Field:
         return z
 
     def _decode(
-        self, z: torch.Tensor, y: grid.Axis, x: grid.Axis, cell: tuple[float, float], out: torch.Tensor, paired: bool = False
+        self,
+        z: torch.Tensor,
+        y: grid.Axis,
+        x: grid.Axis,
+        cell: tuple[float, float],
+        out: torch.Tensor,
+        paired: bool = False,
     ) -> None:
         if self.channels == 3:
             self.decoder(z, y, x, cell, out, paired)

@@ -1,7 +1,7 @@
 """All coordinate arithmetic: sizes, boxes and points -> the (index, offset, weight) tables the decoder reads.
 
-Positions are in pixels of the input, edge based: pixel ``k`` covers ``[k, k + 1)`` and its centre is ``k + 0.5``. Everything is computed
-in float64 and rounded to float32 once.
+Positions are in pixels of the input, edge based: pixel ``k`` covers ``[k, k + 1)`` and its centre is ``k + 0.5``.
+Everything is computed in float64 and rounded to float32 once.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-# The reference shifts each query by this much, in units of half the picture, before it rounds to the nearest cell: it decides ties.
+# The reference shifts each query by this much, in units of half the picture, before it rounds to the nearest cell: it
+# decides ties.
 TIE_SHIFT = 1e-6
 # Below this scale one output pixel covers more of the input than the network has ever seen.
 MIN_SCALE = 0.5
@@ -23,11 +24,13 @@ MAX_SIDE = 1 << 24
 
 @dataclass(frozen=True)
 class Axis:
-    """Where each of N output rows (or columns, or points) looks, for each of S neighbouring cells (2 with local ensemble, else 1).
+    """Where each of N output rows (or columns, or points) looks, for each of S neighbouring cells (2 with local
+    ensemble, else 1).
 
-    ``index`` int32 [S, N]: cell of the feature map. ``offset`` float32 [S, N]: query centre minus cell centre in half cells, the
-    paper's relative coordinate. ``weight`` float32 [S, N]: blend share, summing to one over S; a pixel's four shares are the
-    products of its row's and its column's, which is the paper's area of the opposite rectangle (eq. 4).
+    ``index`` int32 [S, N]: cell of the feature map. ``offset`` float32 [S, N]: query centre minus cell centre in half
+    cells, the paper's relative coordinate. ``weight`` float32 [S, N]: blend share, summing to one over S; a pixel's
+    four shares are the products of its row's and its column's, which is the paper's area of the opposite rectangle (eq.
+    4).
     """
 
     index: torch.Tensor
@@ -41,7 +44,9 @@ class Axis:
     def part(self, start: int, stop: int, origin: int = 0) -> Axis:
         """Outputs ``start`` to ``stop``, for a feature map whose first cell is cell ``origin`` of this one's."""
         index = self.index[:, start:stop] - origin
-        return Axis(index.contiguous(), self.offset[:, start:stop].contiguous(), self.weight[:, start:stop].contiguous())
+        return Axis(
+            index.contiguous(), self.offset[:, start:stop].contiguous(), self.weight[:, start:stop].contiguous()
+        )
 
     def to(self, device: torch.device) -> Axis:
         return Axis(self.index.to(device), self.offset.to(device), self.weight.to(device))
@@ -77,24 +82,25 @@ def axis(positions: NDArray[np.float64], cells: int, local_ensemble: bool = True
 def cell(start: float, stop: float, size: int, clamp: float | None) -> float:
     """The paper's cell input: an output pixel's side in half input pixels, ``2 * LR / output``.
 
-    ``clamp`` keeps it at the value of that scale for larger scales, which the network was not trained on; None does not.
+    ``clamp`` keeps it at the value of that scale for larger scales, which the network was not trained on; None does
+    not.
     """
     side = 2 * (stop - start) / size
     return side if clamp is None else max(side, 2 / clamp)
 
 
 def output_size(
-    height: int,
-    width: int,
+    height: float,
+    width: float,
     scale: float | tuple[float, float] | None = None,
     size: tuple[int, int] | None = None,
     longest: int | None = None,
 ) -> tuple[int, int]:
     """The one output size (height, width) that exactly one of the three requests means.
 
-    ``scale``: a factor or (vertical, horizontal) factors. ``size``: (height, width). ``longest``: length of the longer side, aspect
-    kept. Raises ValueError for none or several of them, for values that are not positive and finite, for sides above 2^24 and for
-    scales below 0.5; TypeError for values that are not numbers.
+    ``scale``: a factor or (vertical, horizontal) factors. ``size``: (height, width). ``longest``: length of the longer
+    side, aspect kept. Raises ValueError for none or several of them, for values that are not positive and finite, for
+    sides above 2^24 and for scales below 0.5; TypeError for values that are not numbers.
     """
     given = [name for name, value in (("scale", scale), ("size", size), ("longest", longest)) if value is not None]
     if len(given) != 1:
@@ -120,15 +126,16 @@ def check_scale(size: int, extent: float) -> None:
     """Refuse a scale at which the method no longer makes sense; rounding to whole pixels may undercut it (5 -> 2)."""
     if size + 0.5 < MIN_SCALE * extent:
         raise ValueError(
-            f"scale {size / extent:.3g} ({extent:g} -> {size} pixels) is below {MIN_SCALE}: LIIF looks at 2 x 2 input pixels per "
-            "output pixel, so smaller results would alias; reduce with an antialiased filter instead, such as Pillow's resize"
+            f"scale {size / extent:.3g} ({extent:g} -> {size} pixels) is below {MIN_SCALE}: LIIF looks at 2 x 2 input "
+            "pixels per output pixel, so smaller results would alias; reduce with an antialiased filter, such as "
+            "Pillow's resize"
         )
 
 
 def check_box(
     box: tuple[float, float, float, float] | None, height: int, width: int
 ) -> tuple[float, float, float, float]:
-    """A window (top, left, bottom, right) in input pixels; None is the whole picture. ValueError if empty or outside."""
+    """A window (top, left, bottom, right) in input pixels; None is all of it. ValueError if empty or outside."""
     if box is None:
         return 0.0, 0.0, float(height), float(width)
     if len(box) != 4:
@@ -136,7 +143,8 @@ def check_box(
     top, left, bottom, right = (float(v) for v in box)
     if not (0 <= top < bottom <= height and 0 <= left < right <= width):
         raise ValueError(
-            f"box (top, left, bottom, right) = {tuple(box)} must be a non-empty window of the {height} x {width} (height x width) input"
+            f"box (top, left, bottom, right) = {tuple(box)} must be a non-empty window of the input, {height} high and "
+            f"{width} wide"
         )
     return top, left, bottom, right
 

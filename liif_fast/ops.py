@@ -16,6 +16,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 
@@ -27,8 +28,8 @@ OUT_RANGE = {torch.uint8: 255.0, torch.uint16: 65535.0, torch.float32: 1.0}
 
 _library = torch.library.Library("liif_fast", "DEF")
 _library.define(
-    "decode(Tensor z, Tensor[] y, Tensor[] x, bool paired, Tensor[] layers, Tensor cell_term, float[] scale, float[] shift, "
-    "float low, float high, str backend, int threads, Tensor(a!) out) -> ()"
+    "decode(Tensor z, Tensor[] y, Tensor[] x, bool paired, Tensor[] layers, Tensor cell_term, float[] scale, "
+    "float[] shift, float low, float high, str backend, int threads, Tensor(a!) out) -> ()"
 )
 
 
@@ -59,8 +60,10 @@ def _check(z: torch.Tensor, y: Axis, x: Axis, paired: bool, cell_term: torch.Ten
         raise ValueError(f"z must be [H, W, C] with contiguous rows, got shape {tuple(z.shape)}, strides {z.stride()}")
     for name, table, cells in (("y", y, z.shape[0]), ("x", x, z.shape[1])):
         for part, dtype in ((table.index, torch.int32), (table.offset, torch.float32), (table.weight, torch.float32)):
-            if part.dtype != dtype or part.shape != y.index.shape[:1] + (table.size,) or not part.is_contiguous():
-                raise ValueError(f"the {name} table must be contiguous [sides, size]; got {part.dtype} {tuple(part.shape)}")
+            if part.dtype != dtype or part.shape != (len(y.index), table.size) or not part.is_contiguous():
+                raise ValueError(
+                    f"the {name} table must be contiguous [sides, size]; got {part.dtype} {tuple(part.shape)}"
+                )
         if table.size and not 0 <= int(table.index.min()) <= int(table.index.max()) < cells:
             raise ValueError(f"the {name} table points outside the {cells} cells of z")
     if len(y.index) not in (1, 2):
@@ -90,7 +93,12 @@ class Decoder:
     """
 
     def __init__(
-        self, weights: Weights, device: torch.device, dtype: torch.dtype, backend: str = "auto", threads: int | None = None
+        self,
+        weights: Weights,
+        device: torch.device,
+        dtype: torch.dtype,
+        backend: str = "auto",
+        threads: int | None = None,
     ) -> None:
         self.backend = select(backend, device, dtype)
         self.device, self.dtype, self.threads = device, dtype, threads
@@ -114,23 +122,30 @@ class Decoder:
         self.width = first.shape[0]
         widths = architecture.hidden_list
         self.neighbours = 4 if self.local_ensemble else 1
-        products = self.neighbours * sum(a * b for a, b in zip(widths, widths[1:], strict=False))
-        # What a decoder must do at least: the hidden layers for each neighbour, the last layer once.
-        self.flops_per_pixel = 2 * (products + 3 * widths[-1])
+        # The hidden layers of every neighbour; all else is a per cent.
+        self.flops_per_pixel = 2 * self.neighbours * sum(a * b for a, b in pairwise(widths))
 
     @property
     def description(self) -> str:
         return BACKENDS[self.backend].describe(self.dtype)
 
     def __call__(
-        self, z: torch.Tensor, y: Axis, x: Axis, cell: Sequence[float], out: torch.Tensor, paired: bool = False, peak: float | None = None
+        self,
+        z: torch.Tensor,
+        y: Axis,
+        x: Axis,
+        cell: Sequence[float],
+        out: torch.Tensor,
+        paired: bool = False,
+        peak: float | None = None,
     ) -> torch.Tensor:
         """Decode z [H, W, C] into ``out`` at the queries of the tables y and x.
 
         Args:
             cell: (height, width) of an output pixel in half input pixels, see `grid.cell`.
             out: uint8 and uint16 hold the whole range of their type; float32 holds [0, peak].
-            peak: the value of white, clamped to; None is that of the type of ``out``; ``inf`` is [0, 1] not clamped at all.
+            peak: the value of white, clamped to; None is that of the type of ``out``; ``inf`` is [0, 1] not clamped at
+                all.
         """
         if z.dtype != self.dtype or z.device != self.device:
             raise TypeError(f"z is {z.dtype} on {z.device}; this decoder was made for {self.dtype} on {self.device}")

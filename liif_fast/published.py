@@ -1,7 +1,8 @@
 """LIIF exactly as published, in plain PyTorch: what everything else is tested against and compared with in speed.
 
-Chen, Liu, Wang, "Learning Continuous Image Representation with Local Implicit Image Function", CVPR 2021. Features are unfolded,
-every output pixel queries the MLP at four neighbouring cells, and the four answers are blended by the area of the opposite rectangle.
+Chen, Liu, Wang, "Learning Continuous Image Representation with Local Implicit Image Function", CVPR 2021. Features are
+unfolded, every output pixel queries the MLP at four neighbouring cells, and the four answers are blended by the area of
+the opposite rectangle.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ QUERIES = 30000  # at once, as in the authors' demo
 
 @torch.inference_mode()
 def upscale(weights: Weights, image: torch.Tensor, size: tuple[int, int], queries: int = QUERIES) -> torch.Tensor:
-    """Image [3, H, W] in [0, 1] -> [3, *size] in [0, 1], not clamped. Computes in the dtype and on the device of ``image``."""
+    """Image [3, H, W] in [0, 1] -> [3, *size] in [0, 1], not clamped, in the dtype and on the device of ``image``."""
     t = {name: tensor.to(image) for name, tensor in weights.tensors.items()}
-    mean, std = (torch.tensor(v).to(image)[:, None, None] for v in (weights.architecture.mean, weights.architecture.std))
+    mean, std = (
+        torch.tensor(v).to(image)[:, None, None] for v in (weights.architecture.mean, weights.architecture.std)
+    )
     feat = _encode(t, weights.architecture.n_resblocks, ((image - mean) / std)[None])
     coord = _make_coord(size, image)
     cell = torch.ones_like(coord) * torch.tensor([2 / size[0], 2 / size[1]]).to(image)
@@ -70,7 +73,10 @@ def _query(
     total = torch.stack(areas).sum(0)
     if a.local_ensemble:
         areas = areas[::-1]
-    return sum(answer * (area / total)[..., None] for answer, area in zip(answers, areas, strict=True))  # type: ignore[return-value]
+    blended = torch.zeros_like(answers[0])
+    for answer, area in zip(answers, areas, strict=True):
+        blended = blended + answer * (area / total)[..., None]
+    return blended
 
 
 def _mlp(t: dict[str, torch.Tensor], hidden: int, x: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """Output tiles and the piece of the input each needs.
 
-The encoder sees a crop with a halo as wide as its receptive field, so that a tile's features equal those of the whole picture; the
-decoder then reads only cells inside the halo.
+The encoder sees a crop with a halo as wide as its receptive field, so that a tile's features equal those of the whole
+picture; the decoder then reads only cells inside the halo.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class Span:
 def spans(index: torch.Tensor, cells: int, halo: int, length: int) -> Iterator[Span]:
     """Cut an axis into spans of whole outputs whose cells lie within ``length`` consecutive ones, halo not counted.
 
-    ``index`` int32 [sides, outputs] never falls along an axis, so the first side's first and the last side's last entry bound a span.
+    ``index`` int32 [sides, outputs] never falls along an axis, so the first side's first and the last side's last entry
+    bound a span.
     """
     low, high = index.amin(dim=0), index.amax(dim=0)
     outputs, start = index.shape[1], 0
@@ -45,8 +46,8 @@ def spans(index: torch.Tensor, cells: int, halo: int, length: int) -> Iterator[S
 def tile_shape(height: int, width: int, halo: int, max_cells: int, max_height: int) -> tuple[int, int]:
     """Cells (height, width) of a tile, halo not counted, that waste the fewest cells on halos.
 
-    A tile with its halo holds at most ``max_cells`` and its own cells are at most ``max_height`` high. A budget too small for a
-    single cell and its halo gives single cells: the least that can be encoded.
+    A tile with its halo holds at most ``max_cells`` and its own cells are at most ``max_height`` high. A budget too
+    small for a single cell and its halo gives single cells: the least that can be encoded.
     """
     best, best_cost = (1, 1), math.inf
     for columns in range(1, width + 1):

@@ -30,16 +30,18 @@ class Upscaler:
     Args:
         model: a name (see ``liif-fast info``), a checkpoint file, or loaded `Weights`.
         device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1", or a torch.device.
-        precision: "fp32", "bf16", or "auto": the fastest within 0.01 dB of fp32, which is bf16 on processors with AVX-512-BF16
-            and fp32 elsewhere.
+        precision: "fp32", "bf16", or "auto": the fastest within 0.01 dB of fp32, which is bf16 on processors with
+            AVX-512-BF16 and fp32 elsewhere.
         threads: of the processor; None takes PyTorch's number.
         backend: "auto", or the name of one in ``liif-fast info``; a named one never falls back to another.
-        max_memory: bytes that features and buffers may take beside the input and the result; larger pictures are worked on in tiles,
-            with the same result. None: 1.5 GiB or half of what is free, whichever is less.
-        cell_clamp: scale beyond which the decoder's cell input, which was trained up to x4, stays as it is there; None is the paper.
+        max_memory: bytes that features and buffers may take beside the input and the result; larger pictures are worked
+            on in tiles, with the same result. None: 1.5 GiB or half of what is free, whichever is less.
+        cell_clamp: scale beyond which the decoder's cell input, which was trained up to x4, stays as it is there; None
+            is the paper.
 
     Raises:
-        CheckpointError, FileNotFoundError: the model. BackendUnavailable: the device, precision or backend, with the reason.
+        CheckpointError, FileNotFoundError: the model. BackendUnavailable: the device, precision or backend, with the
+            reason.
         ValueError, TypeError: any other argument, with its value.
 
     May be used from several threads at once.
@@ -82,15 +84,16 @@ class Upscaler:
         """The picture at another size, as the same kind of object with the same dtype, channels and range.
 
         Args:
-            image: PIL image; numpy [H, W] or [H, W, C], uint8, uint16 or float in [0, 1]; torch [C, H, W] or [B, C, H, W], likewise.
-                C is 1 (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGBA, alpha not premultiplied).
+            image: PIL image; numpy [H, W] or [H, W, C], uint8, uint16 or float in [0, 1]; torch [C, H, W] or [B, C, H,
+                W], likewise. C is 1 (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGBA, alpha not premultiplied).
             scale: a factor, or (vertical, horizontal) factors, of at least 0.5.
             size: (height, width) in pixels.
             longest: length of the longer side in pixels, aspect kept. Give exactly one of these three.
             progress: called with (pixels done, pixels in all) about once a second.
 
         Raises:
-            TypeError: a kind of object or a dtype that is not supported. ValueError: a shape, value or size that is not.
+            TypeError: a kind of object or a dtype that is not supported. ValueError: a shape, value or size that is
+                not.
         """
         unpacked = unpack(image)
         height, width = unpacked.frames[0].color.shape[:2]
@@ -98,10 +101,12 @@ class Upscaler:
         _check_memory(unpacked, target)
         budget = self._budget()
         fields = [_Frame(frame, self, budget, keep=False) for frame in unpacked.frames]
-        return unpacked.pack([frame.render(target, None, _nth(progress, i, len(fields))) for i, frame in enumerate(fields)])
+        return unpacked.pack(
+            [frame.render(target, None, _nth(progress, i, len(fields))) for i, frame in enumerate(fields)]
+        )
 
     def encode(self, image: Any) -> ImageField:
-        """The picture as a continuous field, encoded once: render windows of it or sample points as often as you like."""
+        """The picture as a continuous field, encoded once, to render windows of and sample points from."""
         return ImageField(image, self)
 
     def bands(
@@ -127,7 +132,9 @@ class Upscaler:
     @property
     def description(self) -> str:
         """One line on what runs: model, device, precision, backend and, on a processor, instruction set and threads."""
-        what = f"{self.weights.name}, {self.device}, {self.precision}, {self.decoder.backend} ({self.decoder.description})"
+        what = (
+            f"{self.weights.name}, {self.device}, {self.precision}, {self.decoder.backend} ({self.decoder.description})"
+        )
         return what + (f", {self.threads or torch.get_num_threads()} threads" if self.device.type == "cpu" else "")
 
     def _budget(self) -> int:
@@ -166,13 +173,16 @@ class ImageField:
         target = grid.output_size(bottom - top, right - left, scale, size, longest)
         _check_memory(self._unpacked, target)
         count = len(self._frames)
-        return self._unpacked.pack([f.render(target, box, _nth(progress, i, count)) for i, f in enumerate(self._frames)])
+        return self._unpacked.pack(
+            [f.render(target, box, _nth(progress, i, count)) for i, f in enumerate(self._frames)]
+        )
 
     def sample(self, points: Any, scale: float | None = None) -> Any:
         """Colours at points [..., 2] = (y, x) in pixels of the input (the first pixel's centre is (0.5, 0.5)).
 
-        Returns float32 [..., C] in [0, 1], or [B, ..., C] of a batch; a tensor if a tensor was encoded, else a numpy array.
-        ``scale`` is that of the picture the points are thought to belong to (default 4). ValueError for points outside.
+        Returns float32 [..., C] in [0, 1], or [B, ..., C] of a batch; a tensor if a tensor was encoded, else a numpy
+        array. ``scale`` is that of the picture the points are thought to belong to (default 4). ValueError for points
+        outside.
         """
         at = torch.as_tensor(np.asarray(points) if not isinstance(points, torch.Tensor) else points)
         if at.shape[-1:] != (2,):
@@ -261,6 +271,7 @@ def _check_memory(unpacked: Unpacked, size: tuple[int, int]) -> None:
     free = psutil.virtual_memory().available
     if frame.color.device.type == "cpu" and need > free:
         raise ValueError(
-            f"a result of {size[1]} x {size[0]} pixels needs {need / 1e9:.1f} GB, but {free / 1e9:.1f} GB of memory are free; "
-            "upscale to a PNG or TIFF file on the command line, which is written by rows, or take Upscaler.bands"
+            f"a result of {size[1]} x {size[0]} pixels needs {need / 1e9:.1f} GB, but {free / 1e9:.1f} GB of memory "
+            "are free; upscale to a PNG or TIFF file on the command line, which is written by rows, or take "
+            "Upscaler.bands"
         )

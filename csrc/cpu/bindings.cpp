@@ -64,9 +64,9 @@ const Isa& find(const std::string& name) {
 }
 
 using Pointer = uintptr_t;
-using Table = std::tuple<Pointer, Pointer, Pointer, int64_t>;                  // index, offset, weight, size
-using Layer = std::tuple<Pointer, Pointer, int32_t, int32_t>;                  // weight, bias, in, out
-using Strides = std::tuple<int64_t, int64_t, int64_t>;                         // row, column, channel
+using Table = std::tuple<Pointer, Pointer, Pointer, int64_t>;  // index, offset, weight, size
+using Layer = std::tuple<Pointer, Pointer, int32_t, int32_t>;  // weight, bias, in, out
+using Strides = std::tuple<int64_t, int64_t, int64_t>;         // row, column, channel
 using Floats3 = std::tuple<float, float, float>;
 
 template <class T>

@@ -59,7 +59,9 @@ struct Bf16 {
     return {_mm256_castsi256_ps(_mm256_slli_epi32(v, 16)),
             _mm256_castsi256_ps(_mm256_and_si256(v, _mm256_set1_epi32(static_cast<int>(0xffff0000u))))};
   }
-  static Word word(const uint16_t* p) { return split(_mm256_castps_si256(_mm256_broadcast_ss(reinterpret_cast<const float*>(p)))); }
+  static Word word(const uint16_t* p) {
+    return split(_mm256_castps_si256(_mm256_broadcast_ss(reinterpret_cast<const float*>(p))));
+  }
   static Weights weights(const uint16_t* p) { return split(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
   static __m256 mac(__m256 acc, const Word& x, const Weights& w) {
     return _mm256_fmadd_ps(x.odd, w.odd, _mm256_fmadd_ps(x.even, w.even, acc));

@@ -1,6 +1,6 @@
-// The decoder once, over a vector type. A tile of pixels is three steps: the first layer writes the activations of every neighbour
-// of every pixel, each hidden layer is a register-blocked matrix product over all of them, and the last step blends the neighbours
-// and applies the last layer.
+// The decoder once, over a vector type. A tile of pixels is three steps: the first layer writes the activations of every
+// neighbour of every pixel, each hidden layer is a register-blocked matrix product over all of them, and the last step blends the
+// neighbours and applies the last layer.
 //
 // V describes vectors of floats:  Reg, kLanes (8 or 16), load, store, set1, add, fma(a, b, c) = a b + c, relu, sum.
 // T describes stored activations: V, Elem, kPerWord (elements in 32 bits, multiplied in one step), kRows x kVectors (the register
@@ -47,7 +47,8 @@ inline __attribute__((always_inline)) void hidden_block(const typename T::Elem* 
 }
 
 template <class T, int N, class Out>
-__attribute__((noinline)) void hidden_columns(const HiddenLayer& layer, int column, int rows, const typename T::Elem* in, Out* out) {
+__attribute__((noinline)) void hidden_columns(const HiddenLayer& layer, int column, int rows, const typename T::Elem* in,
+                                              Out* out) {
   using V = typename T::V;
   const auto* w = static_cast<const typename T::Elem*>(layer.weight) + static_cast<int64_t>(column) * layer.in;
   for (int r = 0; r < rows; r += T::kRows) {

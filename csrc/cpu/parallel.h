@@ -10,9 +10,9 @@
 
 namespace liif {
 
-// Calls body(begin, end) on disjoint pieces of [0, count), each a multiple of `grain` long but for the last. Pieces are handed out
-// as threads become free, so that a slow core does not hold up the rest. The calling thread works too. The first exception of any
-// thread is rethrown here after all have stopped.
+// Calls body(begin, end) on disjoint pieces of [0, count), each a multiple of `grain` long but for the last. Pieces are handed
+// out as threads become free, so that a slow core does not hold up the rest. The calling thread works too. The first exception of
+// any thread is rethrown here after all have stopped.
 template <class Body>
 void parallel_for(int64_t count, int64_t grain, int threads, Body body) {
   const int64_t grains = (count + grain - 1) / grain;

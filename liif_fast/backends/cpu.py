@@ -34,7 +34,9 @@ def isa(dtype: torch.dtype = torch.bfloat16) -> str:
     forced = os.environ.get(ISA_VARIABLE)
     if forced:
         if forced not in usable:
-            raise ValueError(f"{ISA_VARIABLE}={forced} cannot run here; this processor and build have {', '.join(usable)}")
+            raise ValueError(
+                f"{ISA_VARIABLE}={forced} cannot run here; this processor and build have {', '.join(usable)}"
+            )
         usable = usable[usable.index(forced) :]
     # AVX-512-BF16 adds products of bf16 and nothing else.
     return next(name for name in usable if not (name == "avx512bf16" and dtype == torch.float32))
@@ -59,7 +61,7 @@ def describe(dtype: torch.dtype) -> str:
 
 
 def pack(layers: list[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
-    """Hidden weights [out, in] -> panels of 16 outputs; see ``HiddenLayer`` in csrc/decode.h. The rest stays float32."""
+    """Hidden weights [out, in] -> panels of 16 outputs; see ``HiddenLayer`` in csrc/decode.h. All else is float32."""
     first, hidden = layers[:4], layers[4:]
     packed = [t.float().contiguous() for t in first]
     for weight, bias in zip(hidden[::2], hidden[1::2], strict=True):

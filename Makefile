@@ -1,0 +1,45 @@
+# The two commands a new user needs: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml setup.py constraints.txt $(shell find csrc -type f)
+
+.PHONY: demo test bench lint format readme dist clean
+
+# Rebuilt when the native sources or the dependencies change; Python sources are used in place.
+$(VENV)/installed: $(SOURCES)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[test,lint]'
+	touch $@
+
+demo: $(VENV)/installed
+	$(BIN)/liif-fast upscale docs/kitten.png --scale 4 -o demo_kitten_x4.png --force
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/installed
+	$(BIN)/python -m pytest benchmarks --benchmark-only
+	$(BIN)/liif-fast bench
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $$(find csrc -type f)
+
+format: $(VENV)/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $$(find csrc -type f)
+
+# The generated parts of README.md: the table from benchmarks/results, and the picture.
+readme: $(VENV)/installed
+	$(BIN)/python benchmarks/readme.py
+
+dist: $(VENV)/installed
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt build
+	$(BIN)/python -m build
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info liif_fast/*.so

@@ -1,0 +1,36 @@
+"""The compiled decoder; csrc/decode.h says what every argument means."""
+
+from enum import Enum
+
+class Type(Enum):
+    u8 = 0
+    u16 = 1
+    f32 = 2
+    bf16 = 3
+
+def isas() -> list[tuple[str, bool]]: ...
+def decode(
+    *,
+    isa: str,
+    threads: int,
+    z: int,
+    type: Type,
+    width: int,
+    z_row_stride: int,
+    sides: int,
+    y: tuple[int, int, int, int],
+    x: tuple[int, int, int, int],
+    paired: bool,
+    first: int,
+    first_y: int,
+    first_x: int,
+    hidden: list[tuple[int, int, int, int]],
+    last: int,
+    last_bias: int,
+    scale: tuple[float, ...],
+    shift: tuple[float, ...],
+    range: tuple[float, float],
+    out: int,
+    out_type: Type,
+    out_strides: tuple[int, ...],
+) -> None: ...
