@@ -112,7 +112,11 @@ void decode(const std::string& isa, int threads, Pointer z, Type type, int32_t w
 PYBIND11_MODULE(_cpu, m) {
   using namespace liif;
   m.doc() = "The decoder for processors; see csrc/decode.h for the meaning, layout and unit of every argument.";
-  py::enum_<Type>(m, "Type").value("u8", Type::u8).value("u16", Type::u16).value("f32", Type::f32).value("bf16", Type::bf16);
+  py::enum_<Type>(m, "Type", py::module_local())
+      .value("u8", Type::u8)
+      .value("u16", Type::u16)
+      .value("f32", Type::f32)
+      .value("bf16", Type::bf16);
   m.def(
       "isas",
       [] {

@@ -8,13 +8,11 @@ struct Bf16 : Bf16Storage {
   using Word = __m512bh;
   using Weights = __m512bh;
   static constexpr int kPerWord = 2, kRows = 6, kVectors = 4;
-#ifndef LIIF_EMULATE_AVX512
   using Bf16Storage::store;
   static void store(uint16_t* p, __m512 v) {
     const __m256bh narrow = _mm512_cvtneps_pbh(v);
     __builtin_memcpy(p, &narrow, sizeof narrow);
   }
-#endif
   static __m512bh pairs(__m512i v) {
     __m512bh bits;
     __builtin_memcpy(&bits, &v, sizeof bits);

@@ -2,8 +2,7 @@
 #pragma once
 
 #ifdef LIIF_EMULATE_AVX512  // tests run these files on machines without AVX-512 by translating the intrinsics
-#define SIMDE_ENABLE_NATIVE_ALIASES
-#include <simde/x86/avx512.h>
+#include "emulated_avx512.h"
 #else
 #include <immintrin.h>
 #endif
