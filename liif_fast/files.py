@@ -1,0 +1,209 @@
+"""Picture files <-> arrays: ``read``, ``writer`` and what the two agree on. One clear line for whatever is wrong."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+import stat
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+
+from . import modes, tiff
+from .output import FORMATS, SUFFIXES, Format, ImageError, Metadata, RowWriter, check_output, writer
+
+if TYPE_CHECKING:
+    from PIL.ImageFile import ImageFile
+
+__all__ = [
+    "FORMATS",
+    "SUFFIXES",
+    "Format",
+    "ImageError",
+    "Metadata",
+    "RowWriter",
+    "check_output",
+    "read",
+    "writer",
+]
+
+_READABLE = "JPEG, PNG, WebP, TIFF, BMP, AVIF, GIF"
+_TIFF_MAGIC = (b"II\x2a\0", b"MM\0\x2a", b"II\x2b\0", b"MM\0\x2b")
+_ORIENTATION, _WIDTH, _HEIGHT = 0x0112, 0xA002, 0xA003  # EXIF tags that stop being true
+
+
+def read(path: str | os.PathLike[str], max_pixels: int = 100_000_000) -> tuple[np.ndarray, Metadata]:
+    """The picture in a file: ``[H, W, C]`` uint8, uint16 or float32 (0..1), C of 1 gray, 2 gray + alpha, 3, 4, upright.
+
+    The format is known by content, not by name. 16-bit PNG and TIFF stay 16-bit, palettes become RGB(A), CMYK becomes
+    sRGB, EXIF orientation is applied; of several frames or pages the first is read, with a UserWarning.
+
+    Raises ImageError, with the path in one line, for what is no readable picture, is damaged, or has no pixels or more
+    than ``max_pixels`` (refused before decoding); FileNotFoundError, PermissionError, IsADirectoryError as ``open``.
+    """
+    path = os.fspath(path)
+    with open(path, "rb", opener=_open_regular) as file:
+
+        def check_size(height: int, width: int) -> None:
+            if height < 1 or width < 1:
+                raise ImageError(f"{path}: a picture of {width} x {height} has no pixels")
+            if height * width > max_pixels:
+                raise ImageError(
+                    f"{path}: {width} x {height} is {height * width} pixels, more than the limit of {max_pixels}; "
+                    "--max-pixels (max_pixels=) raises it"
+                )
+
+        try:
+            name = _format(file)
+            pixels, metadata, orientation, frames = _decode(file, name, check_size)
+        except ImageError:
+            raise
+        except MemoryError:
+            raise ImageError(f"{path}: not enough memory for this picture") from None
+        except Exception as error:  # damaged files make the decoders raise about anything
+            raise ImageError(f"{path}: {_one_line(error)}") from error
+    if frames > 1:
+        warnings.warn(f"{path}: {frames - 1} of its {frames} frames are left out, the first is read", stacklevel=2)
+    if orientation >= 5 and metadata.dpi:
+        metadata.dpi = metadata.dpi[::-1]
+    return _upright(pixels, orientation), metadata
+
+
+def _open_regular(path: str, flags: int) -> int:
+    """Opens without waiting for the other end of a pipe; refuses what is not a regular file."""
+    fd = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    mode = os.fstat(fd).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(fd)
+        raise IsADirectoryError(f"{path}: is a directory") if stat.S_ISDIR(mode) else ImageError(f"{path}: not a file")
+    return fd
+
+
+def _format(file: BinaryIO) -> str:
+    head = file.read(32)
+    file.seek(0)
+    if not head:
+        raise ValueError("the file is empty")
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if head.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if head.startswith((b"GIF87a", b"GIF89a")):
+        return "GIF"
+    if head.startswith(_TIFF_MAGIC):
+        return "TIFF"
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WEBP"
+    if head[4:8] == b"ftyp" and (b"avif" in head[8:] or b"avis" in head[8:]):
+        return "AVIF"
+    if head.startswith(b"BM"):
+        return "BMP"
+    raise ValueError(f"not a picture of a known format ({_READABLE})")
+
+
+def _decode(file: BinaryIO, name: str, check_size: Callable[[int, int], None]) -> tuple[np.ndarray, Metadata, int, int]:
+    """-> pixels, metadata, EXIF orientation, number of frames."""
+    page = None
+    if name == "TIFF":
+        page = tiff.read(file, check_size)
+        metadata = Metadata(page.icc_profile, _sane_dpi(page.dpi))
+        if page.pixels is not None:
+            return page.pixels, metadata, page.orientation, page.frames
+        file.seek(0)
+    im = _open_with_pillow(file, name)
+    check_size(im.height, im.width)
+    if page is not None and (im.height, im.width) != page.size:
+        raise ValueError(f"TIFF pages of this kind ({im.mode}) are read only where the full-size one comes first")
+    orientation, exif = _exif(im)
+    dpi = _sane_dpi(im.info.get("dpi"))
+    if name == "PNG" and _beyond_pillow(file):
+        import imagecodecs
+
+        file.seek(0)
+        pixels = imagecodecs.png_decode(file.read())
+        pixels = pixels if pixels.ndim == 3 else pixels[..., None]
+        icc = im.info.get("icc_profile")
+    else:
+        im.load()
+        pixels, icc = modes.to_array(im)
+    if page is not None:
+        return pixels, Metadata(icc, _sane_dpi(page.dpi)), page.orientation, page.frames
+    return pixels, Metadata(icc, dpi, exif), orientation, _frames(im)
+
+
+def _open_with_pillow(file: BinaryIO, name: str) -> ImageFile:
+    """Opens by the one right plugin; ``Image.open`` would bring Pillow's size limit, a global of the host program."""
+    from PIL import Image
+
+    plugin = {"JPEG": "Jpeg", "PNG": "Png", "GIF": "Gif", "BMP": "Bmp", "WEBP": "WebP", "AVIF": "Avif", "TIFF": "Tiff"}
+    importlib.import_module(f"PIL.{plugin[name]}ImagePlugin")
+    if name not in Image.OPEN:
+        raise ValueError(f"this Pillow was built without {name}")
+    return Image.OPEN[name][0](file, "")
+
+
+def _beyond_pillow(file: BinaryIO) -> bool:
+    """Whether Pillow would lose something of this PNG: 16 bits of colour, or the transparent shade of a gray one."""
+    at = file.tell()
+    file.seek(24)
+    bits, color_type = file.read(2)
+    file.seek(33)
+    while len(header := file.read(8)) == 8 and header[4:] not in (b"IDAT", b"tRNS"):
+        file.seek(int.from_bytes(header[:4], "big") + 4, 1)
+    file.seek(at)
+    return bits == 16 or (color_type == 0 and header[4:] == b"tRNS")
+
+
+def _frames(im: ImageFile) -> int:
+    if im.format == "MPO":  # a photograph with previews and depth maps behind it
+        return 1
+    try:
+        return int(getattr(im, "n_frames", 1))
+    except Exception:  # damaged behind the first frame, which is read already
+        return 1
+
+
+def _exif(im: ImageFile) -> tuple[int, bytes | None]:
+    """The orientation, and the EXIF block without it, the thumbnail and the old size. A damaged block is no error."""
+    from PIL import ExifTags, Image
+
+    try:
+        exif = Image.Image.getexif(im)  # the plugin's own may decode the whole picture in search of it
+        orientation = exif.pop(_ORIENTATION) if _ORIENTATION in exif else 1
+        if ExifTags.IFD.Exif in exif:
+            inner = exif.get_ifd(ExifTags.IFD.Exif)
+            for tag in (_WIDTH, _HEIGHT):
+                inner.pop(tag, None)
+        return (orientation if isinstance(orientation, int) else 1), exif.tobytes() if len(exif) else None
+    except Exception:
+        return 1, None
+
+
+def _sane_dpi(dpi: object) -> tuple[float, float] | None:
+    try:
+        x, y = (float(d) for d in dpi)  # type: ignore[attr-defined]
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    return (x, y) if all(math.isfinite(d) and 0 < d < 1e6 for d in (x, y)) else None
+
+
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Applies the EXIF orientation 1..8 (others are taken as 1)."""
+    turn: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+        2: np.fliplr,
+        3: lambda a: np.rot90(a, 2),
+        4: np.flipud,
+        5: lambda a: a.swapaxes(0, 1),
+        6: lambda a: np.rot90(a, -1),
+        7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
+        8: np.rot90,
+    }
+    return np.ascontiguousarray(turn[orientation](pixels) if orientation in turn else pixels)
+
+
+def _one_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"cannot be read ({lines[0]})" if lines else f"cannot be read ({type(error).__name__})"
