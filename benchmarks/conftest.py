@@ -1,0 +1,56 @@
+"""Networks, pictures and thread counts shared by the benchmarks. Weights do not change the time, so most are random."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+
+from liif_fast.backends import cpu
+from liif_fast.checkpoint import Architecture, Weights
+from liif_fast.encoder import torch_threads
+from liif_fast.upscaler import PRECISIONS
+
+PAPER = (256, 256, 256, 256)
+
+
+def random_weights(hidden: tuple[int, ...] = PAPER, blocks: int = 16, features: int = 64) -> Weights:
+    """A network of that shape whose activations stay of order one."""
+    architecture = Architecture(blocks, features, hidden)
+    generator = torch.Generator().manual_seed(0)
+    tensors = {
+        name: torch.randn(shape, generator=generator) / max(1, torch.Size(shape[1:]).numel()) ** 0.5
+        for name, shape in architecture.shapes.items()
+    }
+    return Weights(architecture, tensors, name="random")
+
+
+def native(precision: str) -> bool:
+    """Whether the processor multiplies that type itself; emulated, a benchmark would measure nothing of use."""
+    return precision == "fp32" or cpu.isa() == "avx512bf16"
+
+
+@pytest.fixture(params=[name for name in PRECISIONS if native(name)])
+def precision(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(params=sorted({1, torch.get_num_threads()}), ids=lambda n: f"{n}threads")
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    with torch_threads(request.param):
+        yield request.param
+
+
+@pytest.fixture
+def report(benchmark: Callable) -> Callable[..., None]:
+    """Run with few, long rounds, and record work per second beside the time."""
+
+    def run(work: Callable[[], object], *, pixels: int, flops: float = 0.0) -> None:
+        benchmark.pedantic(work, rounds=3, iterations=1, warmup_rounds=1)
+        seconds = benchmark.stats.stats.median
+        benchmark.extra_info["megapixels_per_s"] = pixels / seconds / 1e6
+        if flops:
+            benchmark.extra_info["gflops"] = flops / seconds / 1e9
+
+    return run
