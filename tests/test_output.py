@@ -271,16 +271,16 @@ def test_a_really_full_disk(tmp_path):
 
 
 def test_memory_of_a_large_picture(tmp_path):
-    """12000 x 12000 (144 MB of pixels as PNG, 432 MB as TIFF) pass through a few bands."""
+    """12000 x 12000 (144 MB of pixels) pass through a few bands."""
     code = """
 import resource, sys, numpy as np, imagecodecs
 from liif_fast.files import writer
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 before = peak()
-for suffix, c in ((".png", 1), (".tif", 3)):
-    rows = np.zeros((100, 12000, c), np.uint8)
+for suffix in (".png", ".tif"):
+    rows = np.zeros((100, 12000, 1), np.uint8)
     rows[:, ::9] = 200
-    with writer(sys.argv[1] + suffix, (12000, 12000, c)) as out:
+    with writer(sys.argv[1] + suffix, (12000, 12000, 1)) as out:
         for _ in range(120): out.write(rows)
 print(peak() - before)
 """
