@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -43,7 +44,7 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 
 
 @pytest.fixture
-def report(benchmark: Callable) -> Callable[..., None]:
+def report(benchmark: Any) -> Callable[..., None]:
     """Run with few, long rounds, and record work per second beside the time."""
 
     def run(work: Callable[[], object], *, pixels: int, flops: float = 0.0) -> None:
