@@ -1,0 +1,275 @@
+"""From the words of the command line to jobs: which pictures, how large, and where each result goes."""
+
+from __future__ import annotations
+
+import glob
+import math
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .output import SUFFIXES, Format, ImageError, check_output
+
+if TYPE_CHECKING:
+    from .field import Box
+
+# What is taken from a folder. A file that is named is read whatever its suffix.
+INPUT_SUFFIXES = (*SUFFIXES, ".gif", ".jpe", ".jfif", ".mpo")
+DEFAULT_SCALE = "4"
+
+_UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
+
+@dataclass(frozen=True)
+class Request:
+    """The size asked for: exactly one of scale, size, longest, or one or both of width and height."""
+
+    scale: tuple[float, float] | None  # (vertical, horizontal)
+    longest: int | None
+    width: int | None
+    height: int | None
+    box: Box | None
+    tag: str  # what it adds to a file name
+
+    @classmethod
+    def parse(
+        cls,
+        scale: str | None = None,
+        size: str | None = None,
+        longest: int | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        box: str | None = None,
+    ) -> Request:
+        """From the options as typed. ValueError that names the option."""
+        for name, pixels in (("--longest", longest), ("--width", width), ("--height", height)):
+            if pixels is not None and pixels < 1:
+                raise ValueError(f"{name} must be at least 1 pixel, got {pixels}")
+        sides = " and ".join(name for name, v in (("--width", width), ("--height", height)) if v)
+        given = [name for name, v in (("--scale", scale), ("--size", size), ("--longest", longest)) if v is not None]
+        given += [sides] if sides else []
+        if len(given) > 1:
+            raise ValueError(f"give one size: {' or '.join(given)}")
+        factors = None
+        if size is not None:
+            width, height = _size(size)
+        if width and height:
+            tag = f"{width}x{height}"
+        elif longest or width or height:
+            tag = f"{longest}px" if longest else f"{width}w" if width else f"{height}h"
+        else:
+            across, down = _factors(scale or DEFAULT_SCALE)
+            factors = (down, across)
+            tag = f"x{across:g}" if across == down else f"x{across:g}x{down:g}"
+        window = None if box is None else _box(box)
+        return cls(factors, longest, width, height, window, tag if window is None else f"crop_{tag}")
+
+    def target(self, height: int, width: int) -> tuple[int, int]:
+        """Size (height, width) of the result for a picture; ValueError where there is none."""
+        from . import grid
+
+        top, left, bottom, right = grid.check_box(self.box, height, width)
+        high, wide = bottom - top, right - left
+        rows, columns = self.height, self.width
+        if rows is None and columns is None:
+            return grid.output_size(high, wide, scale=self.scale, longest=self.longest)
+        rows = rows or max(1, round((columns or 0) * high / wide))
+        columns = columns or max(1, round(rows * wide / high))
+        return grid.output_size(high, wide, size=(rows, columns))
+
+
+@dataclass(frozen=True)
+class Job:
+    input: Path
+    output: Path
+    make_folder: bool = False  # one of several results; a misspelt path for a single one is refused instead
+
+
+def plan(
+    inputs: list[str], output: str | None, tag: str, suffix: str | None = None, recursive: bool = False
+) -> list[Job]:
+    """Every picture with the place of its result.
+
+    ValueError or FileNotFoundError for inputs that are not there, and for results in the place of an input or of each
+    other.
+    """
+    if suffix is not None:
+        suffix = suffix.lower() if suffix.startswith(".") else f".{suffix.lower()}"
+        if suffix not in SUFFIXES:
+            raise ImageError(f"--suffix {suffix} names no output format, which are {', '.join(SUFFIXES)}")
+    found, several = _find(inputs, recursive, Path(output) if output else None)
+    into = output is not None and (several or output.endswith(("/", os.sep)) or os.path.isdir(output))
+    if output is None and any(os.path.isdir(word) for word in inputs):
+        raise ValueError("a folder of pictures needs -o FOLDER for the results")
+    file = output is not None and (os.path.isfile(output) or os.path.splitext(output)[1].lower() in SUFFIXES)
+    if output is not None and several and file and not os.path.isdir(output):
+        raise ValueError(f"{output}: several pictures need a folder, which this is not")
+    jobs = []
+    for path, relative in found:
+        ending = suffix or (path.suffix if path.suffix.lower() in SUFFIXES else ".png")
+        if output is None:
+            place = path.with_name(f"{path.stem}_{tag}{ending}")
+        elif into:
+            place = Path(output) / relative.with_name(f"{relative.stem}{ending}")
+        else:
+            place = Path(output)
+            if suffix and SUFFIXES.get(place.suffix.lower()) is not SUFFIXES[suffix]:
+                raise ValueError(f"{output} and --suffix {suffix} name different formats")
+        jobs.append(Job(path, place, into))
+    _check_distinct(jobs)
+    return jobs
+
+
+def _find(words: list[str], recursive: bool, output: Path | None) -> tuple[list[tuple[Path, Path]], bool]:
+    """The pictures, each with its name in a folder of results; whether the words mean several."""
+    found: dict[str, tuple[Path, Path]] = {}
+    several = len(words) > 1
+    for word in words:
+        pattern = not os.path.lexists(word) and glob.has_magic(word)
+        names = sorted(glob.glob(word, recursive=True)) if pattern else [word]
+        names = [name for name in names if not (pattern and os.path.isdir(name))]
+        if not names:
+            raise FileNotFoundError(f"{word}: no such file")
+        several |= pattern
+        for name in names:
+            path = Path(name)
+            if path.is_dir():
+                several = True
+                pictures = list(_walk(path, recursive, output))
+                if not pictures:
+                    deeper = "" if recursive else "; --recursive looks into its sub-folders"
+                    raise FileNotFoundError(f"{name}: no picture in this folder{deeper}")
+            elif path.exists():
+                pictures = [(path, Path(path.name))]
+            else:
+                raise FileNotFoundError(f"{name}: no such file")
+            for path, relative in pictures:
+                found.setdefault(os.path.realpath(path), (path, relative))
+    return list(found.values()), several
+
+
+def _walk(folder: Path, recursive: bool, output: Path | None) -> Iterator[tuple[Path, Path]]:
+    """Pictures in a folder, by name; hidden ones and the folder of results are left out."""
+    results = os.path.realpath(output) if output else None
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for root, folders, names in os.walk(folder, onerror=refuse):
+        kept = (name for name in folders if not name.startswith("."))
+        kept = (name for name in kept if os.path.realpath(os.path.join(root, name)) != results)
+        folders[:] = sorted(kept) if recursive else []
+        for name in sorted(names):
+            if os.path.splitext(name)[1].lower() in INPUT_SUFFIXES and not name.startswith("."):
+                path = Path(root, name)
+                yield path, path.relative_to(folder)
+
+
+def _check_distinct(jobs: list[Job]) -> None:
+    inputs = {os.path.realpath(job.input) for job in jobs}
+    identities = {(found.st_dev, found.st_ino) for job in jobs if (found := job.input.stat())}  # hard links
+    taken: dict[str, Job] = {}
+    for job in jobs:
+        place = os.path.realpath(job.output)
+        try:
+            existing = job.output.stat()
+            same = (existing.st_dev, existing.st_ino) in identities
+        except OSError:
+            same = False
+        if same or place in inputs:
+            raise ValueError(f"{job.output}: the result would replace an input; choose another -o")
+        other = taken.setdefault(os.path.normcase(place), job)
+        if other is not job:
+            raise ValueError(f"{other.input} and {job.input} would both be written to {job.output}")
+
+
+@contextmanager
+def folders(jobs: list[Job]) -> Iterator[None]:
+    """Makes the folders of the results; those that stay empty go again."""
+    made: list[Path] = []
+    try:
+        for folder in dict.fromkeys(job.output.parent for job in jobs if job.make_folder):
+            missing = [place for place in (folder, *folder.parents) if not place.exists()]
+            for place in reversed(missing):
+                place.mkdir(exist_ok=True)
+                made.append(place)
+        yield
+    finally:
+        for place in reversed(made):
+            with suppress(OSError):
+                place.rmdir()
+
+
+def check(jobs: list[Job], force: bool, quality: int | None, lossless: bool) -> list[int | None]:
+    """Refuses results that cannot be written, as far as that is known before a picture is read; each one's quality.
+
+    Among several a quality is for the formats that have one.
+    """
+    if quality is not None and not 1 <= quality <= 100:
+        raise ValueError(f"--quality must be from 1 to 100, got {quality}")
+    formats = [SUFFIXES.get(job.output.suffix.lower()) for job in jobs]
+    some = any(format and format.quality is not None for format in formats)
+    qualities = [None if some and format and format.quality is None else quality for format in formats]
+    exist = [job.output for job in jobs if job.output.is_file()]
+    if exist and not force:
+        more = f" (as do {len(exist) - 1} more)" if len(exist) > 1 else ""
+        raise FileExistsError(f"{exist[0]}: exists already{more}; --force replaces it")
+    for job, own in zip(jobs, qualities, strict=True):
+        check_output(job.output, (1, 1, 1), overwrite=force, quality=own, lossless=lossless)
+    return qualities
+
+
+def check_memory(path: Path, format: Format, shape: tuple[int, int, int]) -> None:
+    """Refuses what would be too large to assemble, in the formats that are not written by rows."""
+    if format.name in ("PNG", "TIFF"):
+        return
+    import psutil
+
+    need, free = 3 * math.prod(shape), psutil.virtual_memory().available  # the picture, Pillow's copy, the encoded file
+    if need > free:
+        raise ImageError(
+            f"{path}: {shape[1]} x {shape[0]} as {format.name} needs {need / 2**30:.1f} GiB of memory, "
+            f"{free / 2**30:.1f} are free; PNG and TIFF are written by rows"
+        )
+
+
+def count(text: str, option: str, base: int = 1000) -> int:
+    """A number with an optional K, M, G or T, as ``800M``; ``base`` is 1000 or 1024."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", text.strip().lower())
+    if not match or not (number := int(float(match[1]) * base ** _UNITS[match[2]])):
+        raise ValueError(f"{option} must be a positive number such as 800M or 2G, got {text!r}")
+    return number
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)\s*[xX]\s*(\d+)", text.strip())
+    if not match or not (int(match[1]) and int(match[2])):
+        raise ValueError(f"--size must be WIDTHxHEIGHT such as 3840x2160, got {text!r}")
+    return int(match[1]), int(match[2])
+
+
+def _factors(text: str) -> tuple[float, float]:
+    """(across, down)"""
+    try:
+        numbers = [float(part) for part in re.split("[xX]", text)]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (1, 2) or not all(math.isfinite(v) and v > 0 for v in numbers):
+        raise ValueError(
+            f"--scale must be a positive number such as 4 or 2.5, or WIDTHxHEIGHT such as 2x3, got {text!r}"
+        )
+    return numbers[0], numbers[-1]
+
+
+def _box(text: str) -> Box:
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 4:
+        raise ValueError(f"--box must be TOP,LEFT,BOTTOM,RIGHT in pixels of the input, got {text!r}")
+    return numbers[0], numbers[1], numbers[2], numbers[3]

@@ -1,0 +1,324 @@
+"""The command ``liif-fast``: upscale, info, bench. Torch is imported only by what computes."""
+
+from __future__ import annotations
+
+import errno
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import batch
+from .console import NAME, SOME_FAILED, Command, Commands, Meter, explain, printable, say, say_error
+
+if TYPE_CHECKING:
+    from .upscaler import Upscaler
+
+DEFAULT_MODEL = "edsr-baseline"
+
+app = typer.Typer(
+    cls=Commands,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Model = Annotated[
+    str,
+    typer.Option("--model", "-m", help="A name from `liif-fast info` or a checkpoint file.", rich_help_panel="Engine"),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel="Engine")]
+Precision = Annotated[
+    str, typer.Option(help="fp32, bf16 or auto: the fastest within 0.01 dB of fp32.", rich_help_panel="Engine")
+]
+Backend = Annotated[str, typer.Option(help="auto or a name from `liif-fast info`.", rich_help_panel="Engine")]
+Threads = Annotated[
+    int | None, typer.Option(help="Of the processor; default: one a core.", min=1, rich_help_panel="Engine")
+]
+
+UPSCALE_EXAMPLES = """\
+  liif-fast upscale photo.jpg                       makes photo_x4.jpg
+  liif-fast upscale photo.jpg --size 3840x2160      makes photo_3840x2160.jpg
+  liif-fast upscale photo.jpg -o large.png --scale 2.5
+  liif-fast upscale scans/ -o large/ --recursive --suffix .png
+  liif-fast upscale map.tif -o detail.tif --box 100,200,164,328 --width 2048"""
+INFO_EXAMPLES = """\
+  liif-fast info
+  liif-fast info --json"""
+BENCH_EXAMPLES = """\
+  liif-fast bench --quick
+  liif-fast bench --precision fp32 --json speed.json"""
+ROOT_EXAMPLES = """\
+  liif-fast upscale photo.jpg --scale 4
+  liif-fast upscale --help"""
+
+
+@app.callback(invoke_without_command=True, epilog=ROOT_EXAMPLES)
+def root(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    """Enlarges any picture to any size with one small network: fast, faithful LIIF-EDSR."""
+    if version:
+        from . import __version__
+
+        say(f"{NAME} {__version__}")
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command(cls=Command, epilog=UPSCALE_EXAMPLES)
+def upscale(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT", help="Pictures, folders of pictures, or patterns such as '*.jpg'."),
+    ],
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="File, or folder where there are several; default: beside the input, as photo_x4.jpg.",
+            rich_help_panel="Files",
+        ),
+    ] = None,
+    suffix: Annotated[
+        str | None,
+        typer.Option(
+            help="Format of the results, as .png; default: the input's own, or .png where that is not written.",
+            rich_help_panel="Files",
+        ),
+    ] = None,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Sub-folders too, kept in the output.", rich_help_panel="Files")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", "-f", help="Replace existing results.", rich_help_panel="Files")
+    ] = False,
+    quality: Annotated[
+        int | None, typer.Option(help="1 to 100, of JPEG, WebP and AVIF; default: 95.", rich_help_panel="Files")
+    ] = None,
+    lossless: Annotated[bool, typer.Option("--lossless", help="WebP without loss.", rich_help_panel="Files")] = False,
+    max_pixels: Annotated[
+        str, typer.Option(metavar="N", help="Refuse larger inputs; as 200M.", rich_help_panel="Files")
+    ] = "100M",
+    scale: Annotated[
+        str | None,
+        typer.Option(
+            "--scale",
+            "-s",
+            metavar="S",
+            help="Factor of at least 0.5, as 4 or 2.5, or two for width x height, as 2x3; default: 4.",
+            rich_help_panel="Size",
+        ),
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="WxH", help="Width x height, as 3840x2160.", rich_help_panel="Size")
+    ] = None,
+    longest: Annotated[int | None, typer.Option(help="The longer side; aspect kept.", rich_help_panel="Size")] = None,
+    width: Annotated[
+        int | None, typer.Option(help="Width; aspect kept without --height.", rich_help_panel="Size")
+    ] = None,
+    height: Annotated[
+        int | None, typer.Option(help="Height; aspect kept without --width.", rich_help_panel="Size")
+    ] = None,
+    box: Annotated[
+        str | None,
+        typer.Option(
+            metavar="T,L,B,R",
+            help="Only this window: top, left, bottom, right in pixels of the input, fractions allowed.",
+            rich_help_panel="Size",
+        ),
+    ] = None,
+    model: Model = DEFAULT_MODEL,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    backend: Backend = "auto",
+    threads: Threads = None,
+    max_memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BYTES",
+            help="For features and buffers, as 800M or 2G; default: 1.5G or half of what is free.",
+            rich_help_panel="Engine",
+        ),
+    ] = None,
+    cell_clamp: Annotated[
+        str,
+        typer.Option(
+            metavar="S",
+            help="Scale beyond which the network's cell input stays as it is there; 'none' as in the paper.",
+            rich_help_panel="Engine",
+        ),
+    ] = "4",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line for each result.")] = False,
+) -> None:
+    """Enlarges pictures: a file, several, or a folder.
+
+    JPEG, PNG, TIFF, WebP, AVIF and BMP are read and written, GIF is read. Give one size; the default is --scale 4.
+
+    Exit code 0: all done; 1: some of several could not be; 2: refused or broken off.
+    """
+    request = batch.Request.parse(scale, size, longest, width, height, box)
+    pixels = batch.count(max_pixels, "--max-pixels")
+    options = {
+        "device": device,
+        "precision": precision,
+        "threads": threads,
+        "backend": backend,
+        "max_memory": None if max_memory is None else batch.count(max_memory, "--max-memory", 1024),
+        "cell_clamp": _clamp(cell_clamp),
+    }
+    jobs = batch.plan(inputs, output, request.tag, suffix, recursive)
+    with batch.folders(jobs):
+        qualities = batch.check(jobs, force, quality, lossless)
+        run = _Run(request, pixels, model, options, force, lossless, quiet, as_json)
+        failed = run.all(jobs, qualities)
+    if failed:
+        raise typer.Exit(SOME_FAILED)
+
+
+class _Run:
+    """One call of ``upscale``: pictures read, enlarged, written and reported one after the other."""
+
+    def __init__(
+        self,
+        request: batch.Request,
+        max_pixels: int,
+        model: str,
+        options: dict[str, Any],
+        force: bool,
+        lossless: bool,
+        quiet: bool,
+        as_json: bool,
+    ) -> None:
+        self.request, self.max_pixels, self.model, self.options = request, max_pixels, model, options
+        self.force, self.lossless, self.quiet, self.as_json = force, lossless, quiet, as_json
+        self._upscaler: Upscaler | None = None
+
+    def all(self, jobs: list[batch.Job], qualities: list[int | None]) -> int:
+        """The number of pictures that could not be done; what ends the whole run is raised."""
+        failed = 0
+        if self.quiet:
+            import warnings
+
+            warnings.simplefilter("ignore")
+        if len(jobs) > 1:
+            self.upscaler()  # what is wrong with it is no single picture's fault
+        with Meter(len(jobs), shown=not self.quiet) as meter:
+            for job, quality in zip(jobs, qualities, strict=True):
+                meter.picture(job.input.name)
+                try:
+                    result = self.one(job, quality, meter)
+                except Exception as error:
+                    cause = error.__cause__ or error
+                    if len(jobs) == 1 or getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+                        raise
+                    failed += 1
+                    text = explain(error)
+                    result = {"input": str(job.input), "error": text}
+                    with meter.aside():
+                        say_error(text if str(job.input) in text else f"{job.input}: {text}")
+                meter.finish_picture()
+                with meter.aside():
+                    self.report(result)
+        if self._upscaler and failed < len(jobs) and not self.quiet and not self.as_json:
+            say(self._upscaler.description)
+        if failed:
+            say_error(f"{failed} of {len(jobs)} pictures could not be done")
+        return failed
+
+    def upscaler(self) -> Upscaler:
+        if self._upscaler is None:
+            from .upscaler import Upscaler
+
+            self._upscaler = Upscaler(self.model, **self.options)
+        return self._upscaler
+
+    def one(self, job: batch.Job, quality: int | None, meter: Meter) -> dict[str, Any]:
+        from .files import check_output, read, writer
+
+        start = time.perf_counter()
+        image, metadata = read(job.input, self.max_pixels)
+        rows, columns = self.request.target(*image.shape[:2])
+        shape = (rows, columns, image.shape[2])
+        format = check_output(job.output, shape, image.dtype, self.force, quality=quality, lossless=self.lossless)
+        batch.check_memory(job.output, format, shape)
+        seconds = time.perf_counter() - start
+        upscaler = self.upscaler()
+        start = time.perf_counter()
+        target = writer(job.output, shape, image.dtype, metadata, quality, self.lossless, self.force)
+        with target as out:
+            for band in upscaler.bands(image, (rows, columns), meter, self.request.box):
+                out.write(band)
+        seconds += time.perf_counter() - start
+        return {
+            "input": str(job.input),
+            "output": str(job.output),
+            "width": columns,
+            "height": rows,
+            "channels": shape[2],
+            "seconds": round(seconds, 3),
+            "megapixels_per_second": round(rows * columns / 1e6 / seconds, 4),
+            "model": upscaler.weights.name,
+            "device": str(upscaler.device),
+            "precision": upscaler.precision,
+            "backend": upscaler.decoder.backend,
+            "description": upscaler.description,
+        }
+
+    def report(self, result: dict[str, Any]) -> None:
+        if self.as_json:
+            say(json.dumps(result))
+        elif not self.quiet and "error" not in result:
+            speed, seconds = result["megapixels_per_second"], result["seconds"]
+            say(f"{result['output']}  {result['width']} x {result['height']}  {seconds:.2f} s  {speed:.2f} MP/s")
+
+
+@app.command(cls=Command, epilog=INFO_EXAMPLES)
+def info(as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False) -> None:
+    """What this installation has: versions, processor, backends, precisions, models, formats."""
+    from . import system
+
+    found = system.describe()
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        typer.echo("\n".join(printable(line) for line in system.lines(found)))
+
+
+@app.command(cls=Command, epilog=BENCH_EXAMPLES)
+def bench(
+    model: Model = DEFAULT_MODEL,
+    device: Device = "auto",
+    backend: Backend = "auto",
+    precision: Annotated[
+        str | None, typer.Option(help="fp32 or bf16; default: each.", rich_help_panel="Engine")
+    ] = None,
+    threads: Threads = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer and smaller measurements.")] = False,
+    json_path: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers there too.")
+    ] = None,
+) -> None:
+    """Measures how fast this machine is, stage by stage."""
+    from .bench import run
+
+    run(model, device, backend, precision, threads, quick, json_path)
+
+
+def _clamp(text: str) -> float | None:
+    if text.lower() == "none":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"--cell-clamp must be a scale such as 4, or 'none', got {text!r}") from None
+
+
+def main() -> None:
+    """The entry point; leaves by SystemExit."""
+    app(prog_name=NAME)

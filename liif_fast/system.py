@@ -1,0 +1,116 @@
+"""What ``liif-fast info`` tells: versions, processor, devices, backends, models, formats."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from PIL import features
+
+from . import __version__, backends, checkpoint
+from .backends import cpu
+from .output import FORMATS
+from .upscaler import PRECISIONS, _device, _precision
+
+
+def describe() -> dict[str, Any]:
+    """Everything as plain values, for JSON."""
+    memory = psutil.virtual_memory()
+    return {
+        "version": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_bytes": memory.total,
+        "memory_free_bytes": memory.available,
+        "instruction_sets": _instruction_sets(),
+        "devices": {str(device): _of_device(device) for device in _devices()},
+        "default_device": str(_device("auto")),
+        "models": {name: _model(path) for name, path in checkpoint.available().items()},
+        "default_model": checkpoint.DEFAULT,
+        "formats_read": [*_formats(), "GIF"],
+        "formats_written": _formats(),
+    }
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """`describe` for people."""
+    free, total = found["memory_free_bytes"] / 2**30, found["memory_bytes"] / 2**30
+    out = [
+        f"liif-fast    {found['version']} (Python {found['python']}, torch {found['torch']})",
+        f"system       {found['platform']}",
+        f"processor    {found['processor']}, {found['cores']} cores, {found['threads']} threads by default",
+        f"memory       {free:.1f} of {total:.1f} GiB free",
+    ]
+    sets = found["instruction_sets"]
+    if "error" in sets:
+        out.append(f"instructions {sets['error']}")
+    else:
+        names = [name if has else f"{name} (not this processor)" for name, has in sets["built"].items()]
+        chosen = ", ".join(f"{name} for {precision}" for precision, name in sets["chosen"].items())
+        out += [f"instructions {', '.join(names)}", f"             takes {chosen}"]
+    for name, device in found["devices"].items():
+        default = " (default)" if name == found["default_device"] else ""
+        out += ["", f"device {name}{default}: {device['name']}"]
+        out.append(f"  precision auto is {device['precision_auto']}")
+        for precision, reasons in device["backends"].items():
+            for backend, reason in reasons.items():
+                out.append(f"  {precision}  {backend:<10} {'usable' if reason is None else reason}")
+    out += ["", "models"]
+    for name, model in found["models"].items():
+        default = " (default)" if name == found["default_model"] else ""
+        out += [f"  {name}{default}", f"    {model['summary']}", f"    {model['path']}"]
+    out += [
+        "",
+        f"reads        {', '.join(found['formats_read'])}",
+        f"writes       {', '.join(found['formats_written'])}",
+    ]
+    return out
+
+
+def processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _devices() -> list[torch.device]:
+    cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return [torch.device("cpu"), *(torch.device("cuda", i) for i in range(cards))]
+
+
+def _of_device(device: torch.device) -> dict[str, Any]:
+    name = processor() if device.type == "cpu" else torch.cuda.get_device_name(device)
+    against = {precision: backends.reasons_against(device, dtype) for precision, dtype in PRECISIONS.items()}
+    return {"name": name, "precision_auto": _precision("auto", device), "backends": against}
+
+
+def _instruction_sets() -> dict[str, Any]:
+    reason = cpu.unavailable(torch.device("cpu"), torch.float32)
+    if reason:
+        return {"error": reason}
+    return {"built": cpu.isas(), "chosen": {name: cpu.isa(dtype) for name, dtype in PRECISIONS.items()}}
+
+
+def _model(path: Path) -> dict[str, str]:
+    try:
+        summary = checkpoint.load(path).architecture.summary()
+    except (checkpoint.CheckpointError, OSError) as error:
+        summary = f"cannot be used: {error}"
+    return {"path": str(path), "summary": summary}
+
+
+def _formats() -> list[str]:
+    """Written here; the same are read, and GIF."""
+    return [format.name for format in FORMATS if format.name != "AVIF" or features.check("avif")]

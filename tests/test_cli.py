@@ -1,0 +1,351 @@
+"""The command line: what it makes and what it refuses. How it ends is in test_cli_ends.py."""
+
+import json
+import os
+import shutil
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import liif_fast
+from liif_fast import batch, checkpoint, cli, files
+
+TINY = str(Path(__file__).parent / "data" / "golden" / "tiny.pth")
+
+
+def pixels(height=11, width=17, channels=3, dtype=np.uint8):
+    y, x, c = np.mgrid[:height, :width, :channels]
+    wave = 0.5 + 0.3 * np.sin(y / 3 + c) * np.cos(x / 4)
+    return np.round(wave * np.iinfo(dtype).max).astype(dtype)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working folder with a.png (17 x 11) in it."""
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(pixels()).save("a.png")
+    return tmp_path
+
+
+def run(*args, model=TINY):
+    words = [str(a) for a in args]
+    engine = ["--model", model, "--precision", "fp32"] if words[0] == "upscale" else []
+    return CliRunner().invoke(cli.app, [*words, *engine], prog_name="liif-fast")
+
+
+def refused(result, *words, code=2):
+    """One line of error, no traceback, no line of result."""
+    assert result.exit_code == code, result.output
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("liif-fast: error: ")
+    for word in words:
+        assert word in lines[0]
+    assert result.stdout == ""
+
+
+def names(place="."):
+    return sorted(str(p.relative_to(place)) for p in Path(place).rglob("*"))
+
+
+def size(path):
+    with Image.open(path) as im:
+        return im.size
+
+
+# What it makes.
+
+
+def test_default_is_four_times_beside_the_input(folder):
+    result = run("upscale", "a.png")
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    line, engine = result.stdout.splitlines()
+    assert line.startswith("a_x4.png  68 x 44  ")
+    assert line.endswith(" MP/s")
+    assert engine.startswith("tiny, cpu, fp32, ")
+    assert size("a_x4.png") == (68, 44)
+
+
+def test_same_pixels_as_the_upscaler(folder):
+    assert run("upscale", "a.png", "--scale", "3.7", "-o", "b.png", "--threads", 1).exit_code == 0
+    expected = liif_fast.Upscaler(TINY, precision="fp32", threads=1)(pixels(), scale=3.7)
+    assert np.array_equal(np.array(Image.open("b.png")), expected)
+
+
+def test_window(folder):
+    assert run("upscale", "a.png", "--box", "1.5,2,9.25,15", "--width", 60).exit_code == 0
+    field = liif_fast.Upscaler(TINY, precision="fp32").encode(pixels())
+    expected = field.render(size=(36, 60), box=(1.5, 2, 9.25, 15))
+    assert np.array_equal(np.array(Image.open("a_crop_60w.png")), expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "expected"),
+    [
+        (["--scale", "2.5"], "a_x2.5.png", (42, 28)),
+        (["-s", "2x3"], "a_x2x3.png", (34, 33)),
+        (["--size", "40x30"], "a_40x30.png", (40, 30)),
+        (["--longest", "50"], "a_50px.png", (50, 32)),
+        (["--width", "51"], "a_51w.png", (51, 33)),
+        (["--height", "22"], "a_22h.png", (34, 22)),
+        (["--height", "22", "--width", "19"], "a_19x22.png", (19, 22)),
+        (["--suffix", "WEBP"], "a_x4.webp", (68, 44)),
+        (["--suffix", ".webp", "--lossless"], "a_x4.webp", (68, 44)),
+        (["-o", "b.jpg", "--quality", "80"], "b.jpg", (68, 44)),
+        (["--cell-clamp", "none", "--max-memory", "1M"], "a_x4.png", (68, 44)),
+    ],
+)
+def test_sizes_names_and_formats(folder, options, name, expected):
+    result = run("upscale", "a.png", *options)
+    assert result.exit_code == 0, result.output
+    assert names() == sorted(["a.png", name])
+    assert size(name) == expected
+
+
+def test_json_and_quiet(folder):
+    result = run("upscale", "a.png", "--json", "--scale", 2)
+    found = json.loads(result.stdout)
+    expected = {"input": "a.png", "output": "a_x2.png", "width": 34, "height": 22, "channels": 3, "model": "tiny"}
+    assert expected.items() <= found.items()
+    assert found["seconds"] > 0
+    assert found["description"].startswith("tiny, cpu, fp32")
+    assert run("upscale", "a.png", "--quiet", "--scale", 3).output == ""
+
+
+def test_one_bad_file_does_not_stop_a_folder(folder):
+    source = folder / "in"
+    (source / "deep").mkdir(parents=True)
+    Image.fromarray(pixels()).save(source / "cut.jpg")
+    (source / "cut.jpg").write_bytes((source / "cut.jpg").read_bytes()[:400])
+    (source / "text.png").write_text("not a picture")
+    (source / "notes.txt").write_text("not even called one")
+    Image.fromarray(pixels(channels=4)).save(source / "rgba.png")
+    with files.writer(source / "deep16.png", (11, 17, 3), np.uint16) as out:
+        out.write(pixels(dtype=np.uint16))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels()).save(source / "deep" / "turned.jpg", exif=exif)
+    Image.fromarray(pixels(channels=1)[..., 0]).save(source / "deep" / "gray.gif")
+
+    result = run("upscale", source, "-o", "out", "--recursive", "--scale", 2, "--json")
+    assert result.exit_code == 1
+    errors = result.stderr.splitlines()
+    assert len(errors) == 3
+    assert any("cut.jpg" in e for e in errors)
+    assert any("text.png" in e for e in errors)
+    assert errors[-1] == "liif-fast: error: 2 of 6 pictures could not be done"
+    found = [json.loads(line) for line in result.stdout.splitlines()]
+    assert sum("error" in f for f in found) == 2
+    assert len(found) == 6
+    assert names("out") == ["deep", "deep/gray.png", "deep/turned.jpg", "deep16.png", "rgba.png"]
+    assert size("out/deep/turned.jpg") == (22, 34)
+    assert files.read("out/rgba.png")[0].shape == (22, 34, 4)
+    assert files.read("out/deep16.png")[0].dtype == np.uint16
+    assert files.read("out/deep/turned.jpg")[0].shape == (34, 22, 3)
+
+
+def test_patterns_and_several(folder):
+    shutil.copy("a.png", "b.png")
+    shutil.copy("a.png", "c[1].png")
+    assert run("upscale", "*.png", "-o", "out").exit_code == 0
+    assert names("out") == ["a.png", "b.png", "c[1].png"]
+    assert run("upscale", "a.png", "a.png", "b.png").exit_code == 0  # the same one twice is one
+    assert run("upscale", "c[1].png").exit_code == 0  # a file before a pattern
+    assert {"a_x4.png", "b_x4.png", "c[1]_x4.png"} <= set(names())
+    assert run("upscale", "a.png", "-o", "new/").exit_code == 0
+    assert names("new") == ["a.png"]
+
+
+def test_results_inside_the_folder_are_not_inputs(folder):
+    for _ in range(2):
+        assert run("upscale", ".", "-o", "large", "--recursive", "--force").exit_code == 0
+    assert names() == ["a.png", "large", "large/a.png"]
+
+
+def test_quality_is_for_the_formats_that_have_one(folder):
+    Image.fromarray(pixels()).save("b.jpg")
+    assert run("upscale", "a.png", "b.jpg", "-o", "out", "--quality", 50).exit_code == 0
+    refused(run("upscale", "a.png", "--quality", 50), "quality")
+
+
+def test_warnings_are_lines(folder):
+    with files.writer("deep.png", (11, 17, 3), np.uint16) as out:
+        out.write(pixels(dtype=np.uint16))
+    result = run("upscale", "deep.png", "-o", "flat.jpg")
+    assert result.exit_code == 0
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith("liif-fast: warning: flat.jpg: ")
+    assert run("upscale", "deep.png", "-o", "flat.jpg", "-f", "-q").output == ""
+
+
+def test_names_that_are_not_text(folder):
+    strange = os.fsdecode(b"line\nb\xffreak [red].png")
+    shutil.copy("a.png", strange)
+    result = run("upscale", strange)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith(r"line\nb\udcffreak [red]_x4.png  68 x 44")
+
+
+# What it refuses.
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["--scale", "0"], "--scale"),
+        (["--scale", "nan"], "--scale"),
+        (["--scale", "two"], "--scale"),
+        (["--scale", "1x2x3"], "--scale"),
+        (["--scale", "0.3"], "below 0.5"),
+        (["--scale", "1e9"], "too large"),
+        (["--scale=-2"], "--scale"),
+        (["--size", "40"], "--size"),
+        (["--size", "0x40"], "--size"),
+        (["--longest", "0"], "--longest"),
+        (["--longest", "5"], "below 0.5"),
+        (["--scale", "2", "--width", "40"], "--scale or --width"),
+        (["--size", "40x40", "--longest", "40"], "--size or --longest"),
+        (["--box", "1,2,3"], "--box"),
+        (["--box", "5,5,5,9"], "box"),
+        (["--box", "0,0,99,9"], "box"),
+        (["--box", "nan,0,9,9"], "box"),
+        (["--suffix", ".xyz"], ".xyz"),
+        (["-o", "b.xyz"], ".xyz"),
+        (["-o", "b"], "suffix"),
+        (["-o", "b.jpg", "--suffix", "png"], "different formats"),
+        (["-o", "missing/b.png"], "missing"),
+        (["-o", "file/b.png"], "file"),
+        (["-o", "file/deeper/"], "file"),
+        (["-o", "a.png"], "replace an input"),
+        (["-o", "a.png", "--force"], "replace an input"),
+        (["-o", "link.png", "--force"], "replace an input"),
+        (["-o", "taken.png"], "--force"),
+        (["-o", "b.jpg", "--lossless"], "with loss only"),
+        (["-o", "b.webp", "--scale", "1000"], "16383"),
+        (["-o", "b.jpg", "--quality", "101"], "--quality"),
+        (["--max-pixels", "100"], "limit of 100"),
+        (["--max-pixels", "many"], "--max-pixels"),
+        (["--max-memory", "-1"], "--max-memory"),
+        (["--max-memory", "0"], "--max-memory"),
+        (["--cell-clamp", "off"], "--cell-clamp"),
+        (["--cell-clamp", "0.1"], "cell_clamp"),
+        (["--threads", "0"], "--threads"),
+        (["--device", "tpu"], "device"),
+        (["--backend", "magic"], "backend"),
+        (["--precision", "fp7"], "precision"),
+        (["--sacle", "4"], "--sacle"),
+        (["missing.png"], "missing.png"),
+        (["*.bmp"], "*.bmp"),
+        (["empty", "-o", "out/"], "no picture in this folder"),
+        (["."], "-o FOLDER"),
+        (["taken.png", "-o", "b.png"], "need a folder"),
+        (["file.gif", "-o", "out", "--suffix", "png", "copy/a.png"], "would both be written"),
+    ],
+)
+def test_refusals(folder, options, word):
+    Path("file").write_text("")
+    Path("empty").mkdir()
+    Path("copy").mkdir()
+    shutil.copy("a.png", "copy/a.png")
+    shutil.copy("a.png", "taken.png")
+    Image.fromarray(pixels()).save("file.gif")
+    os.link("a.png", "link.png")
+    before = names()
+    # The last option of a kind wins, so that those of `run` must come first here.
+    words = ["upscale", "a.png", "--model", TINY, "--precision", "fp32", *options]
+    refused(CliRunner().invoke(cli.app, words, prog_name="liif-fast"), word)
+    assert names() == before
+
+
+def test_refuses_what_is_no_model(folder):
+    refused(run("upscale", "a.png", model="nothing"), "no model named 'nothing'", checkpoint.DEFAULT)
+    refused(run("upscale", "a.png", model="a.png"), "a.png: not a checkpoint")
+    refused(run("upscale", "a.png", "missing.png", "-o", "out"), "missing.png")
+    assert names() == ["a.png"]
+
+
+def test_refuses_alpha_where_there_is_none(folder):
+    Image.fromarray(pixels(channels=4)).save("b.png")
+    refused(run("upscale", "b.png", "-o", "b.jpg"), "alpha")
+
+
+def test_existing_results_are_all_found_before_the_first_is_made(folder):
+    shutil.copy("a.png", "b.png")
+    Path("out").mkdir()
+    shutil.copy("a.png", "out/b.png")
+    refused(run("upscale", "a.png", "b.png", "-o", "out"), "out/b.png", "--force")
+    assert names("out") == ["b.png"]
+    assert run("upscale", "a.png", "b.png", "-o", "out", "--force").exit_code == 0
+    assert size("out/b.png") == (68, 44)
+
+
+def test_refuses_what_memory_cannot_assemble(folder, monkeypatch):
+    import psutil
+
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: types.SimpleNamespace(available=1 << 20, total=1 << 30))
+    refused(run("upscale", "a.png", "--scale", 40, "-o", "b.bmp"), "PNG and TIFF are written by rows")
+
+
+def test_usage(folder):
+    refused(run("upscale"), "INPUT", "liif-fast upscale --help")
+    refused(run("enlarge"), "enlarge", "liif-fast --help")
+    for args in (["-h"], ["--help"], []):
+        result = CliRunner().invoke(cli.app, args, prog_name="liif-fast")
+        assert result.exit_code == 0
+        assert "liif-fast upscale photo.jpg --scale 4" in result.stdout
+    for command in ("upscale", "info", "bench"):
+        result = CliRunner().invoke(cli.app, [command, "-h"], prog_name="liif-fast")
+        assert result.exit_code == 0
+        assert f"  liif-fast {command} " in result.stdout
+    assert CliRunner().invoke(cli.app, ["--version"]).stdout == f"liif-fast {liif_fast.__version__}\n"
+    assert cli.DEFAULT_MODEL == checkpoint.DEFAULT
+
+
+def test_bench_gets_its_options(monkeypatch):
+    module = types.ModuleType("liif_fast.bench")
+    calls = []
+    module.run = lambda *args: calls.append(args)
+    monkeypatch.setitem(sys.modules, "liif_fast.bench", module)
+    monkeypatch.setattr(liif_fast, "bench", module, raising=False)
+    assert run("bench", "--quick", "--json", "x.json", "--threads", 2).exit_code == 0
+    assert calls == [(checkpoint.DEFAULT, "auto", "auto", None, 2, True, Path("x.json"))]
+
+
+def test_info():
+    found = json.loads(run("info", "--json").stdout)
+    assert found["version"] == liif_fast.__version__
+    assert found["devices"]["cpu"]["backends"]["fp32"]["reference"] is None
+    assert found["devices"]["cpu"]["precision_auto"] in ("fp32", "bf16")
+    assert checkpoint.DEFAULT in found["models"]
+    assert {"PNG", "TIFF", "JPEG"} <= set(found["formats_written"])
+    assert "GIF" in found["formats_read"]
+    text = run("info").stdout
+    for word in (f"liif-fast    {liif_fast.__version__}", "usable", "16 blocks of 64 features", "precision auto"):
+        assert word in text
+
+
+def test_info_of_a_forced_instruction_set_that_is_not_there(monkeypatch):
+    monkeypatch.setenv("LIIF_FAST_CPU_ISA", "abacus")
+    result = run("info")
+    assert result.exit_code == 0
+    assert "LIIF_FAST_CPU_ISA=abacus cannot run here" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "base", "expected"),
+    [
+        ("800M", 1024, 800 << 20),
+        ("2G", 1024, 2 << 30),
+        ("1.5 GiB", 1024, 3 << 29),
+        ("100M", 1000, 10**8),
+        ("7", 1000, 7),
+    ],
+)
+def test_counts(text, base, expected):
+    assert batch.count(text, "--x", base) == expected
