@@ -50,6 +50,8 @@ def _decode(
 ) -> None:
     rows, columns = Axis(*y), Axis(*x)
     _check(z, rows, columns, paired, cell_term, out)
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
     run = BACKENDS[backend].decode
     run(z, rows, columns, paired, layers, cell_term, scale, shift, low, high, threads, out)
 
@@ -73,7 +75,7 @@ def _check(z: torch.Tensor, y: Axis, x: Axis, paired: bool, cell_term: torch.Ten
         raise ValueError(f"out must be {shape}, got {tuple(out.shape)}")
     if out.dtype not in OUT_RANGE:
         raise TypeError(f"out must be uint8, uint16 or float32, got {out.dtype}")
-    if cell_term.shape != z.shape[2:] or cell_term.dtype != torch.float32:
+    if cell_term.shape != z.shape[2:] or cell_term.dtype != torch.float32 or not cell_term.is_contiguous():
         raise ValueError(f"cell_term must be float32 [{z.shape[2]}], got {cell_term.dtype} {tuple(cell_term.shape)}")
 
 

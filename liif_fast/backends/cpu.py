@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 # Forces an instruction set: one of avx512bf16, avx512, avx2, scalar.
 ISA_VARIABLE = "LIIF_FAST_CPU_ISA"
-PANEL = 16  # columns of a packed weight panel, kPanel in csrc/decode.h
+# kPanel and kMaxWidth in csrc/decode.h: columns of a packed weight panel, and the widest layer.
+PANEL, MAX_WIDTH = 16, 256
 TYPES = {torch.uint8: "u8", torch.uint16: "u16", torch.float32: "f32", torch.bfloat16: "bf16"}
 
 
@@ -72,6 +74,24 @@ def pack(layers: list[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
     return packed
 
 
+def _check(z: torch.Tensor, layers: list[torch.Tensor]) -> None:
+    """Layers that `pack` did not make for this z would be read past their ends."""
+    if z.dtype not in (torch.float32, torch.bfloat16):
+        raise TypeError(f"z must be float32 or bfloat16, got {z.dtype}")
+    per_word = 2 if z.dtype == torch.bfloat16 else 1
+    widths = [z.shape[2], *(len(weight) * PANEL for weight in layers[4::2])]
+    expected: list[tuple[tuple[int, ...], torch.dtype]] = [
+        (shape, torch.float32) for shape in ((widths[0],), (widths[0],), (3, widths[-1]), (3,))
+    ]
+    for into, out in pairwise(widths):
+        expected += [((out // PANEL, into // per_word, PANEL, per_word), z.dtype), ((out,), torch.float32)]
+    given = [(tuple(t.shape), t.dtype) for t in layers]
+    if given != expected or not all(t.is_contiguous() for t in layers):
+        raise ValueError(f"layers are not those packed for {z.dtype} z of {z.shape[2]} channels, got {given}")
+    if any(width % PANEL or width > MAX_WIDTH for width in widths):
+        raise ValueError(f"widths must be multiples of {PANEL} up to {MAX_WIDTH}, got {widths}")
+
+
 def decode(
     z: torch.Tensor,
     y: Axis,
@@ -86,7 +106,8 @@ def decode(
     threads: int,
     out: torch.Tensor,
 ) -> None:
-    # Every pointer is taken here, right after what it points to was checked in ops.decode.
+    _check(z, layers)
+    # Every pointer is taken here, right after what it points to was checked, the rest of it in ops.decode.
     first_y, first_x, last, last_bias = layers[:4]
     hidden = [
         (weight.data_ptr(), bias.data_ptr(), weight.shape[1] * weight.shape[3], len(bias))

@@ -1,0 +1,39 @@
+"""Fixtures of every test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common import GOLDEN, random_weights
+from liif_fast.backends.cpu import ISA_VARIABLE
+from liif_fast.checkpoint import Architecture, Weights
+
+
+@pytest.fixture(autouse=True)
+def _no_forced_isa(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the shell has forced must not leak into tests."""
+    monkeypatch.delenv(ISA_VARIABLE, raising=False)
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The folder of goldens from the official code."""
+    return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Weights:
+    """A small random network, all flags on."""
+    return random_weights(Architecture(1, 8, (32, 32)))
+
+
+@pytest.fixture(scope="session")
+def photo() -> np.ndarray:
+    """A smooth picture with some noise, uint8 [23, 31, 3]."""
+    y, x = np.mgrid[:23, :31]
+    waves = np.stack([np.sin(y / 3 + x / 5), np.cos(y / 4 - x / 7), np.sin(x * y / 40)], -1)
+    noisy = waves * 100 + 128 + np.random.default_rng(0).normal(0, 8, (23, 31, 3))
+    return noisy.clip(0, 255).astype(np.uint8)

@@ -1,0 +1,358 @@
+"""ops.decode and its backends: every instruction set against float64, and every refusal."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from common import BF16, CPU, FP32, FP64, Case, cases, check_case, destination, problem, random_weights, supported_isas
+from liif_fast import backends
+from liif_fast.backends import BackendUnavailable, cpu, reference, select
+from liif_fast.checkpoint import Architecture
+from liif_fast.ops import Decoder
+
+ISAS = supported_isas()
+
+
+@pytest.fixture(params=ISAS)
+def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv(cpu.ISA_VARIABLE, request.param)
+    return str(request.param)
+
+
+@pytest.mark.parametrize("case", cases(), ids=str)
+def test_within_twice_the_error_of_plain_pytorch(isa: str, case: Case) -> None:
+    check_case(case)
+
+
+def spied(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the instruction sets that the compiled module was asked for."""
+    asked: list[str] = []
+
+    def decode(**arguments: Any) -> None:
+        asked.append(arguments["isa"])
+        native.decode(**arguments)
+
+    native = cpu._cpu
+    monkeypatch.setattr(cpu, "_cpu", SimpleNamespace(decode=decode, isas=native.isas, Type=native.Type))
+    return asked
+
+
+@pytest.mark.parametrize("dtype", [FP32, BF16])
+def test_forced_instruction_set_runs(isa: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = spied(monkeypatch)
+    posed = problem(Case(dtype=dtype))
+    posed.decode("cpu", torch.empty(7, 13, 3))
+    expected = "avx512" if (isa, dtype) == ("avx512bf16", FP32) else isa
+    assert asked == [expected]
+    assert Decoder(posed.weights, CPU, dtype, "cpu").description == expected
+
+
+@pytest.mark.skipif("avx2" not in ISAS, reason="no AVX2")
+def test_instruction_sets_are_different_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only AVX2 fuses its products, so the last bits tell the two apart."""
+    results = []
+    for name in ("avx2", "scalar"):
+        monkeypatch.setenv(cpu.ISA_VARIABLE, name)
+        results.append(problem(Case(hidden=(64, 64, 64))).decode("cpu", torch.empty(7, 13, 3)))
+    assert not torch.equal(*results)
+    torch.testing.assert_close(*results, rtol=0, atol=1e-5)
+
+
+def test_best_instruction_set_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = spied(monkeypatch)
+    problem(Case(dtype=BF16)).decode("auto", torch.empty(7, 13, 3))
+    assert asked == ISAS[:1]
+    assert list(cpu.isas())[-1] == "scalar"
+
+
+@pytest.mark.parametrize("dtype", [FP32, BF16])
+def test_auto_takes_the_compiled_backend(dtype: torch.dtype) -> None:
+    assert select("auto", CPU, dtype) == "cpu"
+
+
+@pytest.mark.parametrize("name", ["avx513", "AVX2", "scalar ", *(n for n, has in cpu.isas().items() if not has)])
+def test_instruction_set_that_cannot_run(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    posed = problem(Case())
+    decoder = Decoder(posed.weights, CPU, FP32, "cpu")
+    monkeypatch.setenv(cpu.ISA_VARIABLE, name)
+    with pytest.raises(BackendUnavailable, match=f"{cpu.ISA_VARIABLE}={name} cannot run here.*scalar"):
+        Decoder(posed.weights, CPU, FP32, "cpu")
+    with pytest.raises(ValueError, match="cannot run here"):
+        decoder(posed.z, posed.y, posed.x, posed.cell, torch.empty(7, 13, 3))
+
+
+@pytest.mark.parametrize("name", ["avx513", *(n for n, has in cpu.isas().items() if not has)])
+def test_compiled_module_itself_refuses(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Code of an instruction set that the processor lacks must not be reachable at all."""
+    monkeypatch.setattr(cpu, "isa", lambda dtype: name)
+    with pytest.raises(ValueError, match=name):
+        problem(Case()).decode("cpu", torch.empty(7, 13, 3))
+
+
+def test_backends_and_their_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert backends.reasons_against(CPU, FP32) == {"cpu": None, "reference": None}
+    with pytest.raises(BackendUnavailable, match=r"float32 or bfloat16, not torch.float64"):
+        select("cpu", CPU, FP64)
+    with pytest.raises(BackendUnavailable, match="on processors, not on cuda"):
+        select("cpu", torch.device("cuda"), FP32)
+    with pytest.raises(ValueError, match="one of auto, cpu, reference; got 'gpu'"):
+        select("gpu", CPU, FP32)
+    assert select("auto", CPU, FP64) == "reference"
+    monkeypatch.setattr(cpu, "_missing", "the compiled module is missing (x)")
+    assert select("auto", CPU, FP32) == "reference"
+    with pytest.raises(BackendUnavailable, match="compiled module is missing"):
+        select("cpu", CPU, FP32)
+    assert cpu.isas() == {}
+
+
+def test_ties_round_to_even_and_ends_are_reached(isa: str) -> None:
+    """Values exactly between two integers, below, at and above the ends."""
+    for dtype, values, expected in (
+        (torch.uint8, (0.5, 1.5, 2.5), (0, 2, 2)),
+        (torch.uint8, (253.5, 254.5, 254.501), (254, 254, 255)),
+        (torch.uint8, (-7.0, 255.49, 300.0), (0, 255, 255)),
+        (torch.uint16, (0.5, 32768.5, 32769.5), (0, 32768, 32770)),
+        (torch.uint16, (-1e9, 65534.5, 1e9), (0, 65534, 65535)),
+        (torch.float32, (-1.0, 0.5, 65536.0), (0, 0.5, 65535)),
+    ):
+        for case in (Case(size=(1, 1)), Case(size=(7, 13), dtype=BF16)):
+            posed = problem(case)
+            decoder = Decoder(posed.weights, CPU, case.dtype, "cpu")
+            decoder.layers[2].zero_()  # the last layer says nothing; its bias alone speaks
+            decoder.layers[3].copy_(torch.tensor(values))
+            out = torch.empty(*case.size, 3, dtype=dtype)
+            tables = [[a.index, a.offset, a.weight] for a in (posed.y, posed.x)]
+            high = 255.0 if dtype == torch.uint8 else 65535.0
+            torch.ops.liif_fast.decode(
+                posed.z, *tables, False, decoder.layers, torch.zeros(32), [1.0] * 3, [0.0] * 3, 0.0, high, "cpu", 1, out
+            )
+            assert (out.numpy() == np.array(expected)).all(), (dtype, values)
+
+
+def test_unclamped_and_other_white(isa: str) -> None:
+    posed = problem(Case(hidden=(64, 64), size=(23, 29), cells=(11, 13)))
+    exact = posed.exact()
+    assert exact.min() < 0 < 1 < exact.max()
+    free = posed.decode("cpu", torch.empty(23, 29, 3), peak=np.inf).numpy()
+    np.testing.assert_allclose(free, exact, rtol=0, atol=1e-5)
+    ten = posed.decode("cpu", torch.empty(23, 29, 3), peak=10).numpy()
+    np.testing.assert_allclose(ten, exact.clip(0, 1) * 10, rtol=0, atol=1e-4)
+
+
+def test_scale_and_shift_are_per_channel(isa: str) -> None:
+    architecture = Architecture(1, 2, (32, 32), mean=(0.1, 0.5, 0.7), std=(1.0, 0.5, 0.25))
+    posed = replace(problem(Case(hidden=(32, 32))), weights=random_weights(architecture))
+    out = posed.decode("cpu", torch.empty(7, 13, 3), peak=np.inf).numpy()
+    np.testing.assert_allclose(out, posed.exact(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [FP32, BF16])
+def test_same_bits_whatever_the_threads(isa: str, dtype: torch.dtype) -> None:
+    posed = problem(Case(dtype=dtype, hidden=(48, 64), size=(61, 67)))
+    one, *others = (posed.decode("cpu", torch.empty(61, 67, 3), threads) for threads in (1, 2, 3, 5, 16, 1))
+    assert all(torch.equal(one, other) for other in others)
+
+
+def test_a_part_has_the_bits_of_the_whole(isa: str) -> None:
+    """A pixel's value does not depend on which others are decoded with it."""
+    posed = problem(Case(size=(13, 31)))
+    whole = posed.decode("cpu", torch.empty(13, 31, 3))
+    part = replace(posed, y=posed.y.part(3, 12), x=posed.x.part(5, 24)).decode("cpu", torch.empty(9, 19, 3))
+    assert torch.equal(whole[3:12, 5:24], part)
+
+
+def test_points_equal_the_grid(isa: str) -> None:
+    posed = problem(Case(size=(5, 9)))
+    whole = posed.decode("cpu", torch.empty(5, 9, 3))
+    row, column = torch.meshgrid(torch.arange(5), torch.arange(9), indexing="ij")
+    y, x = (
+        type(a)(a.index[:, i].contiguous(), a.offset[:, i].contiguous(), a.weight[:, i].contiguous())
+        for a, i in ((posed.y, row.flatten()), (posed.x, column.flatten()))
+    )
+    points = replace(posed, y=y, x=x, paired=True).decode("cpu", torch.empty(45, 3))
+    assert torch.equal(whole.view(45, 3), points)
+
+
+def test_nothing_to_decode(isa: str) -> None:
+    posed = problem(Case())
+    empty = replace(posed, y=posed.y.part(2, 2))
+    assert empty.decode("cpu", torch.empty(0, 13, 3)).shape == (0, 13, 3)
+    none = replace(posed, y=posed.y.part(0, 0), x=posed.x.part(0, 0), paired=True)
+    assert none.decode("cpu", torch.empty(0, 3)).shape == (0, 3)
+
+
+def test_from_several_python_threads_at_once(isa: str) -> None:
+    several = [Case(size=(31 + i, 37), hidden=(32, 32 + 16 * i), dtype=(FP32, BF16)[i % 2]) for i in range(6)]
+    expected = [problem(case).decode("cpu", torch.empty(*case.size, 3), 1) for case in several]
+    with ThreadPoolExecutor(6) as pool:
+        for _ in range(3):
+            got = pool.map(lambda case: problem(case).decode("cpu", torch.empty(*case.size, 3), 2), several)
+            assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+
+
+def test_other_python_threads_run_meanwhile() -> None:
+    """The interpreter lock is free while native code works."""
+    posed = problem(Case(hidden=(256, 256, 256), size=(1, 1)))
+    ticks: list[float] = []
+    stop = threading.Event()
+
+    def tick() -> None:
+        while not stop.wait(0.001):
+            ticks.append(time.perf_counter())
+
+    thread = threading.Thread(target=tick)
+    thread.start()
+    try:
+        pixels, inside, elapsed = 2000, 0, 0.0
+        while elapsed < 0.2:  # long enough to be sure on any machine
+            pixels *= 2
+            y = problem(Case(size=(1, pixels), hidden=(256, 256, 256)))
+            out = torch.empty(1, pixels, 3)
+            decoder = Decoder(posed.weights, CPU, FP32, "cpu", 1)
+            start = time.perf_counter()
+            decoder(y.z, y.y, y.x, y.cell, out)
+            elapsed = time.perf_counter() - start
+            inside = sum(start < t < start + elapsed for t in list(ticks))
+    finally:
+        stop.set()
+        thread.join()
+    assert inside > 5, f"{inside} ticks in {elapsed:.2f} s"
+
+
+def arguments(use: str = "cpu", **changes: Any) -> list[Any]:
+    """Valid arguments of the operator, some replaced."""
+    posed = problem(Case())
+    decoder = Decoder(posed.weights, CPU, FP32, use)
+    valid = {
+        "z": posed.z,
+        "y": [posed.y.index, posed.y.offset, posed.y.weight],
+        "x": [posed.x.index, posed.x.offset, posed.x.weight],
+        "paired": False,
+        "layers": decoder.layers,
+        "cell_term": torch.zeros(32),
+        "scale": [0.5, 0.5, 0.5],
+        "shift": [0.5, 0.5, 0.5],
+        "low": 0.0,
+        "high": 1.0,
+        "backend": use,
+        "threads": 2,
+        "out": torch.empty(7, 13, 3),
+    }
+    assert changes.keys() <= valid.keys()
+    return [change(valid[key]) if callable(change := changes.get(key)) else valid[key] for key in valid]
+
+
+REFUSED = {
+    "z is 2-D": (dict(z=lambda z: z[0]), ValueError, r"z must be \[H, W, C\].*\(7, 32\)"),
+    "z channels are strided": (dict(z=lambda z: z[..., ::2]), ValueError, "z must be"),
+    "z pixels are strided": (dict(z=lambda z: z[:, ::2]), ValueError, "z must be"),
+    "z channels first": (dict(z=lambda z: z.permute(2, 0, 1)), ValueError, "z must be"),
+    "z narrower than the layers": (dict(z=lambda z: z[..., :16].contiguous()), ValueError, None),
+    "z has fewer rows": (dict(z=lambda z: z[:4]), ValueError, "y table points outside the 4 cells"),
+    "z has fewer columns": (dict(z=lambda z: z[:, :6].contiguous()), ValueError, "x table points outside the 6 cells"),
+    "z of another float": (dict(z=lambda z: z.half()), (TypeError, ValueError), None),
+    "z of another storage than the layers": (dict(z=lambda z: z.bfloat16()), (TypeError, ValueError), None),
+    "index of int64": (dict(y=lambda y: [y[0].long(), y[1], y[2]]), ValueError, "y table must be.*int64"),
+    "offset of float64": (dict(x=lambda x: [x[0], x[1].double(), x[2]]), ValueError, "x table must be.*float64"),
+    "weight too short": (dict(x=lambda x: [x[0], x[1], x[2][:, :12]]), ValueError, "x table must be"),
+    "table is strided": (dict(x=lambda x: [x[0].T.contiguous().T, *x[1:]]), ValueError, "x table must be contiguous"),
+    "negative index": (dict(y=lambda y: [y[0] - 1, *y[1:]]), ValueError, "y table points outside the 5 cells"),
+    "index too large": (dict(x=lambda x: [x[0] + 1, *x[1:]]), ValueError, "x table points outside the 7 cells"),
+    "three sides": (
+        dict(y=lambda y: [t[[0, 1, 1]] for t in y], x=lambda x: [t[[0, 1, 1]] for t in x]), ValueError, "1 or 2 sides"
+    ),
+    "sides differ": (dict(x=lambda x: [t[:1] for t in x]), ValueError, "x table must be"),
+    "table of two": (dict(x=lambda x: x[:2]), (TypeError, ValueError), None),
+    "out is too small": (dict(out=lambda out: out[:6]), ValueError, r"out must be \(7, 13, 3\), got \(6, 13, 3\)"),
+    "out has 4 channels": (dict(out=lambda _: torch.empty(7, 13, 4)), ValueError, "out must be"),
+    "out of int32": (dict(out=lambda out: out.int()), TypeError, "uint8, uint16 or float32, got torch.int32"),
+    "out of bf16": (dict(out=lambda out: out.bfloat16()), TypeError, "got torch.bfloat16"),
+    "points of unequal number": (
+        dict(paired=lambda _: True, out=lambda _: torch.empty(13, 3)), ValueError, "out must be"
+    ),
+    "cell term too short": (dict(cell_term=lambda t: t[:16]), ValueError, r"cell_term must be float32 \[32\]"),
+    "cell term of float64": (dict(cell_term=lambda t: t.double()), ValueError, "cell_term must be float32"),
+    "cell term is strided": (dict(cell_term=lambda _: torch.zeros(64)[::2]), ValueError, None),
+    "two scales": (dict(scale=lambda v: v[:2]), (TypeError, ValueError), None),
+    "four shifts": (dict(shift=lambda v: [*v, 0.0]), (TypeError, ValueError), None),
+    "unknown backend": (dict(backend=lambda _: "gpu"), ValueError, None),
+    "layers missing": (dict(layers=lambda v: v[:3]), (TypeError, ValueError), None),
+    "layer too wide": (
+        dict(layers=lambda v: [*v[:2], torch.zeros(3, 272), v[3], torch.zeros(17, 32, 16, 1), torch.zeros(272)]),
+        ValueError, "up to 256"
+    ),
+    "a bias missing": (dict(layers=lambda v: v[:-1]), (TypeError, ValueError), None),
+    "last layer too narrow": (dict(layers=lambda v: [*v[:2], v[2][:, :16].contiguous(), *v[3:]]), ValueError, None),
+    "hidden bias too short": (dict(layers=lambda v: [*v[:-1], v[-1][:16].contiguous()]), ValueError, None),
+    "layers in another storage": (
+        dict(layers=lambda v: [*v[:4], v[4].bfloat16(), v[5]]), (TypeError, ValueError), None
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refuses_what_would_leave_its_buffers(name: str) -> None:
+    changes, error, text = REFUSED[name]
+    with pytest.raises(error, match=text):
+        torch.ops.liif_fast.decode(*arguments(**changes))
+
+
+def test_decoder_refuses_another_dtype() -> None:
+    posed = problem(Case())
+    decoder = Decoder(posed.weights, CPU, BF16, "cpu")
+    with pytest.raises(TypeError, match=r"z is torch.float32 on cpu; this decoder was made for torch.bfloat16 on cpu"):
+        decoder(posed.z, posed.y, posed.x, posed.cell, torch.empty(7, 13, 3))
+
+
+def test_valid_arguments_are_valid() -> None:
+    """What the refusals start from is not itself refused."""
+    torch.ops.liif_fast.decode(*arguments())
+    torch.ops.liif_fast.decode(*arguments("reference"))
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_operator_is_sound(backend: str) -> None:
+    """Schema, fake tensors and tracing, as PyTorch's own checker sees them."""
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(torch.ops.liif_fast.decode.default, tuple(arguments(backend)), test_utils=checks)
+
+
+def test_fake_tensors_reach_no_native_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    asked = spied(monkeypatch)
+    valid = arguments()
+    with FakeTensorMode() as mode:
+        fake = torch.utils._pytree.tree_map_only(torch.Tensor, mode.from_tensor, valid)
+        torch.ops.liif_fast.decode(*fake)
+    assert asked == []
+
+
+@pytest.mark.parametrize("dtype", [FP32, BF16])
+def test_reference_backend_in_pieces(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    for case in (Case(dtype=dtype, size=(11, 17)), Case(dtype=dtype, paired=True, layout="chw")):
+        posed = problem(case)
+        _, whole = destination(case)
+        posed.decode("reference", torch.from_numpy(whole))
+        monkeypatch.setattr(reference, "CHUNK", 10)
+        _, pieces = destination(case)
+        posed.decode("reference", torch.from_numpy(pieces))
+        np.testing.assert_allclose(pieces, whole, rtol=0, atol=1e-6 if dtype == FP32 else 1e-2)
+        monkeypatch.undo()
+
+
+def test_flops_per_pixel() -> None:
+    weights = random_weights(Architecture(1, 2, (32, 48, 16)))
+    decoder = Decoder(weights, CPU, FP32)
+    assert decoder.flops_per_pixel == 2 * 4 * (32 * 48 + 48 * 16)
+    alone = Decoder(random_weights(Architecture(1, 2, (32, 48, 16), local_ensemble=False)), CPU, FP32)
+    assert alone.flops_per_pixel == decoder.flops_per_pixel // 4
