@@ -1,4 +1,4 @@
-"""How the command line ends: errors, signals, full disks, two at once. Processes of their own where that is the point."""
+"""How the command line ends: errors, signals, full disks, two at once. In processes of their own where it matters."""
 
 import ctypes
 import os
@@ -61,7 +61,6 @@ def test_every_error_is_a_line(folder, monkeypatch, error, word):
     refused(run("upscale", "a.png"), word)
     assert names() == ["a.png"]
     monkeypatch.setenv(console.DEBUG_VARIABLE, "1")
-    monkeypatch.setattr(sys, "stderr", sys.stderr)
     assert "Traceback" in run("upscale", "a.png").stderr
 
 
