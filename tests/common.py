@@ -175,7 +175,9 @@ def check_case(case: Case) -> None:
     posed = problem(case)
     exact = posed.exact()
     plain = posed.decode("reference", torch.empty(exact.shape), peak=np.inf).numpy()
-    allowed = 2 * max(plain_error(case.hidden, case.dtype, case.ensemble, case.cell), float(np.abs(plain - exact).max()))
+    allowed = 2 * max(
+        plain_error(case.hidden, case.dtype, case.ensemble, case.cell), float(np.abs(plain - exact).max())
+    )
     assert 0 < allowed < (1e-5 if case.dtype == FP32 else 0.1), "the measure itself is of no use"
     whole, view = destination(case)
     posed.decode("cpu", torch.from_numpy(view), case.threads)
@@ -203,7 +205,15 @@ def build_emulated(folder: Path, flags: list[str]) -> Path:
 
     compiler = os.environ.get("CXX", "g++")
     includes = [pybind11.get_include(), sysconfig.get_paths()["include"], simde_py.get_include(), ROOT / "tests/native"]
-    common = ["-std=c++17", "-fPIC", "-g0", "-fvisibility=hidden", "-w", "-Wno-psabi", *(f"-I{path}" for path in includes)]
+    common = [
+        "-std=c++17",
+        "-fPIC",
+        "-g0",
+        "-fvisibility=hidden",
+        "-w",
+        "-Wno-psabi",
+        *(f"-I{path}" for path in includes),
+    ]
     # A namespace of its own: pybind11 knows types by name across all modules of a process.
     common += ["-Dliif=liif_emulated", "-DLIIF_EMULATE_AVX512", *flags]
     common += [f"-DLIIF_HAVE_{isa}" for isa in ("AVX2", "AVX512", "AVX512BF16")]
