@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import PAPER, random_weights
 
+from conftest import PAPER, random_weights
 from liif_fast import grid
 from liif_fast.ops import Decoder
 from liif_fast.upscaler import PRECISIONS

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import random_weights
 
+from conftest import random_weights
 from liif_fast.encoder import Encoder
 from liif_fast.upscaler import PRECISIONS
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import random_weights
 from PIL import Image
 
+from conftest import random_weights
 from liif_fast import Upscaler, published
 from liif_fast.bench import picture
 

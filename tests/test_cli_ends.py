@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from test_cli import TINY, names, pixels, refused, run
 
 import liif_fast
 from liif_fast import console, files
+from test_cli import TINY, names, pixels, refused, run
 
 ROOT = Path(liif_fast.__file__).parents[1]
 
