@@ -7,9 +7,33 @@ field = up.encode(picture)           # the continuous image: any window at any s
 detail = field.render(size=(1080, 1920), box=(10.5, 20, 100, 180))
 """
 
-from .backends import BackendUnavailable
-from .checkpoint import CheckpointError
-from .upscaler import ImageField, Upscaler
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .backends import BackendUnavailable
+    from .checkpoint import CheckpointError
+    from .upscaler import ImageField, Upscaler
 
 __version__ = "0.1.0"
 __all__ = ["BackendUnavailable", "CheckpointError", "ImageField", "Upscaler", "__version__"]
+
+_FROM = {
+    "BackendUnavailable": "backends",
+    "CheckpointError": "checkpoint",
+    "ImageField": "upscaler",
+    "Upscaler": "upscaler",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Torch takes seconds to import; the command line answers --help and most mistakes without it.
+    if name not in _FROM:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(f".{_FROM[name]}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

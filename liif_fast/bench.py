@@ -19,6 +19,7 @@ import torch
 from . import __version__, grid, published
 from .backends import cpu
 from .encoder import torch_threads
+from .system import processor
 from .upscaler import PRECISIONS, Upscaler
 
 SIDE, SCALE = 128, 4  # the usual small job: 128 x 128 -> 512 x 512
@@ -217,15 +218,6 @@ def machine(up: Upscaler) -> dict:
         "liif_fast": __version__,
         "date": time.strftime("%Y-%m-%d"),
     }
-
-
-def processor() -> str:
-    """The processor's name as the system gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def show(report: dict) -> None:

@@ -134,7 +134,7 @@ def _check_place(path: str, overwrite: bool) -> None:
 
 
 def _taken(path: str) -> FileExistsError:
-    return FileExistsError(f"{path}: exists already; --overwrite (overwrite=True) replaces it")
+    return FileExistsError(f"{path}: exists already; --force (overwrite=True) replaces it")
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from PIL import features
 from . import __version__, backends, checkpoint
 from .backends import cpu
 from .output import FORMATS
-from .upscaler import PRECISIONS, _device, _precision
+from .upscaler import PRECISIONS, find_device, find_precision
 
 
 def describe() -> dict[str, Any]:
@@ -32,7 +32,7 @@ def describe() -> dict[str, Any]:
         "memory_free_bytes": memory.available,
         "instruction_sets": _instruction_sets(),
         "devices": {str(device): _of_device(device) for device in _devices()},
-        "default_device": str(_device("auto")),
+        "default_device": str(find_device("auto")),
         "models": {name: _model(path) for name, path in checkpoint.available().items()},
         "default_model": checkpoint.DEFAULT,
         "formats_read": [*_formats(), "GIF"],
@@ -93,7 +93,7 @@ def _devices() -> list[torch.device]:
 def _of_device(device: torch.device) -> dict[str, Any]:
     name = processor() if device.type == "cpu" else torch.cuda.get_device_name(device)
     against = {precision: backends.reasons_against(device, dtype) for precision, dtype in PRECISIONS.items()}
-    return {"name": name, "precision_auto": _precision("auto", device), "backends": against}
+    return {"name": name, "precision_auto": find_precision("auto", device), "backends": against}
 
 
 def _instruction_sets() -> dict[str, Any]:

@@ -65,8 +65,8 @@ class Upscaler:
         if cell_clamp is not None and not (math.isfinite(cell_clamp) and cell_clamp >= 1):
             raise ValueError(f"cell_clamp must be a scale of at least 1, or None, got {cell_clamp!r}")
         self.weights = model if isinstance(model, Weights) else load(model)
-        self.device = _device(device)
-        self.precision = _precision(precision, self.device)
+        self.device = find_device(device)
+        self.precision = find_precision(precision, self.device)
         self.threads, self.max_memory, self.cell_clamp = threads, max_memory, cell_clamp
         dtype = PRECISIONS[self.precision]
         self.decoder = Decoder(self.weights, self.device, dtype, backend, threads)
@@ -245,7 +245,7 @@ def _nth(progress: Progress | None, i: int, count: int) -> Progress | None:
     return progress and (lambda done, total: progress(i * total + done, count * total))
 
 
-def _device(device: str | torch.device) -> torch.device:
+def find_device(device: str | torch.device) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -254,7 +254,7 @@ def _device(device: str | torch.device) -> torch.device:
         raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {device!r}") from error
 
 
-def _precision(precision: str, device: torch.device) -> str:
+def find_precision(precision: str, device: torch.device) -> str:
     if precision == "auto":
         fast = device.type == "cpu" and cpu.unavailable(device, torch.bfloat16) is None and cpu.isa() == "avx512bf16"
         return "bf16" if fast else "fp32"

@@ -168,7 +168,6 @@ def test_help_does_not_wait_for_torch():
     assert min(seconds for seconds, _ in runs) < 1.5  # about 0.3 on an idle machine
 
 
-@pytest.mark.xfail(reason="liif_fast/__init__.py imports torch", strict=False)
 def test_help_of_the_package_does_not_wait_for_torch():
     assert not start_of("")[1]
 

@@ -1,0 +1,103 @@
+"""Decodes odd shapes with every instruction set of a sanitized module, from buffers of exactly the size needed.
+
+usage: sanitized_driver.py MODULE [BUFFER]; with BUFFER (z, index, weight, last, out, ...) that one is an element short.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from importlib.machinery import ExtensionFileLoader
+from importlib.util import module_from_spec, spec_from_file_location
+from typing import Any
+
+import numpy as np
+
+spec = spec_from_file_location("_cpu", sys.argv[1], loader=ExtensionFileLoader("_cpu", sys.argv[1]))
+native: Any = module_from_spec(spec)  # type: ignore[arg-type]
+spec.loader.exec_module(native)  # type: ignore[union-attr]
+SHORT = sys.argv[2] if len(sys.argv) > 2 else None
+RANDOM = np.random.default_rng(0)
+OUT = {"u8": np.uint8, "u16": np.uint16, "f32": np.float32}
+
+
+def exact(values: np.ndarray, name: str, keep: list[np.ndarray]) -> int:
+    """The address of a heap block of just these values; of one value less where this buffer is to be short."""
+    flat = values.ravel()
+    block = np.empty(flat.size - (name == SHORT), flat.dtype)
+    block[:] = flat[: block.size]
+    keep.append(block)
+    return int(block.ctypes.data)
+
+
+def stored(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    values = RANDOM.normal(0, 0.2, shape).astype(np.float32)
+    return values if dtype == "f32" else (values.view(np.uint32) >> 16).astype(np.uint16)
+
+
+def decode(
+    isa: str, dtype: str, hidden: tuple[int, ...], size: tuple[int, int], sides: int, out: str, paired: bool, step: int
+) -> None:
+    keep: list[np.ndarray] = []
+    cells = 3, 5
+    size = (size[0] * size[1],) * 2 if paired else size
+    tables = []
+    for n, count in zip(cells, size, strict=True):
+        index = np.sort(RANDOM.integers(0, n, (sides, count)).astype(np.int32), axis=1)
+        index[:, -1] = n - 1  # the very last cell is read
+        parts = ((index, "index"), (stored((sides, count), "f32"), "offset"), (stored((sides, count), "f32"), "share"))
+        tables.append((*(exact(values, name, keep) for values, name in parts), count))
+    layers = [
+        (exact(stored((b, a), dtype), "weight", keep), exact(stored((b,), "f32"), "bias", keep), a, b)
+        for a, b in itertools.pairwise(hidden)
+    ]
+    rows, columns = (1, size[1]) if paired else size
+    # Strides of `step` values per channel; the block ends with the last value written.
+    length = (rows * columns * 3 - 1) * step + 1
+    target = exact(np.zeros(length, OUT[out]), "out", keep)
+    first, first_y, first_x = (exact(stored((hidden[0],), "f32"), name, keep) for name in ("first", "by_y", "by_x"))
+    native.decode(
+        isa=isa,
+        threads=2,
+        z=exact(stored((*cells, hidden[0]), dtype), "z", keep),
+        type=getattr(native.Type, dtype),
+        width=hidden[0],
+        z_row_stride=cells[1] * hidden[0],
+        sides=sides,
+        y=tables[0],
+        x=tables[1],
+        paired=paired,
+        first=first,
+        first_y=first_y,
+        first_x=first_x,
+        hidden=layers,
+        last=exact(stored((3, hidden[-1]), "f32"), "last", keep),
+        last_bias=exact(stored((3,), "f32"), "last_bias", keep),
+        scale=(100.0, 100.0, 100.0),
+        shift=(100.0, 100.0, 100.0),
+        range=(0.0, 255.0),
+        out=target,
+        out_type=getattr(native.Type, out),
+        out_strides=(columns * 3 * step, 3 * step, step),
+    )
+
+
+SIZES = [(1, 1), (1, 47), (7, 7), (5, 29)]
+HIDDEN = [(16,), (16, 16), (48, 16, 80), (144, 208)]
+for isa, supported in native.isas():
+    if not supported:
+        continue
+    if SHORT:
+        decode(isa, "f32", (16, 32), (5, 7), 2, "f32", False, 1)
+        continue
+    for dtype in ("f32", "bf16"):
+        for sides in (1, 2):
+            for hidden in HIDDEN:
+                for size in SIZES:
+                    decode(isa, dtype, hidden, size, sides, "f32", False, 1)
+            for out in OUT:
+                decode(isa, dtype, (32, 48), (5, 11), sides, out, True, 1)
+                decode(isa, dtype, (32, 48), (5, 11), sides, out, False, 2)
+    # The scratch memory of a thread is as large as the widest layers need.
+    decode(isa, "f32", (256, 256, 256), (7, 17), 2, "u8", False, 1)
+    print("decoded with", isa)

@@ -1,0 +1,66 @@
+"""The AVX-512 and AVX-512-BF16 code on machines without them: its intrinsics translated by SIMDe."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import pytest
+import torch
+
+import test_decode
+from common import BF16, CPU, FP32, Case, build_emulated, can_emulate, cases, check_case, load_native, problem
+from liif_fast.backends import cpu
+from liif_fast.ops import Decoder
+
+pytestmark = pytest.mark.skipif(can_emulate() is not None, reason=can_emulate() or "")
+EMULATED = ["avx512bf16", "avx512"]
+
+
+@pytest.fixture(scope="module")
+def native(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    return load_native(build_emulated(tmp_path_factory.mktemp("avx512"), ["-O2"]))
+
+
+@pytest.fixture(params=EMULATED)
+def isa(request: pytest.FixtureRequest, native: ModuleType, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(cpu, "_cpu", native)
+    monkeypatch.setenv(cpu.ISA_VARIABLE, request.param)
+    return str(request.param)
+
+
+def test_build_has_every_instruction_set(native: ModuleType) -> None:
+    assert native.isas() == [("avx512bf16", True), ("avx512", True), ("avx2", True), ("scalar", True)]
+
+
+@pytest.mark.parametrize("case", cases(), ids=str)
+def test_within_twice_the_error_of_plain_pytorch(isa: str, case: Case) -> None:
+    check_case(case)
+
+
+# The same demands as on the instruction sets of this machine.
+test_forced_instruction_set_runs = test_decode.test_forced_instruction_set_runs
+test_ties_round_to_even_and_ends_are_reached = test_decode.test_ties_round_to_even_and_ends_are_reached
+test_unclamped_and_other_white = test_decode.test_unclamped_and_other_white
+test_scale_and_shift_are_per_channel = test_decode.test_scale_and_shift_are_per_channel
+test_same_bits_whatever_the_threads = test_decode.test_same_bits_whatever_the_threads
+test_a_part_has_the_bits_of_the_whole = test_decode.test_a_part_has_the_bits_of_the_whole
+test_points_equal_the_grid = test_decode.test_points_equal_the_grid
+test_nothing_to_decode = test_decode.test_nothing_to_decode
+
+
+def test_bf16_products_are_code_of_their_own(native: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They sum in another order than AVX-512's; in fp32 the two are one."""
+    monkeypatch.setattr(cpu, "_cpu", native)
+    for dtype, same in ((FP32, True), (BF16, False)):
+        results = []
+        for name in EMULATED:
+            monkeypatch.setenv(cpu.ISA_VARIABLE, name)
+            results.append(problem(Case(hidden=(64, 64, 64), dtype=dtype)).decode("cpu", torch.empty(7, 13, 3)))
+        assert torch.equal(*results) == same
+        torch.testing.assert_close(*results, rtol=0, atol=0.05)
+
+
+def test_best_is_chosen_by_dtype(native: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "_cpu", native)
+    weights = problem(Case()).weights
+    assert [Decoder(weights, CPU, dtype).description for dtype in (BF16, FP32)] == EMULATED
