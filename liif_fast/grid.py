@@ -57,26 +57,24 @@ def centres(start: float, stop: float, size: int) -> NDArray[np.float64]:
     return start + (np.arange(size, dtype=np.float64) + 0.5) * ((stop - start) / size)
 
 
-def axis(positions: NDArray[np.float64], cells: int, local_ensemble: bool = True) -> Axis:
-    """Tables for queries at ``positions`` (pixels of the input) on a feature map of ``cells`` cells along this axis."""
+def axis(positions: torch.Tensor | NDArray[np.float64], cells: int, local_ensemble: bool = True) -> Axis:
+    """Tables for queries at ``positions`` [N] (pixels of the input) on a feature map of ``cells`` cells along this
+    axis, on the device of the positions."""
+    positions = torch.as_tensor(positions, dtype=torch.float64)
     query = positions * (2 / cells) - 1  # the paper's coordinates: the picture spans [-1, 1]
     shifts = (-1.0, 1.0) if local_ensemble else (0.0,)
     tie = TIE_SHIFT if local_ensemble else 0.0
-    near = [np.clip(query + shift / cells + tie, -1 + TIE_SHIFT, 1 - TIE_SHIFT) for shift in shifts]
-    index = np.stack([np.clip(np.rint(((q + 1) * cells - 1) / 2), 0, cells - 1) for q in near])
+    near = torch.stack([query + (shift / cells + tie) for shift in shifts]).clamp(-1 + TIE_SHIFT, 1 - TIE_SHIFT)
+    index = (((near + 1) * cells - 1) / 2).round().clamp(0, cells - 1)
     offset = 2 * positions - (2 * index + 1)
     if local_ensemble:
-        distance = np.abs(offset[::-1])  # of the opposite side
-        total = distance.sum(axis=0)
+        distance = offset.flip(0).abs()  # of the opposite side
+        total = distance.sum(dim=0)
         # Both sides on one cell whose centre is hit exactly: any split will do.
-        weight = np.where(total > 0, distance / np.where(total > 0, total, 1), 0.5)
+        weight = torch.where(total > 0, distance / total, 0.5)
     else:
-        weight = np.ones_like(offset)
-    return Axis(
-        torch.from_numpy(index.astype(np.int32)),
-        torch.from_numpy(offset.astype(np.float32)),
-        torch.from_numpy(weight.astype(np.float32)),
-    )
+        weight = torch.ones_like(offset)
+    return Axis(index.int(), offset.float(), weight.float())
 
 
 def cell(start: float, stop: float, size: int, clamp: float | None) -> float:

@@ -58,9 +58,10 @@ def tile_shape(height: int, width: int, halo: int, max_cells: int, max_height: i
         if tile_height < 1:
             continue
         rows = math.ceil(height / tile_height)
+        tile_height = math.ceil(height / rows)
         cost = columns * crop_width * rows * min(height, tile_height + 2 * halo)
         if cost < best_cost:
-            best, best_cost = (math.ceil(height / rows), tile_width), cost
+            best, best_cost = (tile_height, tile_width), cost
         elif cost > 4 * best_cost:
             break  # ever more halo from here on
     return best
