@@ -88,7 +88,7 @@ def check_output(
         raise ImageError(f"{path}: the suffix {suffix!r} names no output format, which are {', '.join(SUFFIXES)}")
     format = SUFFIXES[suffix]
     _check_format(path, format, (height, width, channels), quality, lossless)
-    _check_place(path, overwrite)
+    check_place(path, overwrite)
     return format
 
 
@@ -114,7 +114,13 @@ def _check_format(path: str, format: Format, shape: tuple[int, int, int], qualit
             raise ImageError(f"{path}: this Pillow was built without AVIF; Pillow 11.3 and later usually have it")
 
 
-def _check_place(path: str, overwrite: bool) -> None:
+def check_place(path: str | os.PathLike[str], overwrite: bool) -> None:
+    """What can be refused about a file's place before there is anything to write.
+
+    FileExistsError without ``overwrite``, FileNotFoundError, PermissionError, IsADirectoryError; ImageError for what
+    is no regular file.
+    """
+    path = os.fspath(path)
     folder = os.path.dirname(os.path.realpath(path))
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"{path}: there is no folder {folder}")
@@ -158,7 +164,7 @@ def writer(
     many or too few.
     """
     format = check_output(path, shape, dtype, overwrite, quality=quality, lossless=lossless)
-    shown, final = os.fspath(path), os.path.realpath(path)
+    shown = os.fspath(path)
     source, target = np.dtype(dtype), np.dtype(dtype)
     if source.name not in format.dtypes:
         target = np.dtype(format.dtypes[-1])
@@ -166,18 +172,39 @@ def writer(
     metadata = metadata or Metadata()
     if metadata.icc_profile and metadata.icc_profile[16:20] != (b"RGB " if shape[2] > 2 else b"GRAY"):
         metadata = Metadata(None, metadata.dpi, metadata.exif)
+    with whole_file(path, overwrite) as file:
+        rows = _Rows(file, shown, format, shape, source, target, metadata, quality or format.quality, lossless)
+        try:
+            yield rows
+            rows.close()
+        finally:
+            rows.abort()
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """A text file (UTF-8) as `whole_file` writes it; an older one is replaced."""
+    with whole_file(path, overwrite=True) as file:
+        file.write(text.encode())
+
+
+@contextmanager
+def whole_file(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[BinaryIO]:
+    """A hidden file beside ``path`` to write bytes to; at the end it is synced and takes the name.
+
+    Whatever happens before that leaves nothing behind. FileExistsError for a name taken meanwhile, without
+    ``overwrite``; ImageError for a full disk.
+    """
+    shown, final = os.fspath(path), os.path.realpath(path)
     temp = os.path.join(os.path.dirname(final), f".liif_fast-{secrets.token_hex(8)}.part")
     try:
         with _one_line_errors(shown):
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
             file = os.fdopen(os.open(temp, flags, 0o666), "w+b")  # not mkstemp: the umask decides who may read it
         with file:
-            rows = _Rows(file, shown, format, shape, source, target, metadata, quality or format.quality, lossless)
-            try:
-                yield rows
-                rows.close()
-            finally:
-                rows.abort()
+            yield file
+            with _one_line_errors(shown):
+                file.flush()
+                os.fsync(file.fileno())
         with _one_line_errors(shown):
             _publish(temp, final, shown, overwrite)
     finally:
@@ -238,8 +265,6 @@ class _Rows:
     def close(self) -> None:
         with _one_line_errors(self._path):
             self._encoder.close()
-            self._file.flush()
-            os.fsync(self._file.fileno())
 
     def abort(self) -> None:
         self._encoder.abort()

@@ -129,7 +129,7 @@ def test_deeper_samples_are_rounded_with_a_warning(tmp_path, source, suffix, exp
         ("no/a.png", (1, 1, 3), {}, FileNotFoundError, "no folder"),
         ("folder.png", (1, 1, 3), {}, IsADirectoryError, "directory"),
         ("pipe.png", (1, 1, 3), {"overwrite": True}, ImageError, "not a regular file"),
-        ("there.png", (1, 1, 3), {}, FileExistsError, "--overwrite"),
+        ("there.png", (1, 1, 3), {}, FileExistsError, "--force"),
         (f"{'a' * 300}.png", (1, 1, 3), {}, OSError, "too long"),
     ],
 )
