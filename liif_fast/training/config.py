@@ -1,0 +1,138 @@
+"""What a training run is: recipes, TOML files and flags -> `Config`."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run. Defaults are the fast recipe; `RECIPES` has the paper's.
+
+    Raises ValueError or TypeError where a value is of the wrong type or out of range.
+    """
+
+    output: str  # folder of the run: state, weights, log, curves
+    data: tuple[str, ...] = ()  # folders of pictures, sub-folders included
+    synthetic: int = 0  # pictures of text, line art and graphics, made at the start
+    held_out: int = 8  # pictures of the data kept for validation
+    init: str = ""  # model to begin from; empty: from nothing, with the shape that follows
+    n_resblocks: int = 16
+    n_feats: int = 64
+    hidden_list: tuple[int, ...] = (256, 256, 256, 256)
+    local_ensemble: bool = True
+    feat_unfold: bool = True
+    cell_decode: bool = True
+    iterations: int = 20_000
+    batch: int = 16  # patches an iteration, over all processes
+    patch: int = 48  # side of an LR patch
+    queries: int = 768  # HR pixels a patch
+    scale_min: float = 1.0
+    scale_max: float = 4.0
+    optimizer: str = "muon"  # or adam
+    lr: float = 5e-3
+    schedule: str = "cosine"  # to zero; or halving, five times over the run, as in the paper
+    warmup: int = 100
+    clip: float = 1.0  # norm of the gradient; 0: unlimited
+    ema: float = 0.999  # 0: none
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"  # of the products: bf16 (autocast) where the device multiplies it itself, or fp32
+    threads: int = 0  # 0: PyTorch's own number
+    compile: bool = False
+    validate_every: int = 500
+    save_every: int = 100
+    log_every: int = 20
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            _check_type(field.name, getattr(self, field.name), field.type)
+        for name in ("iterations", "batch", "patch", "queries", "validate_every", "save_every", "log_every"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in ("synthetic", "held_out", "warmup", "clip", "threads"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "not negative")
+        _require(self.data != () or self.synthetic > self.held_out, "data", self.data, "folders of pictures")
+        _require(1 <= self.scale_min <= self.scale_max <= 16, "scale_min", self.scale_min, "1 to scale_max, at most 16")
+        _require(0 < self.lr < 1, "lr", self.lr, "between 0 and 1")
+        _require(0 <= self.ema < 1, "ema", self.ema, "0 to 1, without 1")
+        for name, choices in CHOICES.items():
+            _require(getattr(self, name) in choices, name, getattr(self, name), " or ".join(choices))
+
+    def lr_at(self, iteration: int) -> float:
+        """Learning rate of an iteration, the first being 0."""
+        warm = min(1.0, (iteration + 1) / max(1, self.warmup))
+        done = iteration / self.iterations
+        decay = 0.5 * (1 + math.cos(math.pi * done)) if self.schedule == "cosine" else 0.5 ** int(5 * done)
+        return self.lr * warm * decay
+
+
+CHOICES = {"optimizer": ("muon", "adam"), "schedule": ("cosine", "halving"), "precision": ("auto", "fp32", "bf16")}
+
+# The paper's (section 4.1 and the reference configuration), beside the defaults.
+RECIPES: dict[str, dict[str, Any]] = {
+    "fast": {},
+    "paper": {
+        "iterations": 1_000_000,
+        "queries": 2304,
+        "optimizer": "adam",
+        "lr": 1e-4,
+        "schedule": "halving",
+        "warmup": 0,
+        "clip": 0.0,
+        "ema": 0.0,
+        "precision": "fp32",
+    },
+}
+
+
+def read(recipe: str, path: Path | None, flags: Mapping[str, Any]) -> Config:
+    """A recipe, over it a TOML file's values, over those the flags that are not None."""
+    if recipe not in RECIPES:
+        raise ValueError(f"no recipe named {recipe!r}: {' or '.join(RECIPES)}")
+    values = dict(RECIPES[recipe])
+    if path is not None:
+        try:
+            values |= tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}: not a TOML file: {error}") from None
+    values |= {key: value for key, value in flags.items() if value is not None}
+    known = {field.name for field in dataclasses.fields(Config)}
+    if unknown := sorted(values.keys() - known):
+        raise ValueError(f"unknown setting {unknown[0]!r}; known are {', '.join(sorted(known))}")
+    if "output" not in values:
+        raise ValueError("no output: name the folder of the run")
+    lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+    floats = {
+        key: float(value)
+        for key, value in values.items()
+        if type(value) is int and Config.__dataclass_fields__[key].type == "float"
+    }
+    return Config(**{**values, **lists, **floats})
+
+
+def _check_type(name: str, value: object, kind: object) -> None:
+    if isinstance(value, tuple):
+        element = int if name == "hidden_list" else str
+        fits = str(kind).startswith("tuple") and all(type(v) is element for v in value)
+    else:
+        fits = type(value).__name__ == kind
+    if not fits:
+        raise TypeError(f"{name} is {value!r}, must be {str(kind).replace(', ...', '')}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name} is {value!r}, must be finite")
+
+
+def _require(fits: bool, name: str, value: object, wanted: str) -> None:
+    if not fits:
+        raise ValueError(f"{name} is {value!r}, must be {wanted}")

@@ -1,0 +1,128 @@
+"""Training pictures as uint8 in device memory, and batches of patches cut, augmented and reduced there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .. import grid
+from ..batch import INPUT_SUFFIXES
+from .resize import matrices
+from .testset import Skipped, read
+
+
+@dataclass(frozen=True)
+class Batch:
+    """``lr`` float32 [B, 3, patch, patch] in [0, 1], 8-bit values. ``y``, ``x``: tables of B * Q queries. ``cell`` [B,
+    2]. ``target`` float32 [B, Q, 3] in [0, 1]."""
+
+    lr: torch.Tensor
+    y: grid.Axis
+    x: grid.Axis
+    cell: torch.Tensor
+    target: torch.Tensor
+
+
+class Pictures:
+    """Pictures one after another in one uint8 tensor on ``device``.
+
+    Args:
+        arrays: uint8 [H, W, 3] each, of any sizes.
+    """
+
+    def __init__(self, arrays: Sequence[np.ndarray], device: torch.device) -> None:
+        self.pixels = torch.from_numpy(np.concatenate([a.reshape(-1, 3) for a in arrays])).to(device)
+        self.height, self.width = (
+            torch.tensor([a.shape[axis] for a in arrays], dtype=torch.int64, device=device) for axis in (0, 1)
+        )
+        areas = self.height * self.width
+        self.start = areas.cumsum(0) - areas
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def batch(
+        self,
+        count: int,
+        patch: int,
+        queries: int,
+        scales: tuple[float, float],
+        generator: torch.Generator,
+        local_ensemble: bool = True,
+    ) -> Batch:
+        """Random patches, each at a scale of its own, with random flips and transpositions.
+
+        As the paper has it (section 4.1): the scale is uniform in ``scales``, the HR crop is ``round(patch * scale)``
+        pixels wide (or what the picture has), the LR patch is that crop reduced by antialiased bicubic and rounded to 8
+        bits, and ``queries`` HR pixels are drawn from the crop.
+        """
+        device = self.pixels.device
+
+        def uniform(*shape: int) -> torch.Tensor:
+            return torch.rand(*shape, generator=generator, device=device, dtype=torch.float64)
+
+        which = (uniform(count) * len(self)).long()
+        low, high = scales
+        smallest = torch.minimum(self.height, self.width)[which]
+        side = torch.minimum(((low + (high - low) * uniform(count)) * patch).round().long(), smallest)
+        top, left = (
+            (uniform(count) * (extent[which] - side + 1)).long()[:, None] for extent in (self.height, self.width)
+        )
+        flip = uniform(3, count, 1) < 0.5
+
+        widest = round(high * patch)
+        line = torch.arange(widest, device=device).expand(count, -1)
+        # Past a crop's own end the last line repeats; it has no share in the LR patch.
+        line = torch.minimum(line, side[:, None] - 1)
+        width = self.width[which][:, None]
+        rows = (top + torch.where(flip[0], side[:, None] - 1 - line, line)) * width
+        columns = left + torch.where(flip[1], side[:, None] - 1 - line, line)
+        first, second = torch.where(flip[2], columns, rows), torch.where(flip[2], rows, columns)
+
+        at = self.start[which][:, None, None] + first[:, :, None] + second[:, None, :]
+        hr = self.pixels[at].permute(0, 3, 1, 2).float()
+        reduce = matrices(side, patch, widest)[:, None]
+        lr = (reduce @ hr @ reduce.mT).round().clamp(0, 255) / 255
+
+        pick = (uniform(2, count, queries) * side[:, None]).long()
+        chosen = torch.take_along_dim(first, pick[0], 1) + torch.take_along_dim(second, pick[1], 1)
+        target = self.pixels[self.start[which][:, None] + chosen].float() / 255
+        ratio = patch / side.double()
+        y, x = (grid.axis(((p + 0.5) * ratio[:, None]).flatten(), patch, local_ensemble) for p in pick)
+        return Batch(lr, y, x, (2 * ratio).float()[:, None].expand(-1, 2), target)
+
+
+def load(folders: Sequence[Path], least: int) -> tuple[list[np.ndarray], list[Skipped]]:
+    """All pictures in ``folders`` and below as uint8 [H, W, 3]; the unreadable and those with a side under ``least``
+    are skipped.
+
+    Raises FileNotFoundError for a missing folder, ValueError where nothing is left.
+    """
+    arrays: list[np.ndarray] = []
+    skipped: list[Skipped] = []
+    for path in (path for folder in folders for path in _files(folder)):
+        try:
+            picture = read(path)
+        except (ValueError, OSError) as error:
+            skipped.append(Skipped(path, None, str(error)))
+            continue
+        height, width = picture.shape[:2]
+        if min(height, width) < least:
+            skipped.append(Skipped(path, None, f"{width} x {height} pixels, a patch at the least scale needs {least}"))
+        else:
+            arrays.append(picture)
+    if not arrays:
+        reason = f" ({skipped[0]})" if skipped else ""
+        raise ValueError(f"no usable training picture in {', '.join(map(str, folders))}{reason}")
+    return arrays, skipped
+
+
+def _files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder")
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in INPUT_SUFFIXES)
+    return sorted(path for path in found if not path.name.startswith(".") and path.is_file())

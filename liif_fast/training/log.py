@@ -1,0 +1,60 @@
+"""The run's log as CSV, and its curves as a picture."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from ..output import whole_file, write_text
+
+LOG, CURVES = "log.csv", "curves.png"
+_FIELDS = ["iteration", "loss", "lr", "iterations_per_s"]
+
+
+class Log:
+    """Rows of ``log.csv`` in a run's folder.
+
+    What an earlier sitting wrote past ``iteration``, where its state was saved, is dropped: it happens again.
+    """
+
+    def __init__(self, folder: Path, iteration: int) -> None:
+        self.folder = folder
+        self.rows: list[dict[str, str]] = []
+        path = folder / LOG
+        if path.exists():
+            with path.open(newline="", encoding="utf-8") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["iteration"]) <= iteration]
+
+    def add(self, iteration: int, loss: float, lr: float, speed: float, psnr: dict[float, float]) -> None:
+        row = {"iteration": iteration, "loss": f"{loss:.6f}", "lr": f"{lr:.3e}", "iterations_per_s": f"{speed:.4g}"}
+        row |= {f"psnr_x{scale:g}": f"{value:.4f}" for scale, value in psnr.items()}
+        self.rows.append({key: str(value) for key, value in row.items()})
+        fields = [*_FIELDS, *sorted({key for row in self.rows for key in row} - {*_FIELDS})]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fields, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text(self.folder / LOG, text.getvalue())
+
+    def draw(self) -> None:
+        """``curves.png``: loss, smoothed, and the PSNR of each scale."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(9, 3.5), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        at, loss = ([float(row[key]) for row in self.rows] for key in ("iteration", "loss"))
+        left.plot(at, loss, color="0.8", linewidth=0.7)
+        smooth: list[float] = []
+        for value in loss:
+            smooth.append(value if not smooth else 0.9 * smooth[-1] + 0.1 * value)
+        left.plot(at, smooth)
+        left.set(xlabel="iteration", ylabel="L1 loss", yscale="log")
+        for key in sorted({key for row in self.rows for key in row if key.startswith("psnr_")}):
+            points = [(float(row["iteration"]), float(row[key])) for row in self.rows if row.get(key)]
+            right.plot(*zip(*points, strict=True), marker=".", label=key.removeprefix("psnr_"))
+        right.set(xlabel="iteration", ylabel="PSNR on Y, held-out pictures (dB)")
+        if right.lines:
+            right.legend()
+        with whole_file(self.folder / CURVES, overwrite=True) as file:
+            figure.savefig(file, format="png", dpi=100)

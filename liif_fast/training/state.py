@@ -1,0 +1,100 @@
+"""Everything a run needs to go on as if it had never stopped: networks, optimiser, random numbers, counters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..checkpoint import Architecture, CheckpointError
+from ..output import whole_file
+from .config import Config
+from .network import Network, to_weights
+from .optimizer import Muon
+
+STATE = "state.pt"
+
+
+@dataclass
+class State:
+    network: Network
+    average: dict[str, torch.Tensor]  # moving average of the parameters; the parameters themselves where there is none
+    optimizer: torch.optim.Optimizer
+    generator: torch.Generator
+    iteration: int = 0
+    seconds: float = 0.0  # of training, over all sittings
+    best: float = field(default=-float("inf"))  # mean PSNR of validation
+
+    @classmethod
+    def new(cls, network: Network, config: Config, device: torch.device, rank: int = 0) -> State:
+        network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        parameters, betas = list(network.parameters()), (0.9, 0.99)
+        optimizer: torch.optim.Optimizer
+        if config.optimizer == "muon":
+            optimizer = Muon(parameters, config.lr, betas)
+        else:
+            optimizer = torch.optim.Adam(parameters, config.lr, (0.9, 0.999), foreach=True)
+        generator = torch.Generator(device).manual_seed(config.seed * 1_000_003 + rank)
+        average = {key: value.detach().clone() for key, value in network.state_dict().items()}
+        return cls(network, average, optimizer, generator)
+
+    @torch.no_grad()
+    def follow(self, ema: float) -> None:
+        """Let the average follow the parameters; early on it follows faster, to forget the start."""
+        rate = 1 - min(ema, (1 + self.iteration) / (10 + self.iteration)) if ema else 1.0
+        torch._foreach_lerp_(list(self.average.values()), list(self.network.state_dict().values()), rate)
+
+    def weights(self, name: str, **metadata: str) -> Any:
+        """The averaged network. Raises CheckpointError where it is not finite."""
+        return to_weights(self.network.architecture, self.average, name, **metadata)
+
+    def save(self, path: Path) -> None:
+        """Whole or not at all."""
+        content = {
+            "architecture": repr(self.network.architecture),
+            "network": self.network.state_dict(),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "iteration": self.iteration,
+            "seconds": self.seconds,
+            "best": self.best,
+        }
+        with whole_file(path, overwrite=True) as file:
+            torch.save(content, file)
+
+    def restore(self, path: Path) -> None:
+        """Go on from ``path``. Raises CheckpointError where it is damaged or of another network or optimiser."""
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except OSError:
+            raise
+        except Exception as error:  # damage can make torch raise anything at all
+            raise CheckpointError(f"{path}: damaged; begin anew in another folder") from error
+        ours = repr(self.network.architecture)
+        if not isinstance(content, dict) or content.get("architecture") != ours:
+            theirs = content.get("architecture") if isinstance(content, dict) else None
+            raise CheckpointError(f"{path}: the state of another network ({theirs}), this run's is {ours}")
+        try:
+            self.network.load_state_dict(content["network"])
+            self.optimizer.load_state_dict(content["optimizer"])
+            self.generator.set_state(content["generator"])
+            for key, value in self.average.items():
+                value.copy_(content["average"][key])
+            self.iteration, self.seconds = int(content["iteration"]), float(content["seconds"])
+            self.best = float(content["best"])
+        except (KeyError, ValueError, RuntimeError, TypeError) as error:
+            raise CheckpointError(f"{path}: does not fit this run (another optimiser?): {error}") from error
+
+
+def begin(config: Config, init: nn.Module | None) -> Network:
+    """The network a run starts from: ``init``, or a new one of the configured shape."""
+    if isinstance(init, Network):
+        return init
+    shape = (config.n_resblocks, config.n_feats, config.hidden_list)
+    flags = (config.local_ensemble, config.feat_unfold, config.cell_decode)
+    torch.manual_seed(config.seed)
+    return Network(Architecture(*shape, *flags))

@@ -1,0 +1,274 @@
+"""Training: a `Config` to a folder with weights, state, log and curves."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from ..checkpoint import load as load_weights
+from ..checkpoint import save as save_weights
+from ..encoder import torch_threads
+from ..upscaler import Upscaler, find_device
+from . import data, synthetic
+from .config import Config
+from .evaluate import evaluate
+from .log import Log
+from .metrics import PROTOCOLS
+from .network import Network
+from .state import STATE, State, begin
+from .testset import Pair, pair
+
+VALIDATION_SCALES = (2.0, 3.0, 4.0)
+_VALIDATION_SIDE = 192
+_SYNTHETIC_SIZE = (384, 384)
+WEIGHTS = "model.safetensors"
+
+
+class Diverged(RuntimeError):
+    """The loss is no longer a number; the last saved state is good."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a run tells about once every ``log_every`` iterations. ``psnr``: of the last validation, scale -> dB."""
+
+    iteration: int
+    iterations: int
+    loss: float
+    iterations_per_s: float
+    seconds_left: float
+    psnr: dict[float, float]
+
+
+def train(
+    config: Config,
+    resume: bool = False,
+    tell: Callable[[Progress], None] = lambda progress: None,
+    warn: Callable[[str], None] = lambda line: None,
+) -> Path:
+    """Train to the end; a later call with ``resume`` goes on bit for bit where the state was last saved.
+
+    Under ``torchrun`` every process takes its share of the batch, on a device of its own.
+
+    Returns the path of the weights (the moving average, of the last validation). Raises FileExistsError for a folder
+    that holds a run, without ``resume``; FileNotFoundError for one that does not, with it; CheckpointError for a state
+    that does not fit; Diverged; ValueError and OSError for data that cannot be used.
+    """
+    with _group() as (rank, size), torch_threads(config.threads or None):
+        device = find_device(config.device)
+        if device.type == "cuda" and size > 1:
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)))
+        run = _Run(config, device, rank, size, tell, warn)
+        run.prepare(resume)
+        if device.type == "cpu":
+            _keep_freed_memory()
+        run.loop()
+        return run.folder / WEIGHTS
+
+
+class _Run:
+    def __init__(
+        self,
+        config: Config,
+        device: torch.device,
+        rank: int,
+        size: int,
+        tell: Callable[[Progress], None],
+        warn: Callable[[str], None],
+    ) -> None:
+        if config.batch % size:
+            raise ValueError(f"batch is {config.batch}, must be a multiple of the {size} processes")
+        self.config, self.device, self.rank, self.size, self.tell, self.warn = config, device, rank, size, tell, warn
+        self.folder = Path(config.output)
+        self.psnr: dict[float, float] = {}
+
+    def prepare(self, resume: bool) -> None:
+        config, state_path = self.config, self.folder / STATE
+        if state_path.exists() and not resume:
+            raise FileExistsError(f"{state_path}: a run is here already; resume it or name another folder")
+        if resume and not state_path.exists():
+            raise FileNotFoundError(f"{state_path}: no run to resume here")
+        init = Network.from_weights(load_weights(config.init)) if config.init else None
+        self.state = State.new(begin(config, init), config, self.device, self.rank)
+        if resume:
+            self.state.restore(state_path)
+        self.pictures, self.validation = self._data()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.log = Log(self.folder, self.state.iteration)
+        architecture = self.state.network.architecture
+        self.mean, self.std = (
+            torch.tensor(v, device=self.device)[:, None, None] for v in (architecture.mean, architecture.std)
+        )
+        bf16 = config.precision == "bf16" or (config.precision == "auto" and _multiplies_bf16(self.device))
+        self.autocast = torch.autocast(self.device.type, torch.bfloat16) if bf16 else nullcontext()
+        model: nn.Module = self.state.network
+        if self.size > 1:
+            cards = [self.device.index] if self.device.type == "cuda" else None
+            model = nn.parallel.DistributedDataParallel(model, device_ids=cards)
+        self.model = torch.compile(model) if config.compile else model
+        self.precision = "bf16" if bf16 else "fp32"
+
+    def _data(self) -> tuple[data.Pictures, list[Pair]]:
+        config = self.config
+        least = math.ceil(config.patch * config.scale_min)
+        arrays: list[np.ndarray] = []
+        if config.data:
+            arrays, skipped = data.load([Path(folder) for folder in config.data], least)
+            if skipped and self.rank == 0:
+                self.warn(f"{len(skipped)} pictures skipped")
+                for one in skipped:
+                    self.warn(str(one))
+        arrays += synthetic.pictures(config.synthetic, _SYNTHETIC_SIZE, config.seed)
+        if len(arrays) <= config.held_out:
+            raise ValueError(f"{len(arrays)} pictures, more than the {config.held_out} held out are needed")
+        # Spread over the folders, and the same for every run on the same data.
+        held = {round((i + 0.5) * len(arrays) / config.held_out - 0.5) for i in range(config.held_out)}
+        validation = [_middle(array) for i, array in enumerate(arrays) if i in held]
+        pairs = [
+            pair(str(i), picture, scale, PROTOCOLS["benchmark"])
+            for i, picture in enumerate(validation)
+            for scale in VALIDATION_SCALES
+        ]
+        return data.Pictures([a for i, a in enumerate(arrays) if i not in held], self.device), pairs
+
+    def loop(self) -> None:
+        config, state = self.config, self.state
+        loss_sum, since, start = torch.zeros((), device=self.device), state.iteration, time.perf_counter()
+        while state.iteration < config.iterations:
+            loss_sum += self.step()
+            state.iteration += 1
+            last = state.iteration == config.iterations
+            every = (config.log_every, config.save_every, config.validate_every)
+            logs, saves, validates = (last or state.iteration % n == 0 for n in every)
+            if not (logs or saves or validates):
+                continue
+            loss = self._mean(loss_sum / (state.iteration - since))
+            now = time.perf_counter()
+            speed, start = (state.iteration - since) / (now - start), now
+            state.seconds += (state.iteration - since) / speed
+            if not math.isfinite(loss):
+                good = f"the state of iteration {self.saved}" if hasattr(self, "saved") else "no state was saved yet"
+                raise Diverged(f"loss is {loss} after iteration {state.iteration}: lower the learning rate; {good}")
+            since = state.iteration
+            loss_sum.zero_()
+            if self.rank == 0:
+                if validates:
+                    self.validate()
+                lr = config.lr_at(state.iteration - 1)
+                self.log.add(state.iteration, loss, lr, speed, self.psnr if validates else {})
+                left = (config.iterations - state.iteration) / speed
+                self.tell(Progress(state.iteration, config.iterations, loss, speed, left, self.psnr))
+            if saves:
+                self.save()
+            start = time.perf_counter()
+
+    def step(self) -> torch.Tensor:
+        """One iteration; its loss, L1 in normalised units."""
+        config, state, network = self.config, self.state, self.state.network
+        for group in state.optimizer.param_groups:
+            group["lr"] = config.lr_at(state.iteration)
+        batch = self.pictures.batch(
+            config.batch // self.size,
+            config.patch,
+            config.queries,
+            (config.scale_min, config.scale_max),
+            state.generator,
+            network.architecture.local_ensemble,
+        )
+        image = ((batch.lr - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        with self.autocast:
+            colors = self.model(image, batch.y, batch.x, batch.cell)
+        target = (batch.target - self.mean[:, 0, 0]) / self.std[:, 0, 0]
+        loss = (colors.float() - target).abs().mean()
+        state.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if config.clip:
+            nn.utils.clip_grad_norm_(network.parameters(), config.clip)
+        state.optimizer.step()
+        state.follow(config.ema)
+        return loss.detach()
+
+    def validate(self) -> None:
+        """PSNR on Y of the held-out pictures, through the product's own path; the weights are kept if not worse."""
+        state = self.state
+        weights = state.weights(
+            self.folder.name, iterations=str(state.iteration), recipe=_recipe(self.config, self.precision)
+        )
+        if self.validation:
+            up = Upscaler(weights, device=self.device, precision="fp32", threads=self.config.threads or None)
+            found = evaluate(up, self.validation)
+            self.psnr = {scale: summary.psnr for scale, summary in found.items()}
+            state.best = max(state.best, fmean(self.psnr.values()))
+        save_weights(self.folder / WEIGHTS, weights, torch.float32)
+        self.log.draw()
+
+    def save(self) -> None:
+        if self.rank == 0:
+            self.state.save(self.folder / STATE)
+        self.saved = self.state.iteration
+
+    def _mean(self, value: torch.Tensor) -> float:
+        if self.size > 1:
+            dist.all_reduce(value)
+            value = value / self.size
+        return float(value)
+
+
+def _recipe(config: Config, precision: str) -> str:
+    kept = ("batch", "patch", "queries", "scale_min", "scale_max", "optimizer", "lr", "schedule", "ema", "iterations")
+    values = asdict(config)
+    return ", ".join([*(f"{key} {values[key]}" for key in kept), precision])
+
+
+def _middle(picture: np.ndarray) -> np.ndarray:
+    top, left = ((side - min(side, _VALIDATION_SIDE)) // 2 for side in picture.shape[:2])
+    return picture[top : top + _VALIDATION_SIDE, left : left + _VALIDATION_SIDE]
+
+
+def _multiplies_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported() and "avx512_bf16" in _cpu_flags()
+
+
+def _cpu_flags() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return ""
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc reuse what an iteration frees: mapping its buffers anew each time costs as much as the arithmetic."""
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        arena_max, mmap_max, trim_threshold, top_pad = -8, -4, -1, -2  # malloc.h
+        for option, value in ((arena_max, 1), (mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 1 << 28)):
+            libc.mallopt(option, value)
+
+
+@contextmanager
+def _group() -> Iterator[tuple[int, int]]:
+    """(rank, number of processes), as ``torchrun`` says."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield 0, 1
+        return
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield dist.get_rank(), size
+    finally:
+        dist.destroy_process_group()
