@@ -41,6 +41,18 @@ class Diverged(RuntimeError):
     """The loss is no longer a number; the last saved state is good."""
 
 
+def _silent(_: object) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Result:
+    """``weights``: the file of the trained network. ``psnr``: of its validation, scale -> dB; empty without one."""
+
+    weights: Path
+    psnr: dict[float, float]
+
+
 @dataclass(frozen=True)
 class Progress:
     """What a run tells about once every ``log_every`` iterations. ``psnr``: of the last validation, scale -> dB."""
@@ -56,14 +68,14 @@ class Progress:
 def train(
     config: Config,
     resume: bool = False,
-    tell: Callable[[Progress], None] = lambda progress: None,
-    warn: Callable[[str], None] = lambda line: None,
-) -> Path:
+    tell: Callable[[Progress], None] = _silent,
+    warn: Callable[[str], None] = _silent,
+) -> Result:
     """Train to the end; a later call with ``resume`` goes on bit for bit where the state was last saved.
 
     Under ``torchrun`` every process takes its share of the batch, on a device of its own.
 
-    Returns the path of the weights (the moving average, of the last validation). Raises FileExistsError for a folder
+    The weights are the moving average. Raises FileExistsError for a folder
     that holds a run, without ``resume``; FileNotFoundError for one that does not, with it; CheckpointError for a state
     that does not fit; Diverged; ValueError and OSError for data that cannot be used.
     """
@@ -76,7 +88,37 @@ def train(
         if device.type == "cpu":
             _keep_freed_memory()
         run.loop()
-        return run.folder / WEIGHTS
+        return Result(run.folder / WEIGHTS, run.psnr)
+
+
+def load_data(
+    config: Config, device: torch.device, warn: Callable[[str], None] = _silent
+) -> tuple[data.Pictures, list[Pair]]:
+    """The pictures of a run, on ``device``, and the test pairs made of those it holds out.
+
+    Raises FileNotFoundError and ValueError for data that cannot be used; ``warn`` hears of each file skipped.
+    """
+    arrays: list[np.ndarray] = []
+    if config.data:
+        arrays, skipped = data.load(
+            [Path(folder) for folder in config.data], math.ceil(config.patch * config.scale_min)
+        )
+        for one in skipped:
+            warn(str(one))
+        if skipped:
+            warn(f"{len(skipped)} training pictures skipped, {len(arrays)} used")
+    arrays += synthetic.pictures(config.synthetic, _SYNTHETIC_SIZE, config.seed)
+    if len(arrays) <= config.held_out:
+        raise ValueError(f"{len(arrays)} training pictures: more than the {config.held_out} held out are needed")
+    # Spread over the folders, and the same for every run on the same data.
+    held = {round((i + 0.5) * len(arrays) / config.held_out - 0.5) for i in range(config.held_out)}
+    pairs = [
+        pair(str(i), _middle(array), scale, PROTOCOLS["benchmark"])
+        for i, array in enumerate(arrays)
+        if i in held
+        for scale in VALIDATION_SCALES
+    ]
+    return data.Pictures([a for i, a in enumerate(arrays) if i not in held], device), pairs
 
 
 class _Run:
@@ -105,7 +147,7 @@ class _Run:
         self.state = State.new(begin(config, init), config, self.device, self.rank)
         if resume:
             self.state.restore(state_path)
-        self.pictures, self.validation = self._data()
+        self.pictures, self.validation = load_data(config, self.device, self.warn if self.rank == 0 else _silent)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.log = Log(self.folder, self.state.iteration)
         architecture = self.state.network.architecture
@@ -120,29 +162,6 @@ class _Run:
             model = nn.parallel.DistributedDataParallel(model, device_ids=cards)
         self.model = torch.compile(model) if config.compile else model
         self.precision = "bf16" if bf16 else "fp32"
-
-    def _data(self) -> tuple[data.Pictures, list[Pair]]:
-        config = self.config
-        least = math.ceil(config.patch * config.scale_min)
-        arrays: list[np.ndarray] = []
-        if config.data:
-            arrays, skipped = data.load([Path(folder) for folder in config.data], least)
-            if skipped and self.rank == 0:
-                self.warn(f"{len(skipped)} pictures skipped")
-                for one in skipped:
-                    self.warn(str(one))
-        arrays += synthetic.pictures(config.synthetic, _SYNTHETIC_SIZE, config.seed)
-        if len(arrays) <= config.held_out:
-            raise ValueError(f"{len(arrays)} pictures, more than the {config.held_out} held out are needed")
-        # Spread over the folders, and the same for every run on the same data.
-        held = {round((i + 0.5) * len(arrays) / config.held_out - 0.5) for i in range(config.held_out)}
-        validation = [_middle(array) for i, array in enumerate(arrays) if i in held]
-        pairs = [
-            pair(str(i), picture, scale, PROTOCOLS["benchmark"])
-            for i, picture in enumerate(validation)
-            for scale in VALIDATION_SCALES
-        ]
-        return data.Pictures([a for i, a in enumerate(arrays) if i not in held], self.device), pairs
 
     def loop(self) -> None:
         config, state = self.config, self.state
@@ -174,6 +193,8 @@ class _Run:
             if saves:
                 self.save()
             start = time.perf_counter()
+        if self.rank == 0 and not self.psnr:  # resumed at its end
+            self.validate()
 
     def step(self) -> torch.Tensor:
         """One iteration; its loss, L1 in normalised units."""

@@ -1,0 +1,93 @@
+"""``liif-fast easier``: remove the decoder's rectifiers one by one, training in between, while the quality lasts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+
+from ..checkpoint import Weights, load, save
+from ..upscaler import Upscaler, find_device
+from . import easier
+from .config import Config
+from .evaluate import evaluate
+from .state import STATE
+from .train import Progress, load_data, train
+
+MODEL = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One network on the way: ``hidden`` widths, mean PSNR on the held-out pictures and what it lost to the first."""
+
+    hidden: tuple[int, ...]
+    psnr: float
+    loss: float
+    kept: bool
+
+
+def reduce(
+    model: str,
+    config: Config,
+    max_loss: float,
+    tell: Callable[[Progress], None],
+    say: Callable[[str], None],
+) -> list[Step]:
+    """Shrinks ``model`` into ``config.output``, where every step trains in a folder of its own, and goes on there.
+
+    Each step folds away the rectifier of least entropy and trains as ``config`` says; the first step that loses more
+    than ``max_loss`` dB of PSNR ends it. The smallest network within the bound is ``model.safetensors`` there, even if
+    it is the one that came. Raises as `train` and `load`; ValueError for a bound that is not positive.
+    """
+    if not max_loss > 0:
+        raise ValueError(f"the loss allowed is {max_loss}, must be a positive number of dB")
+    folder = Path(config.output)
+    weights = load(model)
+    device = find_device(config.device)
+    pictures, pairs = load_data(config, device, say)
+    if not pairs:
+        raise ValueError("held_out is 0: without held-out pictures the loss of quality cannot be measured")
+
+    def quality(candidate: Weights) -> float:
+        up = Upscaler(candidate, device=device, precision="fp32", threads=config.threads or None)
+        return fmean(summary.psnr for summary in evaluate(up, pairs).values())
+
+    folder.mkdir(parents=True, exist_ok=True)
+    first = quality(weights)
+    steps = [Step(weights.architecture.hidden_list, first, 0.0, True)]
+    report(weights, pictures, folder / f"entropy-{len(weights.architecture.hidden_list)}.png", say)
+    save(folder / MODEL, weights)
+    while len(weights.architecture.hidden_list) > 1:
+        rectifiers = easier.measure(weights, pictures)
+        layer = easier.next_layer(rectifiers)
+        shorter = easier.fold(weights, layer)
+        hidden = len(shorter.architecture.hidden_list)
+        run = folder / f"hidden-{hidden}"
+        run.mkdir(exist_ok=True)
+        start = run / "start.safetensors"
+        save(start, shorter)
+        say(f"rectifier {layer + 1} of the decoder folded away; training with {hidden} hidden layers in {run}")
+        step_config = replace(config, output=str(run), init=str(start))
+        result = train(step_config, resume=(run / STATE).exists(), tell=tell, warn=say)
+        candidate = replace(load(result.weights), name=weights.name)
+        psnr = quality(candidate)
+        steps.append(Step(candidate.architecture.hidden_list, psnr, first - psnr, first - psnr <= max_loss))
+        report(candidate, pictures, folder / f"entropy-{hidden}.png", say)
+        if not steps[-1].kept:
+            break
+        weights = candidate
+        save(folder / MODEL, weights)
+    return steps
+
+
+def report(weights: Weights, pictures: easier.Pictures, picture: Path, say: Callable[[str], None]) -> None:
+    """The entropy of every rectifier as lines and as a picture."""
+    found = easier.measure(weights, pictures)
+    say(f"{weights.name}: {weights.architecture.summary()}")
+    say("rectifier    entropy  settled neurons  active")
+    for r in found:
+        say(f"{r.name:<12} {r.entropy:7.3f}  {r.fixed:15.0%}  {r.active:6.0%}")
+    easier.draw(found, picture)
+    say(f"picture: {picture}")

@@ -1,0 +1,130 @@
+"""What `liif-fast train` and `liif-fast easier` do: settings together, progress on the terminal, settings kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..console import say, say_error
+from ..output import write_text
+from . import config as configs
+from .config import Config
+from .reduce import MODEL, reduce
+from .train import Progress, train
+
+SETTINGS = "config.toml"
+
+
+def sit(
+    output: Path,
+    data: Sequence[Path] | None,
+    recipe: str,
+    file: Path | None,
+    flags: Mapping[str, Any],
+    settings: Sequence[str],
+    resume: bool,
+) -> None:
+    """One sitting of a run. Resumed, it goes by the settings it was begun with, and what is given now over them."""
+    kept = output / SETTINGS
+    if resume and file is None and kept.is_file():
+        file = kept
+    config = _config(output, data, recipe, file, flags, settings)
+    first = int(os.environ.get("RANK", "0")) == 0
+    if first and not (resume or (output / SETTINGS).exists()):
+        output.mkdir(parents=True, exist_ok=True)
+        write_text(kept, to_toml(config))
+    result = train(config, resume, Teller(first), lambda line: say_error(line, "warning: "))
+    if first:
+        values = ", ".join(f"x{scale:g} {value:.2f}" for scale, value in result.psnr.items())
+        say(
+            f"{result.weights}: {config.iterations} iterations"
+            + (f", PSNR on held-out pictures {values}" * bool(values))
+        )
+
+
+def shorten(
+    model: str,
+    output: Path,
+    data: Sequence[Path] | None,
+    file: Path | None,
+    flags: Mapping[str, Any],
+    settings: Sequence[str],
+    max_loss: float,
+) -> None:
+    """`reduce`, with its steps as a table."""
+    steps = reduce(model, _config(output, data, "fast", file, flags, settings), max_loss, Teller(True), say)
+    say("hidden layers  PSNR      loss")
+    for step in steps:
+        refused = "" if step.kept else f"  more than {max_loss:g}: not kept"
+        say(f"{len(step.hidden):13}  {step.psnr:.3f}  {step.loss:+.3f}{refused}")
+    say(f"{output / MODEL}: {next(len(s.hidden) for s in reversed(steps) if s.kept)} hidden layers")
+
+
+def to_toml(config: Config) -> str:
+    """The settings but ``output``: the folder may move."""
+    values = {key: value for key, value in dataclasses.asdict(config).items() if key != "output"}
+    # Strings, numbers, booleans and lists of them are written alike in JSON and TOML.
+    return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
+
+
+class Teller:
+    """A line of progress: rewritten in place on a terminal, else now and then a new one."""
+
+    _EVERY = 60.0  # seconds between lines in a file
+
+    def __init__(self, shown: bool) -> None:
+        self.shown, self.last = shown, -self._EVERY
+
+    def __call__(self, p: Progress) -> None:
+        now = time.monotonic()
+        done = p.iteration == p.iterations
+        terminal = sys.stderr.isatty()
+        if not self.shown or not (terminal or done or now - self.last >= self._EVERY):
+            return
+        self.last = now
+        psnr = "  ".join(f"x{scale:g} {value:.2f}" for scale, value in p.psnr.items())
+        line = (
+            f"{p.iteration}/{p.iterations}  loss {p.loss:.4f}  {p.iterations_per_s:.3g} it/s  {_left(p.seconds_left)}"
+        )
+        line += f"  {psnr}" if psnr else ""
+        print(
+            f"\r\x1b[K{line}" if terminal else line,
+            end="\n" if done or not terminal else "",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _config(
+    output: Path,
+    data: Sequence[Path] | None,
+    recipe: str,
+    file: Path | None,
+    flags: Mapping[str, Any],
+    settings: Sequence[str],
+) -> Config:
+    given: dict[str, Any] = {"output": str(output), "data": tuple(map(str, data)) if data else None}
+    values = {**flags, **given}
+    named = {key: value for key, value in values.items() if value not in (None, "auto")}
+    return configs.read(recipe, file, {**dict(map(_setting, settings)), **named})
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"--set takes KEY=VALUE, got {text!r}")
+    try:
+        return key.strip(), json.loads(value)
+    except json.JSONDecodeError:
+        return key.strip(), value.strip()
+
+
+def _left(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min left" if minutes >= 60 else f"{minutes} min left"

@@ -1,0 +1,73 @@
+"""The trainable network against the published formulation, values and gradients; the optimiser."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from common import FP64, GOLDENS, noise
+from liif_fast import checkpoint, grid, published
+from liif_fast.training.network import Network
+from liif_fast.training.optimizer import Muon, orthogonal
+
+LR, SIZE = (5, 7), (11, 17)
+
+
+@pytest.mark.parametrize("name", GOLDENS)
+def test_values_and_gradients_are_the_published_ones(name: str, golden) -> None:
+    weights = checkpoint.load(golden / f"{name}.pth")
+    network = Network.from_weights(weights).double()
+    image = torch.rand(1, 3, *LR, dtype=FP64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    rows, columns = np.mgrid[: SIZE[0], : SIZE[1]].reshape(2, -1)
+    # Where the published blend is a quotient of rounding errors there is nothing to compare.
+    fine = ~(noise(SIZE[0], LR[0])[rows] | noise(SIZE[1], LR[1])[columns])
+    rows, columns = rows[fine], columns[fine]
+    places = [(p + 0.5) * cells / size for p, cells, size in zip((rows, columns), LR, SIZE, strict=True)]
+    ensemble = weights.architecture.local_ensemble
+    y, x = (grid.axis(p, cells, ensemble) for p, cells in zip(places, LR, strict=True))
+    exact = [grid.Axis(a.index, a.offset.double(), a.weight.double()) for a in (y, x)]
+    cell = torch.tensor([[2 * n / size for n, size in zip(LR, SIZE, strict=True)]], dtype=FP64)
+    ours = network(image, *exact, cell)
+
+    parameters = dict(network.named_parameters())
+    feat = published._encode(parameters, weights.architecture.n_resblocks, image)
+    coord = torch.stack([torch.from_numpy(2 * p / n - 1) for p, n in zip(places, LR, strict=True)], -1)[None]
+    extent = torch.tensor([2 / size for size in SIZE], dtype=FP64).expand(1, coord.shape[1], 2)
+    theirs = published._query(weights, parameters, feat, coord, extent)
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)  # the published areas have 1e-9 added
+
+    pull = torch.randn(ours.shape, dtype=FP64, generator=torch.Generator().manual_seed(1))
+    found, wanted = (torch.autograd.grad((out * pull).sum(), list(parameters.values())) for out in (ours, theirs))
+    for key, a, b in zip(parameters, found, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6 * float(b.abs().max()), msg=key)
+
+
+def test_weights_come_back(tiny) -> None:
+    back = Network.from_weights(tiny).weights("again", note="kept")
+    assert back.fingerprint == tiny.fingerprint
+    assert (back.name, back.metadata) == ("again", {"note": "kept"})
+
+
+@pytest.mark.parametrize("shape", [(64, 576), (256, 256), (300, 20)])
+def test_orthogonal(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    values = torch.linalg.svdvals(orthogonal(matrix)) / (0.2 * max(shape) ** 0.5)
+    assert values.quantile(0.05) > 0.4  # the least of a square matrix's come up slowly
+    assert values.max() < 1.3
+    rms = orthogonal(matrix).square().mean().sqrt()
+    assert 0.1 < rms < 0.25
+
+
+def test_muon_minimises() -> None:
+    torch.manual_seed(0)
+    target = torch.randn(20, 30)
+    weight, bias = torch.nn.Parameter(torch.zeros(20, 30)), torch.nn.Parameter(torch.zeros(20))
+    optimizer = Muon([weight, bias], lr=0.3, betas=(0.9, 0.99))
+    for i in range(200):
+        optimizer.param_groups[0]["lr"] = 0.3 * (1 - i / 200)
+        loss = (weight - target).square().mean() + (bias - 1).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 1e-2

@@ -1,0 +1,265 @@
+"""Training runs: they learn, stop, go on bit for bit, and lose nothing."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from common import ROOT, random_weights
+from liif_fast import Upscaler, checkpoint
+from liif_fast.checkpoint import Architecture, CheckpointError
+from liif_fast.training import config as configs
+from liif_fast.training.config import Config
+from liif_fast.training.reduce import reduce
+from liif_fast.training.state import STATE
+from liif_fast.training.train import WEIGHTS, Diverged, train
+
+SMALL = {"n_resblocks": 1, "n_feats": 16, "hidden_list": (16, 16), "batch": 4, "patch": 12, "queries": 64}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+QUICK = {**SMALL, "held_out": 1, "iterations": 12, "validate_every": 6, "save_every": 3, "log_every": 3, "threads": 2}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three pictures with edges and texture."""
+    folder = tmp_path_factory.mktemp("pictures")
+    photo = Image.open(ROOT / "docs" / "kitten.png").convert("RGB")
+    for i in range(3):
+        photo.crop((60 * i, 40, 60 * i + 100, 150)).save(folder / f"{i}.png")
+    return folder
+
+
+def make(folder: Path, output: Path, **settings: object) -> Config:
+    return Config(output=str(output), data=(str(folder),), **{**QUICK, **settings})  # type: ignore[arg-type]
+
+
+def content(path: Path) -> dict:
+    state = torch.load(path / STATE, weights_only=True)
+    del state["seconds"]
+    return state
+
+
+def assert_equal(a: object, b: object, where: str = "") -> None:
+    assert type(a) is type(b), where
+    if isinstance(a, dict):
+        assert list(a) == list(b), where
+        for key in a:
+            assert_equal(a[key], b[key], f"{where}.{key}")  # type: ignore[index]
+    elif isinstance(a, list | tuple):
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):  # type: ignore[arg-type]
+            assert_equal(x, y, f"{where}.{i}")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where  # type: ignore[arg-type]
+    else:
+        assert a == b, where
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adam"])
+def test_resumed_equals_uninterrupted(folder: Path, tmp_path: Path, optimizer: str) -> None:
+    whole, parts = (make(folder, tmp_path / name, optimizer=optimizer) for name in ("whole", "parts"))
+    train(whole)
+
+    class Stop(Exception):
+        pass
+
+    def stop(progress: object) -> None:
+        if progress.iteration == 9:  # type: ignore[attr-defined]
+            raise Stop  # before the ninth is saved: back to the sixth
+
+    with pytest.raises(Stop):
+        train(parts, tell=stop)
+    assert content(tmp_path / "parts")["iteration"] == 6
+    train(parts, resume=True)
+    assert_equal(content(tmp_path / "whole"), content(tmp_path / "parts"))
+    a, b = (checkpoint.load(tmp_path / name / WEIGHTS) for name in ("whole", "parts"))
+    assert a.fingerprint == b.fingerprint
+    logs = [list(csv.DictReader((tmp_path / name / "log.csv").open())) for name in ("whole", "parts")]
+    for rows in logs:
+        assert [row["iteration"] for row in rows] == ["3", "6", "9", "12"]
+    assert [row["loss"] for row in logs[0]] == [row["loss"] for row in logs[1]]
+
+
+def test_learns(folder: Path, tmp_path: Path) -> None:
+    settings = make(folder, tmp_path / "run", iterations=120, validate_every=20, warmup=10, lr=1e-2, save_every=1000)
+    seen = []
+    result = train(settings, tell=lambda progress: seen.append(progress))
+    first = next(p.psnr for p in seen if p.psnr)
+    assert min(result.psnr[s] - first[s] for s in (2.0, 3.0, 4.0)) > 3
+    assert seen[-1].loss < 0.6 * seen[0].loss
+    assert (seen[-1].iteration, seen[-1].seconds_left) == (120, 0)
+    picture = Upscaler(str(result.weights))(np.full((5, 5, 3), 128, np.uint8), scale=2)
+    assert picture.shape == (10, 10, 3)
+    assert (tmp_path / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_init_keeps_the_network(folder: Path, tmp_path: Path) -> None:
+    first = random_weights(Architecture(2, 16, (32,), True, False, False), seed=3)
+    checkpoint.save(tmp_path / "first.safetensors", first, torch.float32)
+    result = train(make(folder, tmp_path / "run", init=str(tmp_path / "first.safetensors"), lr=1e-9, iterations=1))
+    after = checkpoint.load(result.weights)
+    assert after.architecture == first.architecture
+    for key, value in after.tensors.items():
+        torch.testing.assert_close(value, first.tensors[key], rtol=0, atol=1e-6)
+
+
+def test_bf16(folder: Path, tmp_path: Path) -> None:
+    plain, mixed = (
+        train(make(folder, tmp_path / p, precision=p, iterations=6, warmup=2)).psnr for p in ("fp32", "bf16")
+    )
+    assert plain != mixed
+    assert all(abs(plain[s] - mixed[s]) < 1 for s in plain)
+
+
+def test_what_is_there_is_not_overwritten(folder: Path, tmp_path: Path) -> None:
+    settings = make(folder, tmp_path / "run", iterations=3)
+    with pytest.raises(FileNotFoundError, match="no run to resume"):
+        train(settings, resume=True)
+    train(settings)
+    before = content(tmp_path / "run")
+    with pytest.raises(FileExistsError, match="resume it or name another folder"):
+        train(settings)
+    with pytest.raises(CheckpointError, match="state of another network"):
+        train(replace(settings, n_feats=32), resume=True)
+    with pytest.raises(CheckpointError, match="another optimiser"):
+        train(replace(settings, optimizer="adam"), resume=True)
+    assert_equal(before, content(tmp_path / "run"))
+    state = tmp_path / "run" / STATE
+    state.write_bytes(state.read_bytes()[:-1000])
+    with pytest.raises(CheckpointError, match="damaged"):
+        train(settings, resume=True)
+
+
+def test_not_a_number_stops_it_and_the_last_state_is_good(folder: Path, tmp_path: Path) -> None:
+    settings = make(folder, tmp_path / "run", optimizer="adam", clip=0.0, warmup=0, iterations=3)
+    train(settings)
+    weights = checkpoint.load(tmp_path / "run" / WEIGHTS)
+    huge = {key: value * (1e20 if "imnet" in key else 1) for key, value in weights.tensors.items()}
+    checkpoint.save(tmp_path / "huge.safetensors", replace(weights, tensors=huge), torch.float32)
+    with pytest.raises(Diverged, match=r"loss is (nan|inf) after iteration 3.*no state was saved yet"):
+        train(make(folder, tmp_path / "diverged", init=str(tmp_path / "huge.safetensors")))
+    assert not (tmp_path / "diverged" / STATE).exists()
+
+
+def test_killed_at_any_moment(folder: Path, tmp_path: Path) -> None:
+    """Whatever is there under its own name is whole, and the run goes on."""
+    output = tmp_path / "run"
+    command = [sys.executable, "-m", "liif_fast", "train", str(output), "--data", str(folder), "--iterations", "100000"]
+    settings = {**QUICK, "save_every": 1, "validate_every": 1, "log_every": 1}
+    for key, value in settings.items():
+        if key not in ("iterations", "threads"):
+            command += ["--set", f"{key}={list(value) if isinstance(value, tuple) else value}"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, cwd=tmp_path, env=ENVIRONMENT)
+    deadline = time.monotonic() + 90
+    while not (output / STATE).exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.7)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert (output / STATE).exists()
+    done = content(output)["iteration"]
+    checkpoint.load(output / WEIGHTS)
+    more = subprocess.run(
+        [*command[:4], str(output), "--resume", "--iterations", str(done + 2)],
+        capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT, check=False,
+    )  # fmt: skip
+    assert more.returncode == 0, more.stderr
+    assert content(output)["iteration"] == done + 2
+    assert f"{done + 2}/{done + 2}" in more.stderr
+    assert "PSNR on held-out pictures x2" in more.stdout
+
+
+def test_two_processes(folder: Path, tmp_path: Path) -> None:
+    """Under torchrun the gradients are averaged, and one process writes."""
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "liif_fast",
+    ]
+    command += ["train", "run", "--data", str(folder), "--iterations", "4", "--threads", "1"]
+    for key, value in {**SMALL, "held_out": 1, "save_every": 2, "log_every": 2}.items():
+        command += ["--set", f"{key}={list(value) if isinstance(value, tuple) else value}"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert content(tmp_path / "run")["iteration"] == 4
+    assert len(list(csv.DictReader((tmp_path / "run" / "log.csv").open()))) == 2
+
+
+def test_shorter_decoder(folder: Path, tmp_path: Path) -> None:
+    first = random_weights(Architecture(1, 16, (16, 16, 16)))
+    checkpoint.save(tmp_path / "first.safetensors", first, torch.float32)
+    lines: list[str] = []
+    settings = make(folder, tmp_path / "out", iterations=6)
+    steps = reduce(str(tmp_path / "first.safetensors"), settings, 100.0, lambda _: None, lines.append)
+    assert [len(s.hidden) for s in steps] == [3, 2, 1]
+    assert all(s.kept for s in steps)
+    assert len(checkpoint.load(tmp_path / "out" / "model.safetensors").architecture.hidden_list) == 1
+    assert (tmp_path / "out" / "entropy-2.png").exists()
+    assert sum("decoder 1" in line for line in lines) == 3
+    # Folded and not trained on, a trained network is worse: the bound leaves it as it was.
+    trained = train(make(folder, tmp_path / "trained", iterations=80, warmup=10, lr=1e-2)).weights
+    strict = make(folder, tmp_path / "strict", iterations=1, lr=1e-9)
+    steps = reduce(str(trained), strict, 0.01, lambda _: None, lines.append)
+    assert not steps[-1].kept
+    assert len(checkpoint.load(tmp_path / "strict" / "model.safetensors").architecture.hidden_list) == 2
+
+
+@pytest.mark.parametrize(
+    ("setting", "problem"),
+    [
+        ({"lr": 0.0}, "lr is 0.0"),
+        ({"batch": 0}, "batch is 0"),
+        ({"batch": "many"}, "batch is 'many', must be int"),
+        ({"optimizer": "sgd"}, "optimizer is 'sgd', must be muon or adam"),
+        ({"scale_min": 5.0}, "scale_min is 5.0"),
+        ({"lr": float("nan")}, "lr is nan"),
+        ({"data": (), "synthetic": 0}, "data is"),
+        ({"hidden_list": (16, "16")}, "hidden_list is"),
+    ],
+)
+def test_settings_are_checked(setting: dict, problem: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=problem):
+        Config(**{"output": "x", "data": ("y",), **setting})
+
+
+def test_settings_from_file_and_flags(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('output = "there"\ndata = ["a", "b"]\nlr = 1\nbatch = 8\nhidden_list = [32]\n')
+    with pytest.raises(ValueError, match=r"lr is 1\.0"):
+        configs.read("fast", file, {})
+    found = configs.read("paper", file, {"lr": 1e-3, "batch": None})
+    assert (found.output, found.data, found.lr, found.batch) == ("there", ("a", "b"), 1e-3, 8)
+    assert (found.hidden_list, found.schedule, found.queries) == ((32,), "halving", 2304)
+    file.write_text("colour = 3")
+    with pytest.raises(ValueError, match="unknown setting 'colour'; known are batch"):
+        configs.read("fast", file, {})
+    file.write_text("= 3")
+    with pytest.raises(ValueError, match="not a TOML file"):
+        configs.read("fast", file, {})
+    with pytest.raises(ValueError, match="no recipe named 'slow'"):
+        configs.read("slow", None, {})
+
+
+def test_learning_rate() -> None:
+    run = Config(output="x", data=("y",), iterations=1000, warmup=10, lr=0.01)
+    rates = [run.lr_at(i) for i in range(1000)]
+    assert rates[0] == pytest.approx(0.001)
+    assert max(rates) == pytest.approx(0.01, rel=1e-3)
+    assert rates[-1] < 1e-6 < rates[500] == pytest.approx(0.005)
+    halving = configs.read("paper", None, {"output": "x", "data": ("y",)})
+    assert [halving.lr_at(i) for i in (0, 199_999, 200_000, 999_999)] == pytest.approx([1e-4, 1e-4, 5e-5, 6.25e-6])

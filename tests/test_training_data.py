@@ -1,0 +1,110 @@
+"""Training batches: what is cut, how it is reduced, and that queries and colours belong together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from liif_fast.training import data
+from liif_fast.training.resize import resize
+
+CPU = torch.device("cpu")
+
+
+def ramp(height: int, width: int) -> np.ndarray:
+    """Red is the row, green the column."""
+    y, x = np.mgrid[:height, :width]
+    return np.stack([y, x, np.full_like(y, 7)], -1).astype(np.uint8)
+
+
+def batch_of(arrays: list[np.ndarray], seed: int = 0, patch: int = 16, **options: object) -> data.Batch:
+    given = {"count": 12, "queries": 50, "scales": (1.0, 4.0), **options}
+    generator = torch.Generator().manual_seed(seed)
+    return data.Pictures(arrays, CPU).batch(patch=patch, generator=generator, **given)  # type: ignore[arg-type]
+
+
+def test_queries_lie_where_their_colours_are() -> None:
+    """On a ramp, blending the four neighbours by their shares is bilinear interpolation, and that is exact inside."""
+    patch = 16
+    batch = batch_of([ramp(140, 101), ramp(80, 250)], patch=patch)
+    count, queries = batch.target.shape[:2]
+    sample = torch.arange(count).repeat_interleave(queries)
+    blended = torch.zeros(count * queries, 3)
+    for j in range(2):
+        for i in range(2):
+            colors = batch.lr[sample, :, batch.y.index[j].long(), batch.x.index[i].long()]
+            blended += (batch.y.weight[j] * batch.x.weight[i])[:, None] * colors
+    margin = 3  # cells whose reduction saw the crop's mirrored border
+    inside = torch.ones(count * queries, dtype=torch.bool)
+    for axis in (batch.y, batch.x):
+        inside &= (axis.index >= margin).all(0) & (axis.index < patch - margin).all(0)
+    assert inside.sum() > 100
+    difference = 255 * (blended - batch.target.reshape(-1, 3)).abs()[inside]
+    assert difference.max() < 1.01  # both are rounded
+
+
+def test_flips_and_transpositions_all_occur() -> None:
+    lr = batch_of([ramp(200, 200)], count=64).lr
+    seen = set()
+    for patch in lr:
+        red, green = patch[0], patch[1]
+        transposed = bool((red[:, -1] - red[:, 0]).abs().mean() > (red[-1] - red[0]).abs().mean())
+        first, second = (green, red) if transposed else (red, green)
+        seen.add((transposed, bool(first[-1, 0] > first[0, 0]), bool(second[0, -1] > second[0, 0])))
+    assert len(seen) == 8
+
+
+def test_lr_is_the_reduced_crop() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    batch = batch_of([picture], patch=20, scales=(2.0, 2.0), count=4)  # the whole picture
+    hr = torch.from_numpy(picture).permute(2, 0, 1).float()
+    views = [torch.rot90(v, k, (1, 2)) for v in (hr, hr.flip(1)) for k in range(4)]
+    expected = torch.stack([resize(v, (20, 20)).round().clamp(0, 255) / 255 for v in views])
+    for lr in batch.lr:
+        assert (expected - lr).abs().amax((1, 2, 3)).min() < 1.5 / 255  # a sum in another order may round otherwise
+    torch.testing.assert_close(batch.cell, torch.full((4, 2), 1.0))
+
+
+def test_scales_are_spread() -> None:
+    cell = batch_of([ramp(200, 200)], count=400).cell[:, 0]
+    scale = 2 / cell
+    assert scale.min() < 1.1
+    assert scale.max() > 3.9
+    assert abs(scale.mean() - 2.5) < 0.2
+
+
+def test_small_pictures_give_what_they_have() -> None:
+    batch = batch_of([ramp(20, 30)], patch=16, count=50)
+    assert (2 / batch.cell).max() <= 20 / 16 + 1e-6
+    assert batch.lr.shape == (50, 3, 16, 16)
+
+
+def test_seed_decides() -> None:
+    a, b, c = (batch_of([ramp(100, 100)], seed) for seed in (1, 1, 2))
+    assert torch.equal(a.lr, b.lr)
+    assert torch.equal(a.target, b.target)
+    assert not torch.equal(a.target, c.target)
+
+
+def test_folder(tmp_path: Path) -> None:
+    (tmp_path / "deeper").mkdir()
+    Image.fromarray(ramp(60, 50)).save(tmp_path / "deeper" / "color.png")
+    Image.fromarray(ramp(60, 50)[..., 0]).save(tmp_path / "gray.png")
+    Image.fromarray(ramp(10, 50)).save(tmp_path / "small.png")
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    (tmp_path / "notes.txt").write_text("not a picture")
+    arrays, skipped = data.load([tmp_path], least=48)
+    assert [a.shape for a in arrays] == [(60, 50, 3)] * 2
+    assert sorted(s.path.name for s in skipped) == ["broken.jpg", "small.png"]
+    assert "50 x 10 pixels" in " ".join(map(str, skipped))
+
+
+def test_no_usable_picture(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no usable training picture"):
+        data.load([tmp_path], least=48)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        data.load([tmp_path / "nowhere"], least=48)
