@@ -22,17 +22,17 @@ def upscale(weights: Weights, image: torch.Tensor, size: tuple[int, int], querie
     mean, std = (
         torch.tensor(v).to(image)[:, None, None] for v in (weights.architecture.mean, weights.architecture.std)
     )
-    feat = _encode(t, weights.architecture.n_resblocks, ((image - mean) / std)[None])
+    feat = encode(t, weights.architecture.n_resblocks, ((image - mean) / std)[None])
     coord = _make_coord(size, image)
     cell = torch.ones_like(coord) * torch.tensor([2 / size[0], 2 / size[1]]).to(image)
     parts = [
-        _query(weights, t, feat, coord[None, i : i + queries], cell[None, i : i + queries])
+        query(weights, t, feat, coord[None, i : i + queries], cell[None, i : i + queries])
         for i in range(0, len(coord), queries)
     ]
     return torch.cat(parts, 1)[0].T.reshape(3, *size) * std + mean
 
 
-def _encode(t: dict[str, torch.Tensor], blocks: int, x: torch.Tensor) -> torch.Tensor:
+def encode(t: dict[str, torch.Tensor], blocks: int, x: torch.Tensor) -> torch.Tensor:
     def conv(name: str, x: torch.Tensor) -> torch.Tensor:
         return F.conv2d(x, t[f"{name}.weight"], t[f"{name}.bias"], padding=1)
 
@@ -48,14 +48,14 @@ def _make_coord(size: tuple[int, int], like: torch.Tensor) -> torch.Tensor:
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).view(-1, 2)
 
 
-def _query(
+def query(
     weights: Weights, t: dict[str, torch.Tensor], feat: torch.Tensor, coord: torch.Tensor, cell: torch.Tensor
 ) -> torch.Tensor:
     a = weights.architecture
     height, width = feat.shape[-2:]
-    places = _make_coord((height, width), feat).view(height, width, 2).permute(2, 0, 1)[None]
+    places = _make_coord((height, width), feat).view(height, width, 2).permute(2, 0, 1).expand(len(feat), -1, -1, -1)
     if a.feat_unfold:
-        feat = F.unfold(feat, 3, padding=1).view(1, feat.shape[1] * 9, height, width)
+        feat = F.unfold(feat, 3, padding=1).view(len(feat), -1, height, width)
     extent = torch.tensor([height, width]).to(coord)
     shifts, tie = ((-1, 1), 1e-6) if a.local_ensemble else ((0,), 0.0)
     answers, areas = [], []

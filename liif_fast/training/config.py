@@ -37,7 +37,7 @@ class Config:
     iterations: int = 20_000
     batch: int = 16  # patches an iteration, over all processes
     patch: int = 48  # side of an LR patch
-    queries: int = 768  # HR pixels a patch
+    queries: int = 512  # HR pixels a patch
     scale_min: float = 1.0
     scale_max: float = 4.0
     optimizer: str = "muon"  # or adam

@@ -86,7 +86,7 @@ def train(
         run = _Run(config, device, rank, size, tell, warn)
         run.prepare(resume)
         if device.type == "cpu":
-            _keep_freed_memory()
+            keep_freed_memory()
         run.loop()
         return Result(run.folder / WEIGHTS, run.psnr)
 
@@ -272,7 +272,7 @@ def _cpu_flags() -> str:
         return ""
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Have glibc reuse what an iteration frees: mapping its buffers anew each time costs as much as the arithmetic."""
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)

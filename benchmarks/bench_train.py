@@ -1,0 +1,80 @@
+"""Iterations of training, fp32: the published formulation, ours with the same queries, and the fast recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import PAPER, random_weights
+from liif_fast import published
+from liif_fast.training.config import RECIPES, Config
+from liif_fast.training.data import Pictures
+from liif_fast.training.network import Network
+from liif_fast.training.optimizer import Muon
+
+PATCHES, PATCH = 4, 48
+PAPER_QUERIES, FAST_QUERIES = RECIPES["paper"]["queries"], Config(output="", data=("",)).queries
+
+
+def pictures() -> Pictures:
+    return Pictures([np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)], torch.device("cpu"))
+
+
+def published_step() -> Callable[[], None]:
+    """As the authors' trainer: unfolded features, nearest neighbours by grid_sample, the whole MLP, Adam."""
+    weights = random_weights(PAPER)
+    network = Network.from_weights(weights)
+    parameters = dict(network.named_parameters())
+    optimizer = torch.optim.Adam(network.parameters(), 1e-4)
+    image = torch.rand(PATCHES, 3, PATCH, PATCH)
+    coord, target = torch.rand(PATCHES, PAPER_QUERIES, 2) * 2 - 1, torch.rand(PATCHES, PAPER_QUERIES, 3)
+    cell = torch.full_like(coord, 2 / (2.5 * PATCH))
+
+    def step() -> None:
+        feat = published.encode(parameters, weights.architecture.n_resblocks, image)
+        loss = (published.query(weights, parameters, feat, coord, cell) - target).abs().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def projected_step(queries: int, muon: bool) -> Callable[[], None]:
+    """As `liif_fast.training.train`, its batches included."""
+    network = Network.from_weights(random_weights(PAPER)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    parameters = list(network.parameters())
+    optimizer: torch.optim.Optimizer = (
+        Muon(parameters, 1e-4, (0.9, 0.99)) if muon else torch.optim.Adam(parameters, 1e-4)
+    )
+    data, generator = pictures(), torch.Generator().manual_seed(0)
+
+    def step() -> None:
+        batch = data.batch(PATCHES, PATCH, queries, (1.0, 4.0), generator)
+        image = (2 * batch.lr - 1).contiguous(memory_format=torch.channels_last)
+        loss = (network(image, batch.y, batch.x, batch.cell) - (2 * batch.target - 1)).abs().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+# The published one first: the others set glibc's allocator for the whole process, as training does.
+@pytest.mark.parametrize("formulation", ["published", "projected", "fast recipe"])
+def test_train_iteration(benchmark: Any, formulation: str) -> None:
+    if formulation != "published":
+        from liif_fast.training.train import keep_freed_memory
+
+        keep_freed_memory()
+    steps = {
+        "published": published_step,
+        "projected": lambda: projected_step(PAPER_QUERIES, False),
+        "fast recipe": lambda: projected_step(FAST_QUERIES, True),
+    }
+    benchmark.pedantic(steps[formulation](), rounds=5, iterations=1, warmup_rounds=1)
+    benchmark.extra_info["patches_per_s"] = PATCHES / benchmark.stats.stats.median
