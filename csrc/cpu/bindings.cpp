@@ -1,4 +1,5 @@
-// liif_fast._cpu: the decoder for processors. Chooses the instruction set at run time, splits the work over threads.
+// liif_fast._cpu: the decoder and the resampler for processors. Chooses the instruction set at run time, splits the work over
+// threads.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -21,6 +22,7 @@ namespace {
 struct Isa {
   const char* name;
   DecodeRange decode;
+  ResampleRange resample;
   bool supported;  // by this processor and operating system
 };
 
@@ -39,16 +41,16 @@ const std::vector<Isa>& isas() {
 #endif
 #endif
 #ifdef LIIF_HAVE_AVX512BF16
-    list.push_back({"avx512bf16", decode_avx512bf16, avx512bf16});
+    list.push_back({"avx512bf16", decode_avx512bf16, resample_avx512, avx512bf16});
 #endif
 #ifdef LIIF_HAVE_AVX512
-    list.push_back({"avx512", decode_avx512, avx512});
+    list.push_back({"avx512", decode_avx512, resample_avx512, avx512});
 #endif
 #ifdef LIIF_HAVE_AVX2
     __builtin_cpu_init();
-    list.push_back({"avx2", decode_avx2, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")});
+    list.push_back({"avx2", decode_avx2, resample_avx2, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")});
 #endif
-    list.push_back({"scalar", decode_scalar, true});
+    list.push_back({"scalar", decode_scalar, resample_scalar, true});
     return list;
   }();
   return all;
@@ -106,12 +108,41 @@ void decode(const std::string& isa, int threads, Pointer z, Type type, int32_t w
   });
 }
 
+using Taps = std::tuple<Pointer, Pointer, int64_t>;  // first, taps, size
+
+void resample(const std::string& isa, int threads, Pointer z, Type type, int64_t rows, int64_t columns, int64_t z_row_stride,
+              const Taps& y, const Taps& x, bool paired, const Floats3& scale, const Floats3& shift,
+              std::pair<float, float> range, Pointer out, Type out_type, const Strides& out_strides) {
+  const ResampleRange run = find(isa).resample;
+  const auto table = [](const Taps& t) {
+    return TapTable{as<const int32_t>(std::get<0>(t)), as<const float>(std::get<1>(t)), std::get<2>(t)};
+  };
+  ResampleParams p{};
+  p.z = as<const void>(z), p.type = type, p.rows = rows, p.columns = columns, p.z_row_stride = z_row_stride;
+  p.y = table(y), p.x = table(x), p.paired = paired;
+  std::tie(p.scale[0], p.scale[1], p.scale[2]) = scale;
+  std::tie(p.shift[0], p.shift[1], p.shift[2]) = shift;
+  std::tie(p.low, p.high) = range;
+  p.out = as<void>(out), p.out_type = out_type;
+  std::tie(p.out_row_stride, p.out_column_stride, p.out_channel_stride) = out_strides;
+
+  const py::gil_scoped_release release;
+  // Every piece of rows begins with a ring of fine rows that the one before has made too.
+  parallel_for(paired ? p.x.size : p.y.size, 16, threads, [&](int64_t begin, int64_t end) {
+    thread_local std::unique_ptr<Strip> strip = std::make_unique<Strip>();
+    run(p, begin, end, *strip);
+  });
+}
+
 }  // namespace
 }  // namespace liif
 
 PYBIND11_MODULE(_cpu, m) {
   using namespace liif;
-  m.doc() = "The decoder for processors; see csrc/decode.h for the meaning, layout and unit of every argument.";
+  m.doc() =
+      "The decoder and the resampler for processors; see csrc/decode.h and csrc/resample.h for the meaning, layout and unit of "
+      "every "
+      "argument.";
   py::enum_<Type>(m, "Type", py::module_local())
       .value("u8", Type::u8)
       .value("u16", Type::u16)
@@ -128,5 +159,8 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("decode", &decode, py::kw_only(), py::arg("isa"), py::arg("threads"), py::arg("z"), py::arg("type"), py::arg("width"),
         py::arg("z_row_stride"), py::arg("sides"), py::arg("y"), py::arg("x"), py::arg("paired"), py::arg("first"),
         py::arg("first_y"), py::arg("first_x"), py::arg("hidden"), py::arg("last"), py::arg("last_bias"), py::arg("scale"),
+        py::arg("shift"), py::arg("range"), py::arg("out"), py::arg("out_type"), py::arg("out_strides"));
+  m.def("resample", &resample, py::kw_only(), py::arg("isa"), py::arg("threads"), py::arg("z"), py::arg("type"), py::arg("rows"),
+        py::arg("columns"), py::arg("z_row_stride"), py::arg("y"), py::arg("x"), py::arg("paired"), py::arg("scale"),
         py::arg("shift"), py::arg("range"), py::arg("out"), py::arg("out_type"), py::arg("out_strides"));
 }

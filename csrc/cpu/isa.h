@@ -1,10 +1,12 @@
-// The implementations of the decoder, one per instruction set, and what they share.
+// The implementations of the decoder and the resampler, one per instruction set, and what they share.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
 #include "../decode.h"
+#include "../resample.h"
+#include "pixel.h"
 
 namespace liif {
 
@@ -28,8 +30,21 @@ void decode_avx2(const DecodeParams&, int64_t begin, int64_t end, Scratch&);
 void decode_avx512(const DecodeParams&, int64_t begin, int64_t end, Scratch&);
 void decode_avx512bf16(const DecodeParams&, int64_t begin, int64_t end, Scratch&);
 
-// What follows is compiled once per instruction set and must never be shared between them: the linker could keep the copy of a
-// set that the processor lacks. Hence the unnamed namespace, and no standard library templates in these files.
+// Per thread: a strip of fine rows by channel, as a ring, and of their sum for one output row.
+constexpr int kStrip = 2048;  // fine columns of a strip: the ring of one stays in the second cache
+struct Strip {
+  alignas(64) float ring[kTaps][3][kStrip];
+  alignas(64) float sum[3][kStrip];
+};
+
+// Resamples rows [begin, end) of a grid, or points [begin, end) of a list.
+using ResampleRange = void (*)(const ResampleParams&, int64_t begin, int64_t end, Strip&);
+
+void resample_scalar(const ResampleParams&, int64_t begin, int64_t end, Strip&);
+void resample_avx2(const ResampleParams&, int64_t begin, int64_t end, Strip&);
+void resample_avx512(const ResampleParams&, int64_t begin, int64_t end, Strip&);
+
+// As in pixel.h, what follows is compiled once per instruction set and never shared.
 namespace {
 
 // A tile of output pixels walks the output in row-major order and may cross rows.
@@ -51,46 +66,9 @@ struct Cursor {
   }
 };
 
-[[maybe_unused]] inline float bf16_to_float(uint16_t v) {
-  union {
-    uint32_t u;
-    float f;
-  } bits;
-  bits.u = static_cast<uint32_t>(v) << 16;
-  return bits.f;
-}
-
-[[maybe_unused]] inline uint16_t float_to_bf16(float f) {  // round to nearest even; finite values only
-  union {
-    uint32_t u;
-    float f;
-  } bits;
-  bits.f = f;
-  return static_cast<uint16_t>((bits.u + 0x7fff + ((bits.u >> 16) & 1)) >> 16);
-}
-
-// Round to nearest even for 0 <= v < 2^22: adding 1.5 * 2^23 leaves the integer in the low bits.
-inline int32_t round_even(float v) {
-  union {
-    float f;
-    int32_t i;
-  } bits;
-  bits.f = v + 12582912.0f;
-  return bits.i - 0x4b400000;
-}
-
-inline void store_pixel(const DecodeParams& p, int64_t row, int64_t column, const float rgb[3]) {
-  const int64_t at = (p.paired ? 0 : row * p.out_row_stride) + column * p.out_column_stride;
-  for (int c = 0; c < 3; ++c) {
-    float v = (rgb[c] + p.last_bias[c]) * p.scale[c] + p.shift[c];
-    v = v < p.low ? p.low : v > p.high ? p.high : v;
-    const int64_t i = at + c * p.out_channel_stride;
-    switch (p.out_type) {
-      case Type::u8: static_cast<uint8_t*>(p.out)[i] = static_cast<uint8_t>(round_even(v)); break;
-      case Type::u16: static_cast<uint16_t*>(p.out)[i] = static_cast<uint16_t>(round_even(v)); break;
-      default: static_cast<float*>(p.out)[i] = v;
-    }
-  }
+inline void store_pixel(const DecodeParams& p, int64_t row, int64_t column, const float sum[3]) {
+  const float rgb[3] = {sum[0] + p.last_bias[0], sum[1] + p.last_bias[1], sum[2] + p.last_bias[2]};
+  store_rgb(p, row, column, rgb);
 }
 
 }  // namespace

@@ -1,0 +1,81 @@
+// The resampler's inner loops over a vector type V of floats (Reg, kLanes, load, store, set1, fma), and, eight output pixels at a
+// time, in AVX2.
+#pragma once
+
+#include <immintrin.h>
+
+#include "resample_rows.h"
+
+namespace liif {
+namespace {
+
+// Eight sums of kTaps products: lane j is taps[j] . line[first[j] - fine].
+inline __m256 eight_sums(const float* taps, const int32_t* first, int64_t fine, const float* line) {
+  static_assert(kTaps == 8, "one register of taps per pixel");
+  __m256 v[8];
+#pragma GCC unroll 8
+  for (int j = 0; j < 8; ++j) {
+    v[j] = _mm256_mul_ps(_mm256_loadu_ps(taps + j * kTaps), _mm256_loadu_ps(line + (first[j] - fine)));
+  }
+  // Pairs, then fours, then the two halves of each register.
+  const __m256 s01 = _mm256_hadd_ps(v[0], v[1]), s23 = _mm256_hadd_ps(v[2], v[3]);
+  const __m256 s45 = _mm256_hadd_ps(v[4], v[5]), s67 = _mm256_hadd_ps(v[6], v[7]);
+  const __m256 s03 = _mm256_hadd_ps(s01, s23), s47 = _mm256_hadd_ps(s45, s67);
+  return _mm256_add_ps(_mm256_permute2f128_ps(s03, s47, 0x20), _mm256_permute2f128_ps(s03, s47, 0x31));
+}
+
+// Eight pixels, interleaved: 24 bytes are written.
+inline void store_bytes(uint8_t* out, __m256 r, __m256 g, __m256 b) {
+  const __m256i rg = _mm256_packs_epi32(_mm256_cvtps_epi32(r), _mm256_cvtps_epi32(g));
+  const __m256i bb = _mm256_packs_epi32(_mm256_cvtps_epi32(b), _mm256_setzero_si256());
+  const __m256i all = _mm256_packus_epi16(rg, bb);  // each half: 4 r, 4 g, 4 b, 4 zeros
+  const __m256i order = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11, -1, -1, -1, -1));
+  const __m256i mixed = _mm256_shuffle_epi8(all, order);
+  const __m128i low = _mm256_castsi256_si128(mixed), high = _mm256_extracti128_si256(mixed, 1);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm_or_si128(low, _mm_slli_si128(high, 12)));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(out + 16), _mm_srli_si128(high, 4));
+}
+
+template <class V>
+struct Vectors {
+  static void add_rows(const float* const* rows, const float* taps, int64_t count, float* out) {
+    typename V::Reg tap[kTaps];
+    for (int k = 0; k < kTaps; ++k) tap[k] = V::set1(taps[k]);
+    // A strip's length is a multiple of every vector's, so the last may run past `count`.
+    for (int64_t x = 0; x < count; x += V::kLanes) {
+      typename V::Reg sum = V::set1(0);
+      for (int k = 0; k < kTaps; ++k) sum = V::fma(tap[k], V::load(rows[k] + x), sum);
+      V::store(out + x, sum);
+    }
+  }
+
+  static void columns(const ResampleParams& p, int64_t row, int64_t begin, int64_t end, int64_t fine,
+                      const float (*sum)[kStrip]) {
+    const bool bytes = p.out_type == Type::u8 && p.out_channel_stride == 1 && p.out_column_stride == 3;
+    auto* out = static_cast<uint8_t*>(p.out) + row * p.out_row_stride;
+    const __m256 low = _mm256_set1_ps(p.low), high = _mm256_set1_ps(p.high);
+    int64_t j = begin;
+    for (; j + 8 <= end; j += 8) {
+      __m256 rgb[3];
+      for (int c = 0; c < 3; ++c) rgb[c] = eight_sums(p.x.taps + j * kTaps, p.x.first + j, fine, sum[c]);
+      if (bytes) {
+        for (int c = 0; c < 3; ++c) {
+          rgb[c] = _mm256_fmadd_ps(rgb[c], _mm256_set1_ps(p.scale[c]), _mm256_set1_ps(p.shift[c]));
+          rgb[c] = _mm256_min_ps(_mm256_max_ps(rgb[c], low), high);
+        }
+        store_bytes(out + 3 * j, rgb[0], rgb[1], rgb[2]);
+      } else {
+        float planes[3][8];
+        for (int c = 0; c < 3; ++c) _mm256_storeu_ps(planes[c], rgb[c]);
+        for (int i = 0; i < 8; ++i) {
+          const float pixel[3] = {planes[0][i], planes[1][i], planes[2][i]};
+          store_rgb(p, row, j + i, pixel);
+        }
+      }
+    }
+    for (; j < end; ++j) resample_column(p, row, j, fine, sum);
+  }
+};
+
+}  // namespace
+}  // namespace liif
