@@ -1,0 +1,136 @@
+"""The house: who may import whom, what an import costs, how long a file may be."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import liif_fast
+from common import ROOT
+
+PACKAGE = ROOT / "liif_fast"
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent.name != "weights")
+# From the top down; a module imports what stands in a row below its own, never beside or above it. Functions may import
+# later what their command needs, which the command line does throughout, but by the same arrows.
+ROWS = [
+    ["__main__"],
+    ["cli"],
+    ["training.commands"],
+    ["training.report", "training.sitting"],
+    ["training.reduce"],
+    ["training.train"],
+    ["training.easier", "training.state", "training.log", "training.synthetic", "training.strips"],
+    ["training.data"],
+    ["training.evaluate", "training.config"],
+    ["training.testset", "training.network", "training.optimizer"],
+    ["training.metrics", "training.resize"],
+    ["bench"],
+    ["system"],
+    ["upscaler"],
+    ["field", "published"],
+    ["encoder", "ops"],
+    ["backends"],
+    ["backends.cpu", "backends.reference"],
+    ["batch", "console", "options"],
+    ["files"],
+    ["image"],
+    ["output"],
+    ["png", "tiff"],
+    ["bands"],
+    ["checkpoint", "grid", "tiling", "modes", "deflate", "_cpu"],
+]
+RANK = {name: i for i, row in enumerate(ROWS) for name in row}
+# The name of a type only.
+ALSO = {("batch", "field")}
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path: Path) -> set[str]:
+    """Our modules that a file names in imports, wherever they stand."""
+    found = set()
+    here = path.relative_to(PACKAGE).parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            assert not any(a.name.split(".")[0] in ("liif_fast", "kernels") for a in node.names), path
+        if not isinstance(node, ast.ImportFrom) or node.level == 0:
+            continue
+        base = [*here[: len(here) - node.level + 1], *(node.module.split(".") if node.module else [])]
+        for alias in node.names:
+            whole = ".".join([*base, alias.name])
+            found.add(whole if whole in RANK else ".".join(base))
+    return found - {""}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_go_down(path: Path) -> None:
+    name = name_of(path)
+    if name in ("", "training"):  # the package's lazy exports, and an empty one
+        return
+    assert name in RANK, "a new module: give it a row"
+    for other in imports(path):
+        assert other in RANK, f"{name} imports {other}"
+        if (name, other) not in ALSO:
+            assert RANK[other] > RANK[name], f"{name} imports {other}, which is not below it"
+
+
+def test_the_table_has_no_ghosts() -> None:
+    assert set(RANK) - {"_cpu"} == {name_of(path) for path in MODULES} - {"", "training"}
+
+
+def test_only_the_command_line_knows_the_workshop() -> None:
+    for path in MODULES:
+        if not name_of(path).startswith("training") and name_of(path) != "cli":
+            assert not any(name.startswith("training") for name in imports(path)), path
+
+
+def test_native_code_knows_no_torch() -> None:
+    sources = [path for path in (ROOT / "csrc").rglob("*") if path.is_file()]
+    assert sources
+    for path in sources:
+        text = path.read_text()
+        assert not re.search(r"\b(torch|ATen|c10)\b", text), path
+        if not path.name.startswith("bindings"):
+            assert "pybind11" not in text, path
+
+
+@pytest.mark.parametrize("path", [*MODULES, *(ROOT / "csrc").rglob("*.cpp"), *(ROOT / "csrc").rglob("*.h")], ids=str)
+def test_files_are_short_and_say_what_they_are(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= 430
+    if path.suffix == ".py":
+        assert ast.get_docstring(ast.parse(text))
+    else:
+        assert text.startswith("//")
+
+
+def seconds(code: str) -> float:
+    script = f"import time; a = time.perf_counter(); {code}; print(time.perf_counter() - a)"
+    runs = [
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True) for _ in range(3)
+    ]
+    return min(float(run.stdout) for run in runs)
+
+
+def test_import_is_lazy_and_cheap() -> None:
+    code = "import sys, liif_fast; assert 'torch' not in sys.modules; assert 'numpy' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    # Timed after torch in the same process, so that a busy machine does not matter twice.
+    own = "__import__('torch'); a = time.perf_counter(); __import__('liif_fast').Upscaler"
+    assert seconds(own) < 0.3
+
+
+def test_exports() -> None:
+    assert set(liif_fast.__all__) <= set(dir(liif_fast))
+    for name in liif_fast.__all__:
+        assert getattr(liif_fast, name)
+    with pytest.raises(AttributeError, match="no attribute 'Downscaler'"):
+        liif_fast.Downscaler  # noqa: B018
