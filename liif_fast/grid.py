@@ -112,6 +112,8 @@ def output_size(
     else:
         factors = scale if isinstance(scale, (tuple, list)) else (scale, scale)
         vertical, horizontal = (_factor(v) for v in _pair(factors, "scale", "a number or (vertical, horizontal)"))
+        if min(vertical, horizontal) < MIN_SCALE:
+            raise ValueError(_too_small(min(vertical, horizontal)))
         rows, columns = max(1, round(height * vertical)), max(1, round(width * horizontal))
     if max(rows, columns) > MAX_SIDE:
         raise ValueError(f"output of {columns} x {rows} pixels is too large: no side may exceed {MAX_SIDE}")
@@ -123,11 +125,14 @@ def output_size(
 def check_scale(size: int, extent: float) -> None:
     """Refuse a scale at which the method no longer makes sense; rounding to whole pixels may undercut it (5 -> 2)."""
     if size + 0.5 < MIN_SCALE * extent:
-        raise ValueError(
-            f"scale {size / extent:.3g} ({extent:g} -> {size} pixels) is below {MIN_SCALE}: LIIF looks at 2 x 2 input "
-            "pixels per output pixel, so smaller results would alias; reduce with an antialiased filter, such as "
-            "Pillow's resize"
-        )
+        raise ValueError(_too_small(size / extent, f" ({extent:g} -> {size} pixels)"))
+
+
+def _too_small(scale: float, pixels: str = "") -> str:
+    return (
+        f"scale {scale:.3g}{pixels} is below {MIN_SCALE}: LIIF looks at 2 x 2 input pixels per output pixel, so "
+        "smaller results would alias; reduce with an antialiased filter, such as Pillow's resize"
+    )
 
 
 def check_box(

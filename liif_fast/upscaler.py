@@ -12,7 +12,7 @@ import psutil
 import torch
 
 from . import grid
-from .backends import cpu
+from .backends import BackendUnavailable, cpu
 from .checkpoint import DEFAULT, Weights, load
 from .encoder import Encoder
 from .field import Box, Field, Progress
@@ -246,12 +246,18 @@ def _nth(progress: Progress | None, i: int, count: int) -> Progress | None:
 
 
 def find_device(device: str | torch.device) -> torch.device:
+    """ValueError for a name that is none; BackendUnavailable for a device that is not there."""
+    cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda" if cards else "cpu")
     try:
-        return torch.device(device)
+        found = torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {device!r}") from error
+    if found.type == "cuda" and (found.index or 0) >= cards:
+        there = f"{cards} CUDA devices" if cards else "no CUDA device"
+        raise BackendUnavailable(f"no device {found}: PyTorch {torch.__version__} finds {there} here")
+    return found
 
 
 def find_precision(precision: str, device: torch.device) -> str:

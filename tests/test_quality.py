@@ -1,0 +1,49 @@
+"""What the bundled network is worth, and that low precision costs nothing: PSNR on the sample photograph."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from common import ROOT, supported_isas
+from liif_fast import Upscaler
+from liif_fast.backends.cpu import ISA_VARIABLE
+from liif_fast.training.resize import resize
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    return float(-10 * np.log10(np.mean((a.astype(np.float64) - b) ** 2)))
+
+
+@pytest.fixture(scope="module")
+def photo() -> np.ndarray:
+    """A detail of the sample, float32 [144, 144, 3] in [0, 1]."""
+    picture = Image.open(ROOT / "docs" / "kitten.png").convert("RGB").crop((60, 40, 204, 184))
+    return np.asarray(picture, np.float32) / 255
+
+
+def reduced(photo: np.ndarray, scale: int) -> np.ndarray:
+    small = resize(torch.from_numpy(photo).permute(2, 0, 1), tuple(side // scale for side in photo.shape[:2]))
+    return (small.permute(1, 2, 0).clamp(0, 1).numpy() * 255).round().astype(np.float32) / 255
+
+
+@pytest.mark.parametrize(("scale", "gain"), [(2, 0.4), (3, 0.3), (4, 0.25)])
+def test_better_than_bicubic(photo: np.ndarray, scale: int, gain: float) -> None:
+    small = reduced(photo, scale)
+    ours = Upscaler(precision="fp32")(small, scale=scale)
+    bicubic = resize(torch.from_numpy(small).permute(2, 0, 1), photo.shape[:2]).permute(1, 2, 0).clamp(0, 1).numpy()
+    assert psnr(ours, photo) > psnr(bicubic, photo) + gain
+
+
+@pytest.mark.parametrize("isa", supported_isas())
+def test_bf16_costs_nothing(photo: np.ndarray, isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ISA_VARIABLE, isa)
+    side = 96 if isa != "scalar" else 48  # the scalar code takes its time
+    truth = photo[:side, :side]
+    small = reduced(truth, 3)
+    exact = Upscaler(precision="fp32")(small, scale=3)
+    stored = Upscaler(precision="bf16")(small, scale=3)
+    assert psnr(stored, exact) > 50
+    assert psnr(stored, truth) > psnr(exact, truth) - 0.01

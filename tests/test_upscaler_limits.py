@@ -1,0 +1,184 @@
+"""What is refused, and how much memory is taken: tiles, bands, budgets."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from common import ROOT, random_weights
+from liif_fast import BackendUnavailable, CheckpointError, Upscaler
+from liif_fast.checkpoint import Architecture
+
+SHALLOW = random_weights(Architecture(1, 16, (16, 16)), seed=5)
+PICTURE = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def up() -> Upscaler:
+    return Upscaler(SHALLOW, precision="fp32")
+
+
+@pytest.mark.parametrize("budget", [1, 100_000, 400_000])
+@pytest.mark.parametrize("keep", [False, True])
+def test_tiled_equals_untiled(up: Upscaler, budget: int, keep: bool) -> None:
+    side = 24 if budget == 1 else 90
+    picture = np.random.default_rng(1).random((side, side + 13, 3)).astype(np.float32)
+    bytes_ = (picture * 255).astype(np.uint8)
+    small = Upscaler(SHALLOW, precision="fp32", max_memory=budget)
+    size = (int(2.3 * side), 3 * side)
+
+    def render(by: Upscaler, image: np.ndarray) -> np.ndarray:
+        return by.encode(image).render(size=size) if keep else by(image, size=size)
+
+    calls = []
+    encode = small.encoder.encode
+    small.encoder.encode = lambda x: calls.append(x.shape) or encode(x)  # type: ignore[method-assign]
+    tiled, whole = render(small, picture), render(up, picture)
+    assert len(calls) > 1, "it was not tiled"
+    assert np.abs(tiled - whole).max() <= 1e-5
+    difference = np.abs(render(small, bytes_).astype(int) - render(up, bytes_))
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 1e-4
+
+
+def test_bands_are_the_picture(up: Upscaler) -> None:
+    picture = np.random.default_rng(1).integers(0, 256, (60, 40, 4), np.uint8)
+    small = Upscaler(SHALLOW, precision="fp32", max_memory=200_000)
+    bands = list(small.bands(picture, (150, 130)))
+    assert len(bands) > 1
+    assert all(band.shape[1:] == (130, 4) for band in bands)
+    assert np.array_equal(np.concatenate(bands), up(picture, size=(150, 130)))
+    window = np.concatenate(list(small.bands(picture, (70, 90), box=(3.5, 2, 40, 33))))
+    assert np.array_equal(window, up.encode(picture).render(size=(70, 90), box=(3.5, 2, 40, 33)))
+
+
+def test_memory_is_bounded() -> None:
+    """A large result takes its own size and the budget, not more, beside what the libraries take."""
+    code = """
+import resource, sys, numpy as np, torch
+sys.path.insert(0, {tests!r})
+from common import random_weights
+from liif_fast import Upscaler
+from liif_fast.checkpoint import Architecture
+up = Upscaler(random_weights(Architecture(1, 64, (64, 32))), precision="fp32", max_memory=100 << 20)
+up(np.zeros((64, 64, 3), np.uint8), scale=2)
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+before, rows = peak(), 0
+for band in up.bands(np.zeros((1500, 1500, 3), np.uint8), (1500, 1500)):
+    rows += len(band)
+assert rows == 1500
+print(peak() - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code.format(tests=str(ROOT / "tests"))],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    # Features of the whole picture alone would be 1500 * 1500 * 64 * 4 bytes: 576 MB.
+    assert int(done.stdout) < 200 << 20
+
+
+@pytest.mark.parametrize(
+    ("picture", "error", "text"),
+    [
+        (np.zeros((0, 5, 3), np.uint8), ValueError, r"\(0, 5, 3\)"),
+        (np.zeros((5, 0), np.uint8), ValueError, r"\(5, 0\)"),
+        (np.full((4, 4, 3), np.nan, np.float32), ValueError, "NaN"),
+        (np.full((4, 4, 3), np.inf, np.float32), ValueError, "infinit"),
+        (np.full((4, 4, 3), 7.0, np.float32), ValueError, "7"),
+        (np.zeros((4, 4, 5), np.uint8), ValueError, r"\(4, 4, 5\)"),
+        (np.zeros((2, 4, 4, 3), np.uint8), ValueError, "one by one"),
+        (np.zeros((3, 4, 9), np.uint8), ValueError, "transpose"),
+        (np.zeros(4, np.uint8), ValueError, r"\(4,\)"),
+        (np.zeros((4, 4, 3), np.int32), TypeError, "int32"),
+        (np.zeros((4, 4, 3), bool), TypeError, "bool"),
+        (np.zeros((4, 4, 3), np.complex64), TypeError, "complex64"),
+        (torch.zeros(5, 4, 3, dtype=torch.uint8), ValueError, "permute"),
+        (torch.zeros(3, 4, 4, dtype=torch.int64), TypeError, "int64"),
+        (torch.zeros(0, 3, 4, 4), ValueError, "0"),
+        ("photo.jpg", TypeError, "read the file first"),
+        (Path("photo.jpg"), TypeError, "read the file first"),
+        (None, TypeError, "NoneType"),
+        ([[1, 2]], TypeError, "list"),
+    ],
+    ids=str,
+)
+def test_pictures_refused(up: Upscaler, picture: object, error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text) as caught:
+        up(picture, scale=2)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("request_", "error", "text"),
+    [
+        ({}, ValueError, "exactly one of scale, size, longest; got none"),
+        ({"scale": 2, "longest": 9}, ValueError, "got scale, longest"),
+        ({"scale": 0.4}, ValueError, "below 0.5.*antialiased"),
+        ({"scale": -1}, ValueError, "-1"),
+        ({"scale": float("nan")}, ValueError, "nan"),
+        ({"scale": float("inf")}, ValueError, "inf"),
+        ({"scale": "2"}, TypeError, "'2'"),
+        ({"scale": (1, 2, 3)}, ValueError, r"\(1, 2, 3\)"),
+        ({"scale": True}, TypeError, "True"),
+        ({"size": (0, 5)}, ValueError, "at least 1"),
+        ({"size": (-4, 5)}, ValueError, "-4"),
+        ({"size": (4.5, 5)}, TypeError, r"4\.5"),
+        ({"size": 5}, ValueError, "5"),
+        ({"size": (1 << 25, 1 << 25)}, ValueError, "too large"),
+        ({"size": (1 << 23, 1 << 23)}, (ValueError, MemoryError), "memory|large"),
+        ({"longest": 0}, ValueError, "at least 1"),
+    ],
+    ids=str,
+)
+def test_sizes_refused(up: Upscaler, request_: dict, error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        up(PICTURE, **request_)
+
+
+@pytest.mark.parametrize(
+    "box", [(0, 0, 6, 7), (-1, 0, 5, 7), (2, 2, 2, 5), (3, 0, 1, 7), (0, 0, 5), (0, 0, 5, float("nan"))]
+)
+def test_windows_refused(up: Upscaler, box: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="box"):
+        up.encode(PICTURE).render(size=(8, 8), box=box)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"device": "tpu"}, ValueError, "'tpu'"),
+        ({"device": "cuda:99"}, (BackendUnavailable, ValueError), "cuda:99"),
+        ({"precision": "fp8"}, ValueError, "'fp8'"),
+        ({"backend": "magic"}, ValueError, "'magic'"),
+        ({"threads": 0}, ValueError, "0"),
+        ({"threads": 1.5}, ValueError, "1.5"),
+        ({"max_memory": 0}, ValueError, "0"),
+        ({"max_memory": -5}, ValueError, "-5"),
+        ({"cell_clamp": 0.5}, ValueError, "0.5"),
+        ({"model": "no-such-model"}, FileNotFoundError, "no-such-model.*known models: edsr-baseline"),
+        ({"model": str(ROOT / "README.md")}, CheckpointError, "README.md"),
+    ],
+    ids=str,
+)
+def test_options_refused(options: dict, error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text) as caught:
+        Upscaler(**{"model": SHALLOW, **options})
+    assert "\n" not in str(caught.value)
+
+
+def test_an_explicit_backend_never_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    from liif_fast.backends import cpu
+
+    monkeypatch.setattr(cpu, "_missing", "the compiled module is missing (as here)")
+    with pytest.raises(BackendUnavailable, match=r"backend 'cpu' cannot run on cpu.*compiled module is missing"):
+        Upscaler(SHALLOW, precision="fp32", backend="cpu")
+    assert "reference" in Upscaler(SHALLOW, precision="fp32").description
