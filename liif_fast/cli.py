@@ -1,4 +1,4 @@
-"""The command ``liif-fast``: upscale, info, bench. Torch is imported only by what computes."""
+"""The command ``liif-fast``: upscale, info, bench, eval. Torch is imported only by what computes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import typer
 
 from . import batch
 from .console import NAME, SOME_FAILED, Command, Commands, Meter, explain, printable, say, say_error
+from .options import DEFAULT_MODEL, Backend, CellClamp, Device, Model, Precision, Threads, clamp
+from .training import commands
 
 if TYPE_CHECKING:
     from .upscaler import Upscaler
-
-DEFAULT_MODEL = "edsr-baseline"
 
 app = typer.Typer(
     cls=Commands,
@@ -25,19 +25,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Model = Annotated[
-    str,
-    typer.Option("--model", "-m", help="A name from `liif-fast info` or a checkpoint file.", rich_help_panel="Engine"),
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel="Engine")]
-Precision = Annotated[
-    str, typer.Option(help="fp32, bf16 or auto: the fastest within 0.01 dB of fp32.", rich_help_panel="Engine")
-]
-Backend = Annotated[str, typer.Option(help="auto or a name from `liif-fast info`.", rich_help_panel="Engine")]
-Threads = Annotated[
-    int | None, typer.Option(help="Of the processor; default: one a core.", min=1, rich_help_panel="Engine")
-]
 
 UPSCALE_EXAMPLES = """\
   liif-fast upscale photo.jpg                       makes photo_x4.jpg
@@ -145,14 +132,7 @@ def upscale(
             rich_help_panel="Engine",
         ),
     ] = None,
-    cell_clamp: Annotated[
-        str,
-        typer.Option(
-            metavar="S",
-            help="Scale beyond which the network's cell input stays as it is there; 'none' as in the paper.",
-            rich_help_panel="Engine",
-        ),
-    ] = "4",
+    cell_clamp: CellClamp = "4",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line for each result.")] = False,
 ) -> None:
@@ -170,7 +150,7 @@ def upscale(
         "threads": threads,
         "backend": backend,
         "max_memory": None if max_memory is None else batch.count(max_memory, "--max-memory", 1024),
-        "cell_clamp": _clamp(cell_clamp),
+        "cell_clamp": clamp(cell_clamp),
     }
     jobs = batch.plan(inputs, output, request.tag, suffix, recursive)
     with batch.folders(jobs):
@@ -310,13 +290,9 @@ def bench(
     run(model, device, backend, precision, threads, quick, json_path)
 
 
-def _clamp(text: str) -> float | None:
-    if text.lower() == "none":
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"--cell-clamp must be a scale such as 4, or 'none', got {text!r}") from None
+app.command("eval", cls=Command, epilog=commands.EVAL_EXAMPLES)(commands.evaluate)
+app.command("train", cls=Command, epilog=commands.TRAIN_EXAMPLES)(commands.train)
+app.command("easier", cls=Command, epilog=commands.EASIER_EXAMPLES)(commands.easier)
 
 
 def main() -> None:

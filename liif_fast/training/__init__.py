@@ -1,1 +1,1 @@
-"""The workshop: training, evaluation and shrinking of networks. Nothing outside this package imports it."""
+"""The workshop: training, evaluation and shrinking of networks. Only the command line imports it."""

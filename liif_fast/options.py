@@ -1,0 +1,40 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+DEFAULT_MODEL = "edsr-baseline"
+
+Model = Annotated[
+    str,
+    typer.Option("--model", "-m", help="A name from `liif-fast info` or a checkpoint file.", rich_help_panel="Engine"),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel="Engine")]
+Precision = Annotated[
+    str, typer.Option(help="fp32, bf16 or auto: the fastest within 0.01 dB of fp32.", rich_help_panel="Engine")
+]
+Backend = Annotated[str, typer.Option(help="auto or a name from `liif-fast info`.", rich_help_panel="Engine")]
+Threads = Annotated[
+    int | None, typer.Option(help="Of the processor; default: one a core.", min=1, rich_help_panel="Engine")
+]
+CellClamp = Annotated[
+    str,
+    typer.Option(
+        metavar="S",
+        help="Scale beyond which the network's cell input stays as it is there; 'none' as in the paper.",
+        rich_help_panel="Engine",
+    ),
+]
+
+
+def clamp(text: str) -> float | None:
+    """The value of ``--cell-clamp``."""
+    if text.lower() == "none":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"--cell-clamp must be a scale such as 4, or 'none', got {text!r}") from None

@@ -1,0 +1,160 @@
+"""The workshop's commands. Nothing here imports torch before it is needed: ``--help`` must be quick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..console import SOME_FAILED
+from ..options import Backend, CellClamp, Device, Precision, Threads, clamp
+
+EVAL_EXAMPLES = """\
+  liif-fast eval edsr-baseline --data Set5
+  liif-fast eval mine.safetensors edsr-baseline --data Set5 --data Set14 --scales 2,3,3.7,4,8
+  liif-fast eval edsr-baseline --data DIV2K_valid_HR --protocol div2k --cell-clamp none
+  liif-fast eval edsr-baseline --data Set14 --fixed edsr-baseline --strips strips --json set14.json"""
+
+
+def evaluate(
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL", help="Names from `liif-fast info` or checkpoint files.")
+    ],
+    data: Annotated[
+        list[Path],
+        typer.Option(metavar="FOLDER", help="Folder of true (HR) pictures; again for another.", show_default=False),
+    ],
+    scales: Annotated[str, typer.Option(metavar="S,S", help="Factors above 1; fractions allowed.")] = "2,3,4",
+    protocol: Annotated[
+        str, typer.Option(help="benchmark: PSNR of Y, border of scale left out; div2k: of RGB, border of scale + 6.")
+    ] = "benchmark",
+    fixed: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODEL", help="Also as a network of one scale, then Lanczos; again for another."),
+    ] = None,
+    fixed_scale: Annotated[float, typer.Option(metavar="S", help="The one scale of --fixed.")] = 4,
+    strips: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="The detail where the first model gains most over bicubic, by every method; replaced if there.",
+            rich_help_panel="Files",
+        ),
+    ] = None,
+    strip_count: Annotated[
+        int | None,
+        typer.Option(help="Strips of so many pictures a folder; default: all.", min=1, rich_help_panel="Files"),
+    ] = None,
+    json_path: Annotated[
+        Path | None,
+        typer.Option(
+            "--json", metavar="FILE", help="Every picture's numbers; replaced if there.", rich_help_panel="Files"
+        ),
+    ] = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    backend: Backend = "auto",
+    threads: Threads = None,
+    cell_clamp: CellClamp = "4",
+) -> None:
+    """Measures how good networks are, as the papers do: PSNR and SSIM beside bicubic and Lanczos.
+
+    Each picture is reduced by MATLAB's bicubic, rounded to 8 bits and enlarged.
+
+    PSNR is the mean over the pictures: of float predictions, and rounded to 8 bits.
+
+    Exit code 0: all done; 1: some pictures were skipped; 2: refused or broken off.
+    """
+    from .report import StripRequest, run
+
+    options = {
+        "device": device,
+        "precision": precision,
+        "backend": backend,
+        "threads": threads,
+        "cell_clamp": clamp(cell_clamp),
+    }
+    request = StripRequest(strips, strip_count) if strips else None
+    if run(models, data, scales, protocol, fixed or [], fixed_scale, options, request, json_path):
+        raise typer.Exit(SOME_FAILED)
+
+
+TRAIN_EXAMPLES = """\
+  liif-fast train runs/first --data photographs --iterations 20000
+  liif-fast train runs/first --resume
+  liif-fast train runs/better --init edsr-baseline --data photographs --synthetic 100 --lr 1.5e-3
+  liif-fast train runs/paper --recipe paper --data DIV2K_train_HR --device cuda
+  torchrun --nproc-per-node 4 -m liif_fast train runs/four --config run.toml"""
+EASIER_EXAMPLES = """\
+  liif-fast easier edsr-baseline runs/shorter --data photographs --max-loss 0.05 --iterations 2000"""
+
+Output = Annotated[Path, typer.Argument(metavar="FOLDER", help="Of the run: weights, state, log, curves.")]
+Data = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="FOLDER", help="Training pictures, sub-folders included; again for another."),
+]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="Settings as TOML; flags go over it.")
+]
+Synthetic = Annotated[int | None, typer.Option(help="Pictures of text, line art and graphics to make.", min=0)]
+Iterations = Annotated[int | None, typer.Option(help="In all, over all sittings.", min=1)]
+Rate = Annotated[float | None, typer.Option("--lr", help="Highest learning rate.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any other setting, as in the TOML file: --set queries=512."),
+]
+
+
+def train(
+    output: Output,
+    data: Data = None,
+    recipe: Annotated[str, typer.Option(help="fast, or paper: that of the LIIF paper.")] = "fast",
+    config: ConfigFile = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in FOLDER was last saved.")] = False,
+    init: Annotated[str | None, typer.Option(metavar="MODEL", help="Begin from this model.")] = None,
+    synthetic: Synthetic = None,
+    iterations: Iterations = None,
+    batch: Annotated[int | None, typer.Option(help="Patches an iteration.", min=1)] = None,
+    patch: Annotated[int | None, typer.Option(help="Side of an LR patch in pixels.", min=1)] = None,
+    lr: Rate = None,
+    seed: Annotated[int | None, typer.Option(min=0)] = None,
+    settings: Settings = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: Threads = None,
+) -> None:
+    """Trains a network on folders of pictures.
+
+    FOLDER gets model.safetensors (for --model and --init), state.pt (for --resume), log.csv and curves.png. A run that
+    was stopped, or killed, goes on bit for bit from its last saved state; its settings are in config.toml.
+    """
+    from .sitting import sit
+
+    given = {"init": init, "synthetic": synthetic, "iterations": iterations, "batch": batch, "patch": patch, "lr": lr}
+    engine = {"device": device, "precision": precision, "threads": threads, "seed": seed}
+    sit(output, data, recipe, config, {**given, **engine}, settings or [], resume)
+
+
+def easier(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name from `liif-fast info` or a checkpoint file.")],
+    output: Annotated[Path, typer.Argument(metavar="FOLDER", help="For the networks, reports and their runs.")],
+    data: Data = None,
+    max_loss: Annotated[float, typer.Option(help="Of PSNR on held-out pictures, in dB.")] = 0.05,
+    config: ConfigFile = None,
+    synthetic: Synthetic = None,
+    iterations: Iterations = None,
+    lr: Rate = None,
+    settings: Settings = None,
+    device: Device = "auto",
+    threads: Threads = None,
+) -> None:
+    """Shortens a network's decoder while its quality lasts, after EASIER (arXiv 2404.18949).
+
+    The rectifier whose neurons switch least is folded away, which merges the layers around it; the network is trained
+    on, and measured on held-out pictures. This repeats until more than --max-loss is lost.
+    """
+    from .sitting import shorten
+
+    given = {"synthetic": synthetic, "iterations": iterations, "lr": lr, "device": device, "threads": threads}
+    shorten(model, output, data, config, given, settings or [], max_loss)
