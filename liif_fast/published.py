@@ -7,6 +7,8 @@ the opposite rectangle.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 
@@ -32,7 +34,7 @@ def upscale(weights: Weights, image: torch.Tensor, size: tuple[int, int], querie
     return torch.cat(parts, 1)[0].T.reshape(3, *size) * std + mean
 
 
-def encode(t: dict[str, torch.Tensor], blocks: int, x: torch.Tensor) -> torch.Tensor:
+def encode(t: Mapping[str, torch.Tensor], blocks: int, x: torch.Tensor) -> torch.Tensor:
     def conv(name: str, x: torch.Tensor) -> torch.Tensor:
         return F.conv2d(x, t[f"{name}.weight"], t[f"{name}.bias"], padding=1)
 
@@ -49,7 +51,7 @@ def _make_coord(size: tuple[int, int], like: torch.Tensor) -> torch.Tensor:
 
 
 def query(
-    weights: Weights, t: dict[str, torch.Tensor], feat: torch.Tensor, coord: torch.Tensor, cell: torch.Tensor
+    weights: Weights, t: Mapping[str, torch.Tensor], feat: torch.Tensor, coord: torch.Tensor, cell: torch.Tensor
 ) -> torch.Tensor:
     a = weights.architecture
     height, width = feat.shape[-2:]
@@ -79,7 +81,7 @@ def query(
     return blended
 
 
-def _mlp(t: dict[str, torch.Tensor], hidden: int, x: torch.Tensor) -> torch.Tensor:
+def _mlp(t: Mapping[str, torch.Tensor], hidden: int, x: torch.Tensor) -> torch.Tensor:
     for i in range(hidden):
         x = F.relu(F.linear(x, t[f"imnet.layers.{2 * i}.weight"], t[f"imnet.layers.{2 * i}.bias"]))
     return F.linear(x, t[f"imnet.layers.{2 * hidden}.weight"], t[f"imnet.layers.{2 * hidden}.bias"])
