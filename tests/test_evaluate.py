@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner, Result
 
 from common import GOLDEN, ROOT
-from liif_fast import Upscaler
-from liif_fast.training import testset
-from liif_fast.training.evaluate import bicubic, evaluate, fixed, lanczos
-from liif_fast.training.metrics import PROTOCOLS
+from liif_fast import Upscaler, cli, files
+from liif_fast.training import strips, testset
+from liif_fast.training.evaluate import bicubic, evaluate, fixed, lanczos, score
+from liif_fast.training.metrics import PROTOCOLS, psnr
 from liif_fast.training.resize import resize
 
 BENCHMARK = PROTOCOLS["benchmark"]
@@ -62,6 +61,18 @@ def test_scores(folder: Path) -> None:
     assert found["bicubic"].psnr != found["lanczos"].psnr
 
 
+def test_predictions_are_clamped_and_rounded(folder: Path) -> None:
+    pair = testset.load(folder, [2], BENCHMARK)[0][0]
+    extreme = testset.Pair("black and white", 2, pair.lr, np.where(pair.hr > 127, 255, 0).astype(np.uint8))
+    assert score(lambda lr, size: extreme.hr / 100 - 0.5, extreme, BENCHMARK)[0].psnr == float("inf")
+    truth = pair.hr / 255
+    found, prediction = score(lambda lr, size: (truth + 0.4 / 255).clip(0, 1), pair, BENCHMARK)
+    assert found.psnr == pytest.approx(psnr(prediction, truth, 2, BENCHMARK))
+    assert 55 < found.psnr < 60  # 0.4 of a step
+    assert found.psnr_rounded == float("inf")
+    assert found.ssim == pytest.approx(1)
+
+
 def test_network_and_fixed_scale(folder: Path) -> None:
     pairs, _ = testset.load(folder, [4], BENCHMARK)
     up = Upscaler(TINY, precision="fp32")
@@ -71,9 +82,8 @@ def test_network_and_fixed_scale(folder: Path) -> None:
     assert again.psnr == pytest.approx(direct.psnr, abs=1e-4)
 
 
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "liif_fast", "eval", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(cli.app, ["eval", *map(str, arguments)], prog_name="liif-fast")
 
 
 def test_command(folder: Path, tmp_path: Path) -> None:
@@ -87,12 +97,12 @@ def test_command(folder: Path, tmp_path: Path) -> None:
         TINY, "--data", tmp_path / "pictures", "--scales", "2,3", "--fixed", TINY, "--strips", tmp_path / "strips",
         "--json", report, "--precision", "fp32",
     )  # fmt: skip
-    assert done.returncode == 1, done.stderr
+    assert done.exit_code == 1, done.stderr
     assert "2 of 4 pictures were skipped" in done.stderr
     assert "small.png: 9 x 9 pixels" in done.stderr
     for row in ("bicubic", "Lanczos", "tiny ", "tiny x4, Lanczos", "x2, 2 pictures", "x3, 2 pictures"):
         assert row in done.stdout
-    assert max(map(len, done.stdout.splitlines())) <= 130
+    assert max(map(len, done.stdout.splitlines())) <= 100
     content = json.loads(report.read_text())
     (only,) = content["sets"]
     assert {(r["scale"], r["method"]) for r in only["results"]} == {
@@ -100,10 +110,78 @@ def test_command(folder: Path, tmp_path: Path) -> None:
     }
     assert content["models"][TINY]["fingerprint"]
     assert len(only["results"][0]["pictures"]) == 2
-    strips = sorted(path.name for path in (tmp_path / "strips").iterdir())
-    assert strips == [f"pictures_{name}_x{scale}.png" for name in ("face", "gray") for scale in (2, 3)]
-    with Image.open(tmp_path / "strips" / strips[0]) as strip:
-        assert strip.size[0] > 5 * 60
+    names = sorted(path.name for path in (tmp_path / "strips").iterdir())
+    assert names == [f"pictures_{name}_x{scale}.png" for name in ("face", "gray") for scale in (2, 3)]
+    with Image.open(tmp_path / "strips" / names[0]) as strip:
+        assert strip.size[0] > 5 * 60  # truth, two baselines, two of the network
+
+
+def test_command_is_the_function(folder: Path, tmp_path: Path) -> None:
+    """The command line measures what `evaluate` does, by the protocol asked for."""
+    report = tmp_path / "report.json"
+    options = "--scales", "2", "--protocol", "div2k", "--precision", "fp32", "--json", report
+    assert run(TINY, "--data", folder, *options).exit_code == 0
+    pairs, _ = testset.load(folder, [2], PROTOCOLS["div2k"])
+    expected = evaluate(Upscaler(TINY, precision="fp32"), pairs, PROTOCOLS["div2k"])[2]
+    (found,) = (r for r in json.loads(report.read_text())["sets"][0]["results"] if r["method"] == "tiny")
+    assert [p["psnr"] for p in found["pictures"]] == pytest.approx([s.psnr for s in expected.scores], abs=1e-6)
+    assert found["ssim"] == pytest.approx(expected.ssim, abs=1e-6)
+
+
+def test_equal_pictures_are_null_in_json(tmp_path: Path) -> None:
+    (tmp_path / "flat").mkdir()
+    Image.new("RGB", (40, 40)).save(tmp_path / "flat" / "black.png")
+    done = run(TINY, "--data", tmp_path / "flat", "--scales", "2", "--json", tmp_path / "report.json")
+    assert done.exit_code == 0, done.stderr
+    assert "inf" in done.stdout
+    results = json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)["sets"][0]["results"]
+    assert results[0]["method"] == "bicubic"
+    assert results[0]["psnr"] is None
+
+
+def test_two_folders_of_one_name(folder: Path, tmp_path: Path) -> None:
+    for place in "ab":
+        (tmp_path / place / "HR").mkdir(parents=True)
+        (tmp_path / place / "HR" / "face.png").write_bytes((folder / "face.png").read_bytes())
+    out = tmp_path / "strips"
+    done = run(TINY, "--data", tmp_path / "a" / "HR", "--data", tmp_path / "b" / "HR", "--scales", "2", "--strips", out)
+    assert done.exit_code == 0, done.stderr
+    assert len(list(out.iterdir())) == 2
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_every_kind_of_picture_becomes_rgb(tmp_path: Path, dtype: str, channels: int) -> None:
+    bytes_ = np.random.default_rng(0).integers(0, 256, (3, 5, channels))
+    peak = {"uint8": 255, "uint16": 65535, "float32": 1}[dtype]
+    with files.writer(tmp_path / "a.tif", bytes_.shape, dtype) as out:
+        out.write((bytes_ / 255 * peak).astype(dtype) if dtype == "float32" else (bytes_ * (peak // 255)).astype(dtype))
+    found = testset.read(tmp_path / "a.tif")
+    assert found.dtype == np.uint8
+    assert (found == (bytes_[..., :3] if channels > 2 else bytes_[..., :1])).all()
+    assert found.shape == (3, 5, 3)
+
+
+def test_the_detail_is_where_the_gain_is() -> None:
+    truth = np.full((150, 200, 3), 0.5)
+    worse, better = truth.copy(), truth.copy()
+    worse[100:130, 150:170] += 0.2
+    better[10:60, 10:60] += 0.3  # large errors of the better one are no gain
+    worse[:2] += 0.5  # the border does not count
+    rows, columns = strips.detail(truth, worse, better, 3)
+    assert (rows.stop - rows.start, columns.stop - columns.start) == (strips.SIDE, strips.SIDE)
+    assert rows.start <= 100
+    assert rows.stop >= 130
+    assert rows.stop <= 147
+    assert columns.start <= 150
+    assert columns.stop >= 170
+
+
+def test_labels_fit_their_panels() -> None:
+    image = np.zeros((30, 20, 3))
+    sheet = strips.strip([("a name much longer than its panel", image), ("b", image)], (slice(0, 30), slice(0, 20)))
+    panel = 20 * strips.ENLARGE
+    assert (sheet[:, panel : panel + 4] == 255).all()  # the gap
 
 
 @pytest.mark.parametrize(
@@ -113,12 +191,20 @@ def test_command(folder: Path, tmp_path: Path) -> None:
         (["--data", ".", "--scales", "1"], "numbers above 1"),
         (["--data", ".", "--scales", "two"], "'two'"),
         (["--data", ".", "--protocol", "best"], "'best'"),
+        (["--data", "docs", "--fixed", "no-such"], "no-such"),
+        (["--data", "docs", "--fixed", TINY, "--fixed-scale", "nan"], "--fixed-scale"),
+        (["--data", "docs", TINY], "'tiny'"),
+        (["--data", "docs", "--json", "no/such/file.json"], "no/such"),
+        (["--data", "docs", "--cell-clamp", "soon"], "--cell-clamp"),
+        (["--data", "README.md"], "README.md: not a folder"),
+        (["--data", "csrc"], "csrc: no picture"),
         ([], "--data"),
     ],
 )
-def test_refused(arguments: list[str], text: str) -> None:
+def test_refused(monkeypatch: pytest.MonkeyPatch, arguments: list[str], text: str) -> None:
+    monkeypatch.chdir(ROOT)
     done = run(TINY, *arguments)
-    assert done.returncode == 2
+    assert done.exit_code == 2
     assert text in done.stderr
     assert done.stderr.count("\n") == 1
 
@@ -126,5 +212,5 @@ def test_refused(arguments: list[str], text: str) -> None:
 def test_nothing_usable(tmp_path: Path) -> None:
     Image.new("RGB", (5, 5)).save(tmp_path / "tiny.png")
     done = run(TINY, "--data", tmp_path)
-    assert done.returncode == 2
+    assert done.exit_code == 2
     assert "no picture could be used" in done.stderr

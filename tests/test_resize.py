@@ -1,4 +1,4 @@
-"""MATLAB's imresize: against a literal transcription, and the PSNR of bicubic that the field prints."""
+"""MATLAB's imresize, against a literal transcription of its code."""
 
 from __future__ import annotations
 

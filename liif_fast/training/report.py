@@ -63,6 +63,8 @@ def run(
     or names that cannot be, and where no picture can be used.
     """
     factors, measured = parse_scales(scales), find_protocol(protocol)
+    if not (math.isfinite(fixed_scale) and fixed_scale >= 1):
+        raise ValueError(f"--fixed-scale must be a number of at least 1, got {fixed_scale}")
     for folder in data:
         testset.find(folder)
     if json_path:

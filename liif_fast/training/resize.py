@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-# The kernel is cut at 2 input (when reducing: output) pixels, so copies beyond the nearest few mirrors have no share
-# unless a picture is reduced to a handful of pixels.
+# Of the mirrored line. The kernel is cut at 2 input (when reducing: output) pixels, so even where one sample is all
+# that is left of a line, it looks no further than 1.5 lines beyond either end.
 _PERIODS = (-1, 0, 1)
 
 

@@ -12,6 +12,7 @@ import torch
 
 from .. import files
 from ..batch import INPUT_SUFFIXES
+from ..console import explain
 from .metrics import SSIM_WINDOW, Protocol
 from .resize import resize
 
@@ -86,7 +87,7 @@ def pairs_of(path: Path, scales: Sequence[float], protocol: Protocol) -> tuple[l
     try:
         picture = read(path)
     except (ValueError, OSError) as error:
-        return [], [Skipped(path, None, str(error))]
+        return [], [Skipped(path, None, explain(error))]
 
     def at(scale: float) -> Pair | Skipped:
         try:
