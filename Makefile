@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py constraints.txt $(shell find csrc -type f)
 
-.PHONY: demo test bench lint format readme dist clean
+.PHONY: demo test bench lint format readme weights dist clean
 
 # Rebuilt when the native sources or the dependencies change; Python sources are used in place.
 $(VENV)/installed: $(SOURCES)
@@ -36,6 +36,10 @@ format: $(VENV)/installed
 # The generated parts of README.md: the table from benchmarks/results, and the picture.
 readme: $(VENV)/installed
 	$(BIN)/python benchmarks/readme.py
+
+# The quality tables of the model cards; DATA is a folder with the test sets Set5 and Set14.
+weights: $(VENV)/installed
+	$(BIN)/python benchmarks/cards.py $(if $(DATA),"$(DATA)")
 
 dist: $(VENV)/installed
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt build
