@@ -180,8 +180,8 @@ def show(report: SetReport, scales: Sequence[float], protocol: Protocol) -> None
             continue
         count = len(next(iter(rows.values())).scores)
         pictures = "1 picture" if count == 1 else f"{count} pictures"
-        title = f"{printable(report.name)} x{scale:g}, {pictures}: PSNR of {protocol.description}"
-        table = Table(title=Text(title), title_justify="left")
+        console.print(Text(f"{printable(report.name)} x{scale:g}, {pictures}: PSNR of {protocol.description}"))
+        table = Table()
         table.add_column("method")
         for heading in ("PSNR dB", "rounded", "SSIM", "s", "MP/s"):
             table.add_column(heading, justify="right", no_wrap=True)
