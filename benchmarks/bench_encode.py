@@ -9,6 +9,7 @@ import torch
 
 from conftest import random_weights
 from liif_fast.encoder import Encoder
+from liif_fast.ops import Decoder
 from liif_fast.upscaler import PRECISIONS
 
 
@@ -16,6 +17,7 @@ from liif_fast.upscaler import PRECISIONS
 def test_encode(report: Callable, precision: str, threads: int, height: int, width: int) -> None:
     if height == 1080 and threads == 1:
         pytest.skip("the rate of the 270p picture")
-    encoder = Encoder(random_weights(), torch.device("cpu"), PRECISIONS[precision])
+    device, dtype, weights = torch.device("cpu"), PRECISIONS[precision], random_weights()
+    encoder = Encoder(weights, Decoder(weights, device, dtype).head, device, dtype)
     image = torch.rand(height, width, 3)
     report(lambda: encoder(image), pixels=height * width, flops=height * width * encoder.flops_per_cell)

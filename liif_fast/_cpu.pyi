@@ -1,4 +1,4 @@
-"""The compiled decoder; csrc/decode.h says what every argument means."""
+"""The compiled decoders; csrc/decode.h and csrc/resample.h say what every argument means."""
 
 from enum import Enum
 
@@ -27,6 +27,25 @@ def decode(
     hidden: list[tuple[int, int, int, int]],
     last: int,
     last_bias: int,
+    scale: tuple[float, ...],
+    shift: tuple[float, ...],
+    range: tuple[float, float],
+    out: int,
+    out_type: Type,
+    out_strides: tuple[int, ...],
+) -> None: ...
+def resample(
+    *,
+    isa: str,
+    threads: int,
+    z: int,
+    type: Type,
+    rows: int,
+    columns: int,
+    z_row_stride: int,
+    y: tuple[int, int, int],
+    x: tuple[int, int, int],
+    paired: bool,
     scale: tuple[float, ...],
     shift: tuple[float, ...],
     range: tuple[float, float],

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -149,8 +150,8 @@ def _stages(up: Upscaler, exact: Upscaler, image: np.ndarray, gemm: float, secon
     side = SIDE * SCALE
     planes = torch.from_numpy(image).float().div(255).to(up.device)
     z = up.encoder(planes)
-    axis = grid.axis(grid.centres(0, SIDE, side), SIDE, up.decoder.local_ensemble).to(up.device)
     cell = (2 / SCALE, 2 / SCALE)
+    axis: Any = up.decoder.tables(grid.centres(0, SIDE, side), SIDE, cell[0]).to(up.device)
     out = torch.empty(side, side, 3, dtype=torch.uint8, device=up.device)
 
     def decode() -> torch.Tensor:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
 import warnings
@@ -16,13 +15,15 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from itertools import pairwise, product
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save as serialize
+
+from .architecture import Architecture, CheckpointError, require, show
 
 DEFAULT = "edsr-baseline"
 MODELS_VARIABLE = "LIIF_FAST_MODELS"
@@ -33,85 +34,11 @@ _SUFFIXES = (".safetensors", ".pth", ".pt")
 _FLAGS = ("local_ensemble", "feat_unfold", "cell_decode")
 # Defaults of the reference code (models/edsr.py): n_resblocks, n_feats, res_scale.
 _ENCODERS = {"edsr-baseline": (16, 64, 1.0), "edsr": (32, 256, 0.1)}
+_PARTS = ("encoder.", "imnet.", "upsample.", "taps.")
 _UNUSED = ("encoder.sub_mean.", "encoder.add_mean.")
 _MMAGIC_NORM = {"mean": (0.4488, 0.4371, 0.4040), "std": (1.0, 1.0, 1.0)}
 _LEGACY_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-# Far above any EDSR; they only keep a forged header from making us loop or allocate.
-_MAX_RESBLOCKS, _MAX_FEATS, _MAX_LAYERS = 1024, 4096, 64
-
-
-class CheckpointError(ValueError):
-    """The file is not a LIIF-EDSR checkpoint that can be used; the message is one line and says why."""
-
-
-def _require(condition: bool, problem: str) -> None:
-    if not condition:
-        raise CheckpointError(problem)
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """Shape of a LIIF-EDSR network, with the paper's names.
-
-    The network sees `(x - mean) / std` of RGB in [0, 1] and answers in the same units: image = `y * std + mean`.
-    Raises `CheckpointError` where a value is of the wrong type or outside what is supported.
-    """
-
-    n_resblocks: int
-    n_feats: int
-    hidden_list: tuple[int, ...]
-    local_ensemble: bool = True
-    feat_unfold: bool = True
-    cell_decode: bool = True
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-
-    def __post_init__(self) -> None:
-        for key, most in (("n_resblocks", _MAX_RESBLOCKS), ("n_feats", _MAX_FEATS)):
-            value = getattr(self, key)
-            _require(type(value) is int and 1 <= value <= most, f"{key} is {_show(value)}, supported is 1 to {most}")
-        listed = type(self.hidden_list) is tuple and 1 <= len(self.hidden_list) <= _MAX_LAYERS
-        _require(listed, f"hidden_list must be a tuple of 1 to {_MAX_LAYERS} widths")
-        for width in self.hidden_list:
-            fits = type(width) is int and width % 16 == 0 and 16 <= width <= 256
-            _require(fits, f"hidden width {_show(width)} is not supported, multiples of 16 from 16 to 256 are")
-        for key in _FLAGS:
-            _require(type(getattr(self, key)) is bool, f"{key} is {_show(getattr(self, key))}, not true or false")
-        for key in ("mean", "std"):
-            triple = getattr(self, key)
-            numbers = type(triple) is tuple and all(type(v) is float and math.isfinite(v) for v in triple)
-            _require(numbers and len(triple) == 3, f"{key} must be three finite numbers")
-        _require(min(self.std) > 0, "std must be positive")
-
-    @property
-    def imnet_in(self) -> int:
-        """Width of the MLP's input: features (x9 when unfolded), relative coordinate, cell."""
-        return self.n_feats * (9 if self.feat_unfold else 1) + 2 + (2 if self.cell_decode else 0)
-
-    @property
-    def halo(self) -> int:
-        """LR pixels around a window that its features depend on (one per 3x3 convolution, unfold included)."""
-        return 1 + 2 * self.n_resblocks + 1 + (1 if self.feat_unfold else 0)
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Every tensor's name (those of the official code) and shape, in the order of the network."""
-        feats, blocks = self.n_feats, self.n_resblocks
-        widths = (self.imnet_in, *self.hidden_list, 3)
-        layers: dict[str, tuple[int, ...]] = {"encoder.head.0": (feats, 3, 3, 3)}
-        layers |= {f"encoder.body.{i}.body.{j}": (feats, feats, 3, 3) for i in range(blocks) for j in (0, 2)}
-        layers |= {f"encoder.body.{blocks}": (feats, feats, 3, 3)}
-        layers |= {f"imnet.layers.{2 * i}": (out, into) for i, (into, out) in enumerate(pairwise(widths))}
-        return {f"{name}.{key}": shape[:n] for name, shape in layers.items() for key, n in (("weight", 4), ("bias", 1))}
-
-    def summary(self) -> str:
-        """One line for people, e.g. for `liif-fast info`."""
-        flags = ", ".join(key if getattr(self, key) else f"no {key}" for key in _FLAGS)
-        hidden = "-".join(map(str, self.hidden_list))
-        parameters = sum(math.prod(shape) for shape in self.shapes.values())
-        size = f"{parameters / 1e6:.3g} M parameters, halo {self.halo}"
-        return f"LIIF-EDSR: {self.n_resblocks} blocks of {self.n_feats} features, hidden {hidden}, {flags}; {size}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,15 +57,15 @@ class Weights:
     def __post_init__(self) -> None:
         shapes = self.architecture.shapes
         for key in shapes:
-            _require(key in self.tensors, f"not this LIIF-EDSR network: no tensor {key}{_having(self.tensors)}")
+            require(key in self.tensors, f"not this LIIF-EDSR network: no tensor {key}{_having(self.tensors)}")
         for key in self.tensors:
-            _require(key in shapes, f"unknown tensor {_show(key)}: this architecture has none of that name")
+            require(key in shapes, f"unknown tensor {show(key)}: this architecture has none of that name")
         for key, shape in shapes.items():
             tensor = self.tensors[key]
-            _require(tensor.shape == shape, f"{key} is {tuple(tensor.shape)}, the architecture needs {shape}")
+            require(tensor.shape == shape, f"{key} is {tuple(tensor.shape)}, the architecture needs {shape}")
             plain = tensor.dtype == torch.float32 and tensor.device.type == "cpu" and tensor.is_contiguous()
-            _require(plain, f"{key} must be a contiguous float32 tensor on the CPU")
-            _require(bool(torch.isfinite(tensor).all()), f"{key} holds NaN or infinite values: damaged or diverged")
+            require(plain, f"{key} must be a contiguous float32 tensor on the CPU")
+            require(bool(torch.isfinite(tensor).all()), f"{key} holds NaN or infinite values: damaged or diverged")
 
     @cached_property
     def fingerprint(self) -> str:
@@ -195,7 +122,7 @@ def load(path_or_name: str | os.PathLike[str] = DEFAULT) -> Weights:
     """
     path = resolve(path_or_name)
     try:
-        _require(path.is_file(), "not a regular file")
+        require(path.is_file(), "not a regular file")
         size = path.stat().st_size
         content, metadata = _read(path, size)
         architecture, res_scale, state = _understand(content, metadata)
@@ -231,7 +158,7 @@ def save(
         raise ValueError(f"metadata key {clash[0]!r} is reserved for the architecture")
     tensors = {key: tensor.detach().to(dtype) for key, tensor in weights.tensors.items()}
     for key, tensor in tensors.items():
-        _require(bool(torch.isfinite(tensor).all()), f"{key} does not fit {dtype}: save it as float32")
+        require(bool(torch.isfinite(tensor).all()), f"{key} does not fit {dtype}: save it as float32")
     data = serialize(tensors, {**extra, **ours})
 
     path = Path(path)
@@ -253,7 +180,7 @@ def _read(path: Path, size: int) -> tuple[object, dict[str, str]]:
         head = file.read(len(_LEGACY_MAGIC))
     is_zip, is_safetensors = head.startswith(b"PK\x03\x04"), head[8:9] == b"{"
     known = is_zip or is_safetensors or head == _LEGACY_MAGIC
-    _require(known, "not a checkpoint: neither a PyTorch nor a safetensors file")
+    require(known, "not a checkpoint: neither a PyTorch nor a safetensors file")
     try:
         if is_safetensors:
             with safe_open(path, framework="pt", device="cpu") as opened:
@@ -273,7 +200,7 @@ def _read(path: Path, size: int) -> tuple[object, dict[str, str]]:
         asked = re.search(r"(?:GLOBAL|class) ([\w.]+)", str(error))
         if asked is None or is_safetensors:
             raise CheckpointError("a damaged or truncated file") from error
-        problem = f"refused, it asks for the Python object {_show(asked[1])}: save tensors and plain values only"
+        problem = f"refused, it asks for the Python object {show(asked[1])}: save tensors and plain values only"
         raise CheckpointError(problem) from error
 
 
@@ -282,17 +209,17 @@ def _check_zip(path: Path, size: int) -> None:
         entries = archive.infolist()
     names = {entry.filename.rpartition("/")[2] for entry in entries}
     usual = "data.pkl" in names and "constants.pkl" not in names  # the latter is TorchScript's
-    _require(usual, "a zip archive, but not a checkpoint: save a state dict")
+    require(usual, "a zip archive, but not a checkpoint: save a state dict")
     # torch.save never compresses; with nothing to inflate, no entry can be larger than the file.
     stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
-    _require(stored and sum(entry.file_size for entry in entries) <= size, "not written by torch.save")
+    require(stored and sum(entry.file_size for entry in entries) <= size, "not written by torch.save")
 
 
 def _understand(content: object, metadata: dict[str, str]) -> tuple[Architecture, float, dict[Any, Any]]:
     """Architecture, res_scale and state dict of whatever was in the file."""
     content = _dict(content, "the content")
     version = metadata.get("version") if metadata.get("format") == FORMAT else FORMAT_VERSION
-    _require(version == FORMAT_VERSION, f"format version {_show(version)} is not {FORMAT_VERSION}: update liif_fast")
+    require(version == FORMAT_VERSION, f"format version {show(version)} is not {FORMAT_VERSION}: update liif_fast")
     if "n_resblocks" in metadata:
         return _from_metadata(metadata), 1.0, content
     model = content.get("model")
@@ -305,18 +232,18 @@ def _understand(content: object, metadata: dict[str, str]) -> tuple[Architecture
 
 def _from_args(model: dict[Any, Any]) -> tuple[Architecture, float]:
     """Architecture and res_scale of an official checkpoint's `{"name", "args", "sd"}`."""
-    _require(model.get("name") == "liif", f"network {_show(model.get('name'))} is not supported, liif is")
+    require(model.get("name") == "liif", f"network {show(model.get('name'))} is not supported, liif is")
     args = _dict(model.get("args"), "args")
     encoder, imnet = _dict(args.get("encoder_spec"), "encoder_spec"), _dict(args.get("imnet_spec"), "imnet_spec")
     name = encoder.get("name")
     if not isinstance(name, str) or name not in _ENCODERS:
-        raise CheckpointError(f"encoder {_show(name)} is not supported, {' and '.join(_ENCODERS)} are")
+        raise CheckpointError(f"encoder {show(name)} is not supported, {' and '.join(_ENCODERS)} are")
     defaults = dict(zip(("n_resblocks", "n_feats", "res_scale"), _ENCODERS[name], strict=True))
     given = {**defaults, **_dict(encoder.get("args", {}), "encoder args")}
-    _require(given.get("no_upsampling") is True, "an encoder that upsamples (without no_upsampling) is not supported")
+    require(given.get("no_upsampling") is True, "an encoder that upsamples (without no_upsampling) is not supported")
     scale = given["res_scale"]
-    _require(type(scale) in (int, float) and abs(scale) <= 1e6, f"res_scale is {_show(scale)}, not a number")
-    _require(imnet.get("name") == "mlp", f"imnet {_show(imnet.get('name'))} is not supported, mlp is")
+    require(type(scale) in (int, float) and abs(scale) <= 1e6, f"res_scale is {show(scale)}, not a number")
+    require(imnet.get("name") == "mlp", f"imnet {show(imnet.get('name'))} is not supported, mlp is")
     hidden = _dict(imnet.get("args"), "imnet args").get("hidden_list")
     hidden = tuple(hidden) if isinstance(hidden, list | tuple) else ()
     flags = {key: args.get(key, True) for key in _FLAGS}
@@ -331,7 +258,7 @@ def _from_metadata(metadata: dict[str, str]) -> Architecture:
         try:
             items = json.loads(f"[{text[:1000]}]", parse_int=float if key in ("mean", "std") else int)
         except (ValueError, RecursionError):
-            raise CheckpointError(f"metadata {key} is {_show(text)}, which cannot be read") from None
+            raise CheckpointError(f"metadata {key} is {show(text)}, which cannot be read") from None
         values[key] = tuple(items) if lists else items[0] if len(items) == 1 else None
     return Architecture(**values)
 
@@ -354,7 +281,7 @@ def _from_shapes(state: dict[str, Any], norm: dict[str, Any]) -> Architecture:
     n_resblocks, layers = _count(r"encoder\.body\.\d+\.body\.0", state), _count(r"imnet\.layers\.\d+", state)
     hidden = tuple(shape(f"imnet.layers.{2 * i}.weight")[0] for i in range(layers - 1))
     known = bool(norm) or (n_resblocks, n_feats) != _ENCODERS["edsr"][:2]
-    _require(known, "without its args the res_scale of this large EDSR is unknown: use the whole checkpoint")
+    require(known, "without its args the res_scale of this large EDSR is unknown: use the whole checkpoint")
     for unfold, cell in product((True, False), repeat=2):
         architecture = Architecture(n_resblocks, n_feats, hidden, True, unfold, cell, **norm)
         if architecture.imnet_in == imnet_in:
@@ -383,15 +310,15 @@ def _official_names(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, An
 
 def _convert(state: dict[Any, Any], architecture: Architecture, res_scale: float, size: int) -> dict[str, torch.Tensor]:
     """The network's tensors as fp32 copies of their own, `res_scale` folded in; `size` is the file's."""
-    names = [key for key in state if isinstance(key, str) and key.startswith(("encoder.", "imnet."))]
+    names = [key for key in state if isinstance(key, str) and key.startswith(_PARTS)]
     kept = {key: state[key] for key in names if not key.startswith(_UNUSED)}
     for key, value in kept.items():
         plain = type(value) in (torch.Tensor, torch.nn.Parameter) and value.layout == torch.strided
-        _require(plain and not value.is_meta, f"{_show(key)} is {_show(value)}, not a plain tensor")
-        _require(value.dtype in _FLOATS, f"{_show(key)} is {value.dtype}, 16 to 64 bit floats are supported")
+        require(plain and not value.is_meta, f"{show(key)} is {show(value)}, not a plain tensor")
+        require(value.dtype in _FLOATS, f"{show(key)} is {value.dtype}, 16 to 64 bit floats are supported")
     # Strides of zero make a small file look huge: nothing is copied before the bytes are known to be there.
     claimed = sum(value.numel() * value.element_size() for value in kept.values())
-    _require(claimed <= size, "its tensors are larger than the file: damaged or forged")
+    require(claimed <= size, "its tensors are larger than the file: damaged or forged")
     for key, value in kept.items():
         folded = value.detach().double() * res_scale if ".body.2." in key and res_scale != 1 else value.detach()
         kept[key] = folded.to(torch.float32, copy=True).contiguous()  # copy: never a view of the mapped file
@@ -404,18 +331,9 @@ def _count(layer: str, state: Mapping[str, object]) -> int:
 
 def _dict(value: object, what: str) -> dict[Any, Any]:
     if not isinstance(value, dict):
-        raise CheckpointError(f"not a checkpoint: {what} is {_show(value)}, not a dict")
+        raise CheckpointError(f"not a checkpoint: {what} is {show(value)}, not a dict")
     return value
 
 
 def _having(state: Mapping[str, object]) -> str:
-    return f" (the file has {_show(next(iter(state)))} and so on)" if state else ""
-
-
-def _show(value: object) -> str:
-    """A value from a foreign file, short and on one line; containers by type only, as they may nest without end."""
-    if isinstance(value, str):
-        return repr(value if len(value) <= 60 else value[:57] + "...")
-    if value is None or isinstance(value, bool | float) or (isinstance(value, int) and value.bit_length() <= 64):
-        return repr(value)
-    return f"a {type(value).__name__}"
+    return f" (the file has {show(next(iter(state)))} and so on)" if state else ""

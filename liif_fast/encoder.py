@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -11,35 +12,44 @@ import torch.nn.functional as F
 from .checkpoint import Weights
 
 
-class Encoder:
-    """image -> z: EDSR's features with the linear part of the decoder's first layer applied.
+@dataclass(frozen=True)
+class Head:
+    """The last convolution before z, which the decoder asks for: ``weight`` [C, n_feats, k, k], ``bias`` [C].
 
-    That layer is linear before its ReLU, so its product with the 3x3-unfolded features is a 3x3 convolution of the
-    features, and nothing is ever unfolded (1x1 for networks without ``feat_unfold``). Its bias is included.
+    ``skip``: 0, or how often per axis the normalised image is repeated and added to z, whose channels are then (row,
+    colour, column) of a picture so many times as fine.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    skip: int = 0
+
+
+class Encoder:
+    """image -> z: EDSR's features and the convolution that the decoder begins with.
 
     Args:
         weights: the network.
+        head: of its decoder.
         device, dtype: of the weights, the activations and z.
         threads: of the processor; None leaves PyTorch's setting alone.
     """
 
-    def __init__(self, weights: Weights, device: torch.device, dtype: torch.dtype, threads: int | None = None) -> None:
+    def __init__(
+        self, weights: Weights, head: Head, device: torch.device, dtype: torch.dtype, threads: int | None = None
+    ) -> None:
         architecture = weights.architecture
         self.device, self.dtype, self.threads = device, dtype, threads
         self.halo = architecture.halo
-        self.width = architecture.hidden_list[0]
+        self.width, self.skip = len(head.weight), head.skip
         self.blocks = architecture.n_resblocks
-        features, kernel = architecture.n_feats, 3 if architecture.feat_unfold else 1
-        first = weights.tensors["imnet.layers.0.weight"][:, : features * kernel * kernel]
+        features = architecture.n_feats
         convolutions = {
             name.removesuffix(".weight"): (tensor, weights.tensors[name.removesuffix("weight") + "bias"])
             for name, tensor in weights.tensors.items()
             if name.startswith("encoder.") and name.endswith(".weight")
         }
-        convolutions["project"] = (
-            first.reshape(self.width, features, kernel, kernel),
-            weights.tensors["imnet.layers.0.bias"],
-        )
+        convolutions["project"] = (head.weight, head.bias)
         self.convolutions = {
             name: (
                 weight.to(device, dtype).contiguous(memory_format=torch.channels_last),
@@ -57,7 +67,10 @@ class Encoder:
         """Image [H, W, 1 or 3] float32 in [0, 1] -> z [H, W, width], contiguous."""
         with torch.inference_mode(), torch_threads(self.threads):
             x = ((image - self.mean) / self.std).to(self.dtype)  # a gray channel becomes three
-            return self.project(self.encode(x.permute(2, 0, 1)[None]))
+            z = self.project(self.encode(x.permute(2, 0, 1)[None]))
+            if self.skip:
+                z.view(*x.shape[:2], self.skip, 3, self.skip).add_(x[:, :, None, :, None])
+            return z
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         """Normalised image [1, 3, H, W], channels last -> EDSR's features [1, n_feats, H, W]."""

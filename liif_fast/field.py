@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from . import grid, tiling
 from .encoder import Encoder
 from .image import to_float
-from .ops import OUT_RANGE, Decoder
+from .ops import OUT_RANGE
 
 Box = tuple[float, float, float, float]
 Progress = Callable[[int, int], None]
+
+
+class Decoder(Protocol):
+    """What `ops.Decoder` and `resample.Resampler` have in common; their tables, `grid.Axis` and `grid.Taps`, differ."""
+
+    device: torch.device
+
+    def tables(self, positions: NDArray[np.float64], cells: int, cell: float) -> Any: ...
+
+    def __call__(
+        self,
+        z: torch.Tensor,
+        y: Any,
+        x: Any,
+        cell: Sequence[float],
+        out: torch.Tensor,
+        paired: bool = False,
+        peak: float | None = None,
+    ) -> torch.Tensor: ...
+
 
 # Pixels decoded between two reports of progress: about a second on two cores.
 REPORT_PIXELS = 1 << 18
@@ -78,10 +100,9 @@ class Field:
         top, left, bottom, right = grid.check_box(box, self.height, self.width)
         grid.check_scale(rows, bottom - top)
         grid.check_scale(columns, right - left)
-        ensemble = self.decoder.local_ensemble
-        y = grid.axis(grid.centres(top, bottom, rows), self.height, ensemble)
-        x = grid.axis(grid.centres(left, right, columns), self.width, ensemble)
         cell = (grid.cell(top, bottom, rows, self.cell_clamp), grid.cell(left, right, columns, self.cell_clamp))
+        y = self.decoder.tables(grid.centres(top, bottom, rows), self.height, cell[0])
+        x = self.decoder.tables(grid.centres(left, right, columns), self.width, cell[1])
 
         # At most 16 bytes a pixel: three float32 values and their gray mean. The same for colour, so that the bands of
         # a picture's colour and alpha are the same rows.
@@ -133,22 +154,17 @@ class Field:
             raise ValueError(f"point {bad} is outside the {self.height} x {self.width} (height x width) input")
         out = torch.empty(len(at), self.channels, device=self.color.device)
         side = 2 / (scale or self.cell_clamp or 4.0)
-        ensemble = self.decoder.local_ensemble
-        y, x = grid.axis(at[:, 0], self.height, ensemble), grid.axis(at[:, 1], self.width, ensemble)
+        y = self.decoder.tables(at[:, 0], self.height, side)
+        x = self.decoder.tables(at[:, 1], self.width, side)
         for (span_y, span_x), chosen in self._tiles_of(y, x):
             z, origin_y, origin_x = self._features(span_y, span_x)
-            tile_y, tile_x = (
-                grid.Axis(
-                    a.index[:, chosen] - origin, a.offset[:, chosen].contiguous(), a.weight[:, chosen].contiguous()
-                )
-                for a, origin in ((y, origin_y), (x, origin_x))
-            )
+            tile_y, tile_x = y.pick(chosen, origin_y), x.pick(chosen, origin_x)
             colors = torch.empty(len(chosen), self.channels, device=z.device)
             self._decode(z, tile_y.to(z.device), tile_x.to(z.device), (side, side), colors, paired=True)
             out[chosen] = colors
         return out
 
-    def _tiles_of(self, y: grid.Axis, x: grid.Axis) -> Iterator[tuple[tuple[tiling.Span, tiling.Span], torch.Tensor]]:
+    def _tiles_of(self, y: Any, x: Any) -> Iterator[tuple[tuple[tiling.Span, tiling.Span], torch.Tensor]]:
         """Points grouped by the tile that holds their cells: ((span of y, span of x), which points)."""
         halo = self.encoder.halo
         if self.z is not None:
@@ -160,10 +176,14 @@ class Field:
         tile = torch.stack([first_y // high, first_x // wide], dim=1)
         for row, column in torch.unique(tile, dim=0).tolist():
             chosen = torch.nonzero((tile[:, 0] == row) & (tile[:, 1] == column))[:, 0]
-            # A neighbour may lie one cell past the tile.
+            # Neighbours may lie past the tile.
+            beyond_y, beyond_x = (int((t.index[-1] - t.index[0])[chosen].max()) for t in (y, x))
             span_y, span_x = (
-                tiling.Span(0, 0, max(0, i * n - halo), min(cells, (i + 1) * n + 1 + halo))
-                for i, n, cells in ((row, high, self.height), (column, wide, self.width))
+                tiling.Span(0, 0, max(0, i * n - halo), min(cells, (i + 1) * n + beyond + halo))
+                for i, n, cells, beyond in (
+                    (row, high, self.height, beyond_y),
+                    (column, wide, self.width, beyond_x),
+                )
             )
             yield (span_y, span_x), chosen
 
@@ -195,8 +215,8 @@ class Field:
     def _decode(
         self,
         z: torch.Tensor,
-        y: grid.Axis,
-        x: grid.Axis,
+        y: Any,
+        x: Any,
         cell: tuple[float, float],
         out: torch.Tensor,
         paired: bool = False,

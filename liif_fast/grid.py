@@ -7,15 +7,22 @@ Everything is computed in float64 and rounded to float32 once.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .architecture import FACTOR
+
+Weigh = Callable[[torch.Tensor], torch.Tensor]
+
 # The reference shifts each query by this much, in units of half the picture, before it rounds to the nearest cell: it
 # decides ties.
 TIE_SHIFT = 1e-6
+# Fine lines per output line; see csrc/resample.h.
+TAPS = 8
 # Below this scale one output pixel covers more of the input than the network has ever seen.
 MIN_SCALE = 0.5
 # No side of a result may be longer: far beyond any file format, and all offsets stay within 63 bits.
@@ -48,8 +55,47 @@ class Axis:
             index.contiguous(), self.offset[:, start:stop].contiguous(), self.weight[:, start:stop].contiguous()
         )
 
+    def pick(self, chosen: torch.Tensor, origin: int = 0) -> Axis:
+        """As `part`, of the outputs ``chosen`` (indices)."""
+        return Axis(
+            self.index[:, chosen] - origin, self.offset[:, chosen].contiguous(), self.weight[:, chosen].contiguous()
+        )
+
     def to(self, device: torch.device) -> Axis:
         return Axis(self.index.to(device), self.offset.to(device), self.weight.to(device))
+
+
+@dataclass(frozen=True)
+class Taps:
+    """What each of N output rows (or columns, or points) is a sum of, in a picture ``FACTOR`` times as fine as cells.
+
+    ``first`` int32 [N]: the first of ``TAPS`` neighbouring fine lines. ``taps`` float32 [N, TAPS]: their shares,
+    summing to one. ``lines``: fine lines there are.
+    """
+
+    first: torch.Tensor
+    taps: torch.Tensor
+    lines: int
+
+    @property
+    def index(self) -> torch.Tensor:
+        """int32 [2, N]: the first and the last cell that is read."""
+        last = (self.first + TAPS - 1).clamp(max=self.lines - 1)
+        return torch.stack([self.first // FACTOR, last // FACTOR])
+
+    @property
+    def size(self) -> int:
+        return self.first.shape[0]
+
+    def part(self, start: int, stop: int, origin: int = 0) -> Taps:
+        return self.pick(torch.arange(start, stop, device=self.first.device), origin)
+
+    def pick(self, chosen: torch.Tensor, origin: int = 0) -> Taps:
+        first = self.first[chosen] - FACTOR * origin
+        return Taps(first.contiguous(), self.taps[chosen].contiguous(), self.lines - FACTOR * origin)
+
+    def to(self, device: torch.device) -> Taps:
+        return Taps(self.first.to(device), self.taps.to(device), self.lines)
 
 
 def centres(start: float, stop: float, size: int) -> NDArray[np.float64]:
@@ -75,6 +121,26 @@ def axis(positions: torch.Tensor | NDArray[np.float64], cells: int, local_ensemb
     else:
         weight = torch.ones_like(offset)
     return Axis(index.int(), offset.float(), weight.float())
+
+
+def taps(positions: torch.Tensor | NDArray[np.float64], cells: int, weigh: Weigh) -> Taps:
+    """Tables for a resampling decoder, for queries as in `axis`; differentiable in what ``weigh`` depends on.
+
+    ``weigh`` gives the share of a fine line from its distance in fine lines, [N, TAPS] each; it must vanish from
+    ``TAPS / 2`` on, so that a tap that leaves on one side as another enters makes no step. Shares are divided by their
+    sum; those of lines outside the picture go to the line at its edge.
+    """
+    positions = torch.as_tensor(positions, dtype=torch.float64)
+    lines = FACTOR * cells
+    at = positions * FACTOR - 0.5  # fine line k has its centre at k
+    start = at.floor().long() - (TAPS // 2 - 1)
+    line = start[:, None] + torch.arange(TAPS, device=positions.device)
+    share = weigh((at[:, None] - line).abs())
+    share = share / share.sum(dim=1, keepdim=True)
+    first = start.clamp(0, max(0, lines - TAPS))
+    slot = line.clamp(0, lines - 1) - first[:, None]
+    folded = torch.zeros_like(share).scatter_add(1, slot, share)
+    return Taps(first.int(), folded.float(), lines)
 
 
 def cell(start: float, stop: float, size: int, clamp: float | None) -> float:

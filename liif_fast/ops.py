@@ -18,10 +18,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from . import grid
 from .backends import BACKENDS, select
 from .checkpoint import Weights
+from .encoder import Head
 from .grid import Axis
 
 OUT_RANGE = {torch.uint8: 255.0, torch.uint16: 65535.0, torch.float32: 1.0}
@@ -112,9 +116,14 @@ class Decoder:
             (weights.tensors[f"imnet.layers.{2 * i}.weight"], weights.tensors[f"imnet.layers.{2 * i}.bias"])
             for i in range(count)
         ]
-        first, (last, last_bias) = linear[0][0], linear[-1]
+        (first, first_bias), (last, last_bias) = linear[0], linear[-1]
         # Inputs of the first layer: features, relative coordinate (y, x), cell (y, x).
         coordinates = first.shape[1] - (4 if architecture.cell_decode else 2)
+        # That layer is linear before its ReLU, so its product with the 3x3-unfolded features is a 3x3 convolution of
+        # the features (1x1 without feat_unfold), and nothing is ever unfolded.
+        kernel = 3 if architecture.feat_unfold else 1
+        projection = first[:, :coordinates].reshape(len(first), architecture.n_feats, kernel, kernel)
+        self.head = Head(projection, first_bias)
         self.first_cell = first[:, coordinates + 2 :].contiguous()  # [C, 2], or [C, 0] without the cell
         layers = [first[:, coordinates], first[:, coordinates + 1], last, last_bias]
         for weight, bias in linear[1:-1]:
@@ -130,6 +139,10 @@ class Decoder:
     @property
     def description(self) -> str:
         return BACKENDS[self.backend].describe(self.dtype)
+
+    def tables(self, positions: NDArray[np.float64], cells: int, cell: float) -> Axis:
+        """Where outputs at ``positions`` along an axis look; ``cell``: their size, see `grid.cell`."""
+        return grid.axis(positions, cells, self.local_ensemble)
 
     def __call__(
         self,

@@ -18,8 +18,10 @@ from .encoder import Encoder
 from .field import Box, Field, Progress
 from .image import Planes, Unpacked, bleed, unpack
 from .ops import OUT_RANGE, Decoder
+from .resample import Resampler
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DECODERS: dict[str, type[Decoder] | type[Resampler]] = {"liif": Decoder, "resample": Resampler}
 # Enough for tiles whose halos cost little, and little enough not to be noticed.
 DEFAULT_MEMORY = 3 << 29
 
@@ -69,8 +71,9 @@ class Upscaler:
         self.precision = find_precision(precision, self.device)
         self.threads, self.max_memory, self.cell_clamp = threads, max_memory, cell_clamp
         dtype = PRECISIONS[self.precision]
-        self.decoder = Decoder(self.weights, self.device, dtype, backend, threads)
-        self.encoder = Encoder(self.weights, self.device, dtype, threads)
+        make = DECODERS[self.weights.architecture.decoder]
+        self.decoder = make(self.weights, self.device, dtype, backend, threads)
+        self.encoder = Encoder(self.weights, self.decoder.head, self.device, dtype, threads)
 
     def __call__(
         self,

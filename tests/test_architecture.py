@@ -33,7 +33,9 @@ ROWS = [
     ["system"],
     ["upscaler"],
     ["field", "published"],
-    ["encoder", "ops"],
+    ["resample"],
+    ["ops"],
+    ["encoder"],
     ["backends"],
     ["backends.cpu", "backends.reference"],
     ["batch", "console", "options"],
@@ -42,7 +44,9 @@ ROWS = [
     ["output"],
     ["png", "tiff"],
     ["bands"],
-    ["checkpoint", "grid", "tiling", "modes", "deflate", "_cpu"],
+    ["checkpoint"],
+    ["grid"],
+    ["architecture", "tiling", "modes", "deflate", "_cpu"],
 ]
 RANK = {name: i for i, row in enumerate(ROWS) for name in row}
 # The name of a type only.

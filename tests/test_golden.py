@@ -47,10 +47,15 @@ def image(name: str, dtype: torch.dtype = FP32) -> torch.Tensor:
     return content(name)["image"].to(dtype) / 255
 
 
+def encoder_of(name: str, dtype: torch.dtype) -> Encoder:
+    head = Decoder(weights(name), CPU, FP32, "reference").head
+    return Encoder(weights(name), head, CPU, dtype)
+
+
 @cache
 def features(name: str, dtype: torch.dtype) -> torch.Tensor:
     """z [H, W, C] in float64 from the published encoder's, stored as ``dtype``."""
-    encoder = Encoder(weights(name), CPU, FP64)
+    encoder = encoder_of(name, FP64)
     encoder.mean, encoder.std = encoder.mean.double(), encoder.std.double()
     return encoder(image(name, FP64)).to(dtype)
 
@@ -113,7 +118,7 @@ def test_exact_limit(name: str, size: tuple[int, int]) -> None:
 
 @every_golden
 def test_reference_backend(name: str, size: tuple[int, int]) -> None:
-    out = decoded(name, size, FP32, "reference", Encoder(weights(name), CPU, FP32)(image(name)))
+    out = decoded(name, size, FP32, "reference", encoder_of(name, FP32)(image(name)))
     at = ordinary(name, size)
     np.testing.assert_allclose(out[at], expected(name, size)[at], rtol=0, atol=TOLERANCE)
     np.testing.assert_allclose(out, exact(name, size), rtol=0, atol=TOLERANCE)
@@ -123,7 +128,7 @@ def test_reference_backend(name: str, size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("isa", supported_isas())
 def test_cpu_backend(name: str, size: tuple[int, int], isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(cpu.ISA_VARIABLE, isa)
-    out = decoded(name, size, FP32, "cpu", Encoder(weights(name), CPU, FP32)(image(name)))
+    out = decoded(name, size, FP32, "cpu", encoder_of(name, FP32)(image(name)))
     at = ordinary(name, size)
     np.testing.assert_allclose(out[at], expected(name, size)[at], rtol=0, atol=TOLERANCE)
     np.testing.assert_allclose(out, exact(name, size), rtol=0, atol=TOLERANCE)

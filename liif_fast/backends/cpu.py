@@ -16,7 +16,7 @@ except ImportError as error:  # a source tree that was never built
     _missing = f"the compiled module is missing ({error}); install the package with `pip install .`"
 
 if TYPE_CHECKING:
-    from ..grid import Axis
+    from ..grid import Axis, Taps
 
 # Forces an instruction set: one of avx512bf16, avx512, avx2, scalar.
 ISA_VARIABLE = "LIIF_FAST_CPU_ISA"
@@ -131,6 +131,42 @@ def decode(
         hidden=hidden,
         last=last.data_ptr(),
         last_bias=last_bias.data_ptr(),
+        scale=tuple(scale),
+        shift=tuple(shift),
+        range=(low, high),
+        out=out.data_ptr(),
+        out_type=getattr(_cpu.Type, TYPES[out.dtype]),
+        out_strides=strides,
+    )
+
+
+def resample(
+    z: torch.Tensor,
+    y: Taps,
+    x: Taps,
+    paired: bool,
+    scale: list[float],
+    shift: list[float],
+    low: float,
+    high: float,
+    threads: int,
+    out: torch.Tensor,
+) -> None:
+    if z.dtype not in (torch.float32, torch.bfloat16):
+        raise TypeError(f"z must be float32 or bfloat16, got {z.dtype}")
+    # Every pointer is taken here; what they point to was checked in resample.py.
+    strides = (0, *out.stride()) if paired else out.stride()
+    _cpu.resample(
+        isa=isa(z.dtype),
+        threads=threads,
+        z=z.data_ptr(),
+        type=getattr(_cpu.Type, TYPES[z.dtype]),
+        rows=z.shape[0],
+        columns=z.shape[1],
+        z_row_stride=z.stride(0),
+        y=(y.first.data_ptr(), y.taps.data_ptr(), y.size),
+        x=(x.first.data_ptr(), x.taps.data_ptr(), x.size),
+        paired=paired,
         scale=tuple(scale),
         shift=tuple(shift),
         range=(low, high),

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 if TYPE_CHECKING:
-    from ..grid import Axis
+    from ..grid import Axis, Taps
 
 # Output pixels at once: keeps the hidden activations of their neighbours in tens of megabytes.
 CHUNK = 1 << 15
@@ -59,12 +59,49 @@ def decode(
                 for weight, bias in zip(layers[4::2], layers[5::2], strict=True):
                     h = F.relu(F.linear(h.to(z.dtype), weight).to(wide) + bias)
                 blended += (y.weight[sy, row].to(wide) * x.weight[sx, column].to(wide))[:, None] * h
-        rgb = ((F.linear(blended, last) + last_bias) * scales + shifts).clamp(low, high)
-        if not out.dtype.is_floating_point:
-            rgb = rgb.round()
-        # Through float32 or int32 where a dtype has no conversion of its own.
-        rgb = rgb.to(torch.int32).to(out.dtype) if out.dtype == torch.uint16 else rgb.to(out.dtype)
+        rgb = _stored(((F.linear(blended, last) + last_bias) * scales + shifts).clamp(low, high), out.dtype)
         if paired:
             out[start : start + len(pixel)] = rgb
         else:
             out[row, column] = rgb
+
+
+def resample(
+    z: torch.Tensor,
+    y: Taps,
+    x: Taps,
+    paired: bool,
+    scale: list[float],
+    shift: list[float],
+    low: float,
+    high: float,
+    threads: int,
+    out: torch.Tensor,
+) -> None:
+    wide = torch.float64 if z.dtype == torch.float64 else torch.float32
+    scales, shifts = (torch.tensor(v, dtype=wide, device=z.device) for v in (scale, shift))
+    height, width = z.shape[:2]
+    factor = y.lines // height
+    fine = z.to(wide).view(height, width, factor, 3, factor).permute(0, 2, 1, 4, 3)
+    fine = fine.reshape(y.lines, x.lines, 3)
+    # A picture of fewer lines than there are taps has shares of zero for those it lacks.
+    columns = (x.first[:, None] + torch.arange(x.taps.shape[1], device=z.device)).clamp(max=x.lines - 1)
+    rows = (y.first[:, None] + torch.arange(y.taps.shape[1], device=z.device)).clamp(max=y.lines - 1)
+    step = CHUNK if paired else max(1, CHUNK // max(1, x.size))
+    for start in range(0, len(rows), step):
+        part = slice(start, start + step)
+        taps_y = y.taps[part].to(wide)
+        if paired:
+            window = fine[rows[part, :, None], columns[part, None, :]]
+            rgb = torch.einsum("nkld,nk,nl->nd", window, taps_y, x.taps[part].to(wide))
+        else:
+            summed = torch.einsum("nkwd,nk->nwd", fine[rows[part]], taps_y)
+            rgb = torch.einsum("nmld,ml->nmd", summed[:, columns], x.taps.to(wide))
+        out[part] = _stored((rgb * scales + shifts).clamp(low, high), out.dtype)
+
+
+def _stored(rgb: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    if not dtype.is_floating_point:
+        rgb = rgb.round()
+    # Through int32 where a dtype has no conversion of its own.
+    return rgb.to(torch.int32).to(dtype) if dtype == torch.uint16 else rgb.to(dtype)

@@ -1,0 +1,175 @@
+"""The resampling decoder: ``liif_fast::resample``, `Resampler`, and the taps it learned.
+
+``resample(z, y, x, paired, scale, shift, low, high, backend, threads, out)``
+
+=============  ======================================================================================================
+``z``          [H, W, 48] float: a picture 4 times as fine, before its pixel shuffle; layout in csrc/resample.h
+``y``, ``x``   [first, taps] of the rows and columns of the output, see `grid.Taps`
+``paired``     False: a grid, ``out`` is [rows, columns, 3]. True: a list of points, ``out`` is [points, 3]
+``scale``      3 numbers; with ``shift`` from the network's range to the output's, then clamped to [low, high]
+``out``        uint8, uint16 (rounded to nearest even) or float32; any strides
+=============  ======================================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from . import grid
+from .architecture import FACTOR
+from .backends import BACKENDS, select
+from .checkpoint import Weights
+from .encoder import Head
+from .grid import TAPS, Taps
+from .ops import OUT_RANGE
+
+# How much the cubic widens at most: at x2, where the fine picture is twice too fine, it spans all TAPS lines.
+_WIDEST = 2.0
+
+_library = torch.library.Library("liif_fast", "FRAGMENT")
+_library.define(
+    "resample(Tensor z, Tensor[] y, Tensor[] x, bool paired, float[] scale, float[] shift, float low, float high, "
+    "str backend, int threads, Tensor(a!) out) -> ()"
+)
+
+
+def shares(distance: torch.Tensor, cell: float | torch.Tensor, mlp: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The share of fine lines at ``distance`` (in fine lines, at least 0) of an output line, before it is normalised.
+
+    A cubic widened where the output is coarser than the fine picture, plus a learned function of distance and scale. It
+    is zero from TAPS / 2 on, and continuous. ``cell``: see `grid.cell`. ``mlp``: weight, bias, weight, bias, ... of
+    layers with SiLU between them.
+    """
+    reach = TAPS / 2
+    inverse = torch.as_tensor(cell, device=distance.device, dtype=distance.dtype) / 2  # of the scale
+    inverse = inverse.clamp(min=1 / FACTOR).expand_as(distance)  # beyond x4 nothing is known
+    x = distance / (FACTOR * inverse).clamp(1, _WIDEST)
+    cubic = torch.where(x < 1, 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2)
+    cubic = torch.where(x < 2, cubic, 0)
+    hidden = torch.stack([distance / reach, inverse], dim=-1).to(mlp[0].dtype)
+    for weight, bias in zip(mlp[:-2:2], mlp[1:-2:2], strict=True):
+        hidden = F.silu(F.linear(hidden, weight, bias))
+    learned = F.linear(hidden, mlp[-2], mlp[-1])[..., 0]
+    window = (1 - (distance / reach).square()).clamp(min=0).square()
+    return cubic + window * learned
+
+
+def to_layout(tensor: torch.Tensor) -> torch.Tensor:
+    """[3 * FACTOR**2, ...], channels as a pixel shuffle takes them (colour, row, column) -> (row, colour, column)."""
+    return tensor.reshape(3, FACTOR, FACTOR, *tensor.shape[1:]).transpose(0, 1).reshape(tensor.shape)
+
+
+def _resample(
+    z: torch.Tensor,
+    y: list[torch.Tensor],
+    x: list[torch.Tensor],
+    paired: bool,
+    scale: list[float],
+    shift: list[float],
+    low: float,
+    high: float,
+    backend: str,
+    threads: int,
+    out: torch.Tensor,
+) -> None:
+    rows, columns = Taps(y[0], y[1], FACTOR * z.shape[0]), Taps(x[0], x[1], FACTOR * z.shape[1])
+    _check(z, rows, columns, paired, out)
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
+    BACKENDS[backend].resample(z, rows, columns, paired, scale, shift, low, high, threads, out)
+
+
+def _check(z: torch.Tensor, y: Taps, x: Taps, paired: bool, out: torch.Tensor) -> None:
+    """All that would make native code read or write outside its buffers."""
+    channels = 3 * FACTOR**2
+    if z.dim() != 3 or z.shape[2] != channels or z.stride(2) != 1 or z.stride(1) != channels:
+        raise ValueError(
+            f"z must be [H, W, {channels}] with contiguous rows, got shape {tuple(z.shape)}, strides {z.stride()}"
+        )
+    for name, table in (("y", y), ("x", x)):
+        first, taps = table.first, table.taps
+        fits = first.dtype == torch.int32 and taps.dtype == torch.float32 and taps.shape == (table.size, TAPS)
+        if not (fits and first.dim() == 1 and first.is_contiguous() and taps.is_contiguous()):
+            shapes = f"{first.dtype} {tuple(first.shape)}, {taps.dtype} {tuple(taps.shape)}"
+            raise ValueError(f"the {name} table must be contiguous int32 [N] and float32 [N, {TAPS}]; got {shapes}")
+        if table.size and not 0 <= int(first.min()) <= int(first.max()) <= max(0, table.lines - TAPS):
+            raise ValueError(f"the {name} table points outside the {table.lines} fine lines of z")
+        if not paired and table.size and bool((first.diff() < 0).any()):
+            raise ValueError(f"the {name} table of a grid must not fall")
+    shape = (x.size, 3) if paired else (y.size, x.size, 3)
+    if tuple(out.shape) != shape or (paired and y.size != x.size):
+        raise ValueError(f"out must be {shape}, got {tuple(out.shape)}")
+    if out.dtype not in OUT_RANGE:
+        raise TypeError(f"out must be uint8, uint16 or float32, got {out.dtype}")
+
+
+_library.impl("resample", _resample, "CompositeExplicitAutograd")
+_library.impl("resample", lambda *_: None, "Meta")
+
+
+class Resampler:
+    """A network's resampling decoder, with the face of `ops.Decoder`.
+
+    Args:
+        weights: the network; BackendUnavailable and ValueError as for `ops.Decoder`.
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        device: torch.device,
+        dtype: torch.dtype,
+        backend: str = "auto",
+        threads: int | None = None,
+    ) -> None:
+        self.backend = select(backend, device, dtype)
+        self.device, self.dtype, self.threads = device, dtype, threads
+        self.mean, self.std = weights.architecture.mean, weights.architecture.std
+        self.mlp = [tensor.double() for name, tensor in weights.tensors.items() if name.startswith("taps.")]
+        weight, bias = weights.tensors["upsample.weight"], weights.tensors["upsample.bias"]
+        self.head = Head(to_layout(weight), to_layout(bias), skip=FACTOR)
+        # Both passes over a fine picture of the output's own size.
+        self.flops_per_pixel = 2 * 2 * 3 * TAPS
+
+    @property
+    def description(self) -> str:
+        return BACKENDS[self.backend].describe(self.dtype)
+
+    def tables(self, positions: NDArray[np.float64], cells: int, cell: float) -> Taps:
+        """Where outputs at ``positions`` along an axis look; ``cell``: their size, see `grid.cell`."""
+        return grid.taps(positions, cells, lambda distance: shares(distance, cell, self.mlp))
+
+    def __call__(
+        self,
+        z: torch.Tensor,
+        y: Taps,
+        x: Taps,
+        cell: Sequence[float],
+        out: torch.Tensor,
+        paired: bool = False,
+        peak: float | None = None,
+    ) -> torch.Tensor:
+        """As `ops.Decoder`; ``cell`` has done its part in the tables."""
+        if z.dtype != self.dtype or z.device != self.device:
+            raise TypeError(f"z is {z.dtype} on {z.device}; this decoder was made for {self.dtype} on {self.device}")
+        free = peak == float("inf")
+        white = 1.0 if free else OUT_RANGE.get(out.dtype, 1.0) if peak is None else peak
+        torch.ops.liif_fast.resample(
+            z,
+            [y.first, y.taps],
+            [x.first, x.taps],
+            paired,
+            [v * white for v in self.std],
+            [v * white for v in self.mean],
+            -3.0e38 if free else 0.0,
+            3.0e38 if free else white,
+            self.backend,
+            self.threads or torch.get_num_threads(),
+            out,
+        )
+        return out

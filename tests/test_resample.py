@@ -1,0 +1,222 @@
+"""The resampling decoder: its taps, every instruction set against float64, and the whole way through `Upscaler`."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from common import BF16, CPU, FP32, FP64, random_weights, supported_isas
+from liif_fast import Upscaler, checkpoint, grid
+from liif_fast.architecture import FACTOR
+from liif_fast.backends.cpu import ISA_VARIABLE
+from liif_fast.checkpoint import Architecture
+from liif_fast.grid import TAPS, Taps
+from liif_fast.ops import OUT_RANGE
+from liif_fast.resample import Resampler, shares, to_layout
+
+WEIGHTS = random_weights(Architecture(1, 16, (16,), decoder="resample"), seed=2)
+MLP = [tensor.double() * 0.3 for name, tensor in WEIGHTS.tensors.items() if name.startswith("taps.")]
+CUBIC = [torch.zeros_like(tensor) for tensor in MLP]
+SCALES = [0.5, 1, 1.7, 2, 3, 3.7, 4, 8, 30]
+
+
+def table(size: int, cells: int, mlp: list[torch.Tensor] = MLP, clamp: float = 4.0) -> Taps:
+    cell = grid.cell(0, cells, size, clamp)
+    return grid.taps(grid.centres(0, cells, size), cells, lambda distance: shares(distance, cell, mlp))
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("cells", [1, 2, 7, 50])
+def test_taps_sum_to_one_and_are_symmetric(scale: float, cells: int) -> None:
+    size = max(1, round(cells * scale))
+    found = table(size, cells)
+    torch.testing.assert_close(found.taps.sum(1), torch.ones(size))
+    assert found.first.min() >= 0
+    assert found.first.max() <= max(0, FACTOR * cells - TAPS)
+    assert not found.taps[:, FACTOR * cells :].any()
+    # The picture mirrored is the table mirrored.
+    dense = torch.zeros(size, max(TAPS, FACTOR * cells))
+    dense.scatter_add_(1, found.first[:, None] + torch.arange(TAPS), found.taps)
+    dense = dense[:, : FACTOR * cells]
+    torch.testing.assert_close(dense, dense.flip(0, 1), atol=1e-6, rtol=0)
+
+
+def test_taps_are_continuous() -> None:
+    """A small step of the position is a small step of what it sees, also where a tap leaves and another enters."""
+    positions = np.linspace(5, 7, 40_001)
+    for cell in (0.5, 0.9, 2.0):
+        found = grid.taps(positions, 12, lambda distance, cell=cell: shares(distance, cell, MLP))
+        line = torch.sin(torch.arange(FACTOR * 12) * 1.3)
+        seen = (found.taps * line[found.first[:, None] + torch.arange(TAPS)]).sum(1)
+        assert seen.diff().abs().max() < 2e-3
+
+
+def test_untrained_taps_are_the_cubic() -> None:
+    """At x4 output and fine picture coincide; beyond it the taps interpolate as Pillow's and MATLAB's bicubic does."""
+    same = table(40, 10, CUBIC)
+    identity = torch.zeros(40, 40).scatter_add_(1, same.first[:, None] + torch.arange(TAPS), same.taps)
+    torch.testing.assert_close(identity, torch.eye(40), atol=1e-6, rtol=0)
+    line = torch.rand(40, dtype=FP64)
+    twice = table(80, 10, CUBIC)
+    ours = (twice.taps.double() * line[twice.first[:, None] + torch.arange(TAPS)]).sum(1)
+    padded = F.pad(line[None], (4, 4), mode="replicate")[0]
+    theirs = F.interpolate(padded[None, None, None], scale_factor=(1, 2), mode="bicubic")[0, 0, 0, 8:-8]
+    assert (ours - theirs)[4:-4].abs().max() < 0.06  # PyTorch's cubic has a = -0.75, ours -0.5
+
+
+def test_gradients_reach_the_taps() -> None:
+    mlp = [tensor.clone().requires_grad_() for tensor in MLP]
+    found = grid.taps(np.array([3.3, 4.1]), 9, lambda distance: shares(distance, 0.7, mlp))
+    (found.taps * torch.arange(TAPS)).sum().backward()
+    assert all(tensor.grad is not None and tensor.grad.abs().sum() > 0 for tensor in mlp[:-1])
+
+
+def exact(z: torch.Tensor, y: Taps, x: Taps) -> np.ndarray:
+    """The definition, in float64: pixel shuffle, pad, two sums."""
+    shuffled = z.double().view(*z.shape[:2], FACTOR, 3, FACTOR).permute(3, 0, 2, 1, 4)
+    fine = F.pad(shuffled.reshape(3, FACTOR * z.shape[0], FACTOR * z.shape[1]), (0, TAPS, 0, TAPS))
+    at = torch.arange(TAPS)
+    rows = torch.einsum("nk,cnkw->cnw", y.taps.double(), fine[:, y.first[:, None] + at])
+    return torch.einsum("ml,cnml->nmc", x.taps.double(), rows[:, :, x.first[:, None] + at]).numpy()
+
+
+@pytest.mark.parametrize("backend", ["reference", *supported_isas()])
+@pytest.mark.parametrize("dtype", [FP32, BF16], ids=str)
+@pytest.mark.parametrize("out_dtype", OUT_RANGE, ids=str)
+def test_decodes(backend: str, dtype: torch.dtype, out_dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    isa = backend if backend != "reference" else None
+    if isa:
+        monkeypatch.setenv(ISA_VARIABLE, isa)
+    decoder = Resampler(WEIGHTS, CPU, dtype, "cpu" if isa else "reference", threads=2)
+    assert isa is None or isa in decoder.description or isa == "avx512bf16"
+    generator = torch.Generator().manual_seed(0)
+    shapes = [((1, 1), (3, 5)), ((5, 7), (20, 28)), ((7, 3), (5, 11)), ((3, 2), (97, 1)), ((2, 530), (5, 2131))]
+    for cells, size in [*shapes, ((2, 530), (3, 600))]:
+        z = (torch.randn(cells[0], cells[1] + 2, 48, generator=generator) * 0.6).to(dtype)[:, 1:-1]
+        y, x = (table(n, c) for n, c in zip(size, cells, strict=True))
+        white = OUT_RANGE[out_dtype]
+        wanted = ((exact(z, y, x) * 0.5 + 0.5) * white).clip(0, white)
+        for layout in ("hwc", "chw", "window"):
+            whole = torch.full((size[0] + 2, size[1] + 2, 3), 77).to(out_dtype)
+            out = whole[1:-1, 1:-1] if layout == "window" else torch.empty(*size, 3).to(out_dtype)
+            if layout == "chw":
+                out = torch.empty(3, *size).to(out_dtype).permute(1, 2, 0)
+            decoder(z, y, x, (0.5, 0.5), out)
+            error = np.abs(out.numpy().astype(np.float64) - wanted).max()
+            assert error <= (0.5 if out_dtype != FP32 else 0) + white * 3e-6, (cells, size, layout)
+            if layout == "window":
+                whole[1:-1, 1:-1] = whole[0, 0]
+                assert (whole == whole[0, 0]).all(), "wrote outside its output"
+
+
+@pytest.mark.parametrize("isa", supported_isas())
+def test_points(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ISA_VARIABLE, isa)
+    z = torch.randn(5, 6, 48)
+    places = np.random.default_rng(0).random((2, 99))
+    y, x = (grid.taps(p * n, n, lambda d: shares(d, 0.5, MLP)) for p, n in zip(places, (5, 6), strict=True))
+    found, wanted = torch.empty(99, 3), torch.empty(99, 3)
+    Resampler(WEIGHTS, CPU, FP32, "cpu")(z, y, x, (0.5, 0.5), found, paired=True)
+    Resampler(WEIGHTS, CPU, FP32, "reference")(z, y, x, (0.5, 0.5), wanted, paired=True)
+    torch.testing.assert_close(found, wanted, atol=3e-6, rtol=0)
+
+
+@pytest.mark.parametrize("bad", ["first", "taps", "falls", "z", "out", "dtype"])
+def test_native_code_is_guarded(bad: str) -> None:
+    decoder = Resampler(WEIGHTS, CPU, FP32, "cpu")
+    z, y, x, out = torch.zeros(4, 4, 48), table(16, 4), table(16, 4), torch.empty(16, 16, 3)
+    if bad == "first":
+        y = Taps(y.first + 100, y.taps, y.lines)
+    elif bad == "taps":
+        y = Taps(y.first, y.taps[:, :7].contiguous(), y.lines)
+    elif bad == "falls":
+        y = Taps(y.first.flip(0).contiguous(), y.taps, y.lines)
+    elif bad == "z":
+        z = torch.zeros(4, 4, 32)
+    elif bad == "out":
+        out = torch.empty(16, 15, 3)
+    else:
+        z = z.double()
+    with pytest.raises((ValueError, TypeError)):
+        decoder(z, y, x, (0.5, 0.5), out)
+
+
+@pytest.fixture(scope="module")
+def up() -> Upscaler:
+    return Upscaler(WEIGHTS, precision="fp32")
+
+
+def test_network_written_out(up: Upscaler) -> None:
+    """Encoder, convolution, pixel shuffle, the repeated input, at x4 with untrained taps, in plain PyTorch."""
+    tensors = {key: torch.zeros_like(t) if key.startswith("taps.") else t for key, t in WEIGHTS.tensors.items()}
+    plain = Upscaler(type(WEIGHTS)(WEIGHTS.architecture, tensors), precision="fp32")
+    picture = np.random.default_rng(0).random((6, 9, 3)).astype(np.float32)
+    x = torch.from_numpy(picture).permute(2, 0, 1)[None] * 2 - 1
+
+    def conv(name: str, value: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(value, tensors[f"{name}.weight"], tensors[f"{name}.bias"], padding=1)
+
+    head = conv("encoder.head.0", x)
+    body = head + conv("encoder.body.0.body.2", F.relu(conv("encoder.body.0.body.0", head)))
+    fine = F.pixel_shuffle(conv("upsample", head + conv("encoder.body.1", body)), FACTOR)
+    fine = fine + F.interpolate(x, scale_factor=FACTOR, mode="nearest")
+    wanted = ((fine[0] + 1) / 2).clamp(0, 1).permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(plain(picture, scale=4), wanted, atol=2e-6)
+
+
+def test_layout() -> None:
+    channels = torch.arange(48)
+    for row, color, column in product(range(4), range(3), range(4)):
+        assert to_layout(channels)[(row * 3 + color) * 4 + column] == color * 16 + row * 4 + column
+
+
+def test_windows_points_tiles_and_kinds(up: Upscaler) -> None:
+    picture = np.random.default_rng(0).random((40, 33, 3)).astype(np.float32)
+    field = up.encode(picture)
+    whole = field.render(scale=3)
+    assert np.array_equal(whole, up(picture, scale=3))
+    np.testing.assert_allclose(field.render(scale=3, box=(4, 5, 20, 30)), whole[12:60, 15:90], atol=3e-6)
+    centres = np.stack(np.meshgrid((np.arange(120) + 0.5) / 3, (np.arange(99) + 0.5) / 3, indexing="ij"), -1)
+    np.testing.assert_allclose(
+        np.asarray(field.sample(centres.reshape(-1, 2), scale=3)).reshape(120, 99, 3), whole, atol=3e-6
+    )
+    for budget in (1, 60_000):
+        small = Upscaler(WEIGHTS, precision="fp32", max_memory=budget)
+        np.testing.assert_allclose(small(picture, scale=3), whole, atol=1e-5)
+        points = small.encode(picture).sample(centres.reshape(-1, 2)[::37], scale=3)
+        np.testing.assert_allclose(np.asarray(points), whole.reshape(-1, 3)[::37], atol=1e-5)
+    bytes_ = up((picture * 255).astype(np.uint8), size=(77, 100))
+    assert (bytes_.dtype, bytes_.shape) == (np.uint8, (77, 100, 3))
+    assert up(picture[..., 0], scale=2).shape == (80, 66)
+    assert up(np.dstack([picture, picture[..., :1]]), scale=2).shape == (80, 66, 4)
+    assert "cpu (" in up.description
+
+
+def test_flat_colour_stays(up: Upscaler) -> None:
+    """Shares sum to one, so a fine picture of one colour is that colour at every scale."""
+    tensors = {key: t if key.startswith("taps.") else torch.zeros_like(t) for key, t in WEIGHTS.tensors.items()}
+    flat = Upscaler(type(WEIGHTS)(WEIGHTS.architecture, tensors), precision="fp32")
+    picture = np.full((9, 7, 3), (10, 128, 251), np.uint8)
+    for scale in SCALES:
+        assert (flat(picture, scale=scale) == (10, 128, 251)).all()
+
+
+def test_bf16(up: Upscaler) -> None:
+    picture = np.random.default_rng(0).random((20, 20, 3)).astype(np.float32)
+    stored = Upscaler(WEIGHTS, precision="bf16")
+    error = np.abs(stored(picture, scale=3) - up(picture, scale=3))
+    assert 0 < error.max() < 0.05
+
+
+def test_file(tmp_path) -> None:
+    checkpoint.save(tmp_path / "r.safetensors", WEIGHTS, FP32)
+    back = checkpoint.load(tmp_path / "r.safetensors")
+    assert back.architecture == WEIGHTS.architecture
+    assert back.fingerprint == WEIGHTS.fingerprint
+    assert "x4 and resampling, taps 16" in back.architecture.summary()
+    with pytest.raises(checkpoint.CheckpointError, match="decoder is 'lanczos'"):
+        Architecture(1, 16, (16,), decoder="lanczos")
