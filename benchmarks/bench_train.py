@@ -13,7 +13,7 @@ from conftest import PAPER, random_weights
 from liif_fast import published
 from liif_fast.training.config import RECIPES, Config
 from liif_fast.training.data import Pictures
-from liif_fast.training.network import Network
+from liif_fast.training.network import from_weights
 from liif_fast.training.optimizer import Muon
 
 PATCHES, PATCH = 4, 48
@@ -27,7 +27,7 @@ def pictures() -> Pictures:
 def published_step() -> Callable[[], None]:
     """As the authors' trainer: unfolded features, nearest neighbours by grid_sample, the whole MLP, Adam."""
     weights = random_weights(PAPER)
-    network = Network.from_weights(weights)
+    network = from_weights(weights)
     parameters = dict(network.named_parameters())
     optimizer = torch.optim.Adam(network.parameters(), 1e-4)
     image = torch.rand(PATCHES, 3, PATCH, PATCH)
@@ -46,7 +46,7 @@ def published_step() -> Callable[[], None]:
 
 def projected_step(queries: int, muon: bool) -> Callable[[], None]:
     """As `liif_fast.training.train`, its batches included."""
-    network = Network.from_weights(random_weights(PAPER)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = from_weights(random_weights(PAPER)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     parameters = list(network.parameters())
     optimizer: torch.optim.Optimizer = (
         Muon(parameters, 1e-4, (0.9, 0.99)) if muon else torch.optim.Adam(parameters, 1e-4)

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from common import FP64, random_weights
-from liif_fast import Upscaler, grid
+from liif_fast import Upscaler
 from liif_fast.checkpoint import Architecture
 from liif_fast.training import easier
 from liif_fast.training.data import Pictures
-from liif_fast.training.network import Network
+from liif_fast.training.network import from_weights
 
 WEIGHTS = random_weights(Architecture(3, 16, (32, 48, 16)))
 
@@ -27,19 +27,18 @@ def noisy_pictures(count: int = 3, side: int = 100) -> Pictures:
 @pytest.mark.parametrize("layer", [0, 1, 2])
 def test_fold_is_exact(layer: int) -> None:
     """The folded network answers as the whole one does with its rectifier replaced by the identity."""
-    network = Network.from_weights(WEIGHTS).double()
+    network = from_weights(WEIGHTS).double()
     network.imnet.layers[2 * layer + 1] = nn.Identity()
-    folded = Network.from_weights(easier.fold(WEIGHTS, layer)).double()
+    folded = from_weights(easier.fold(WEIGHTS, layer)).double()
     assert len(folded.architecture.hidden_list) == 2
     places = np.random.default_rng(0).random((2, 200)) * 9
-    y, x = (grid.axis(p, 9) for p in places)
-    y, x = (grid.Axis(a.index, a.offset.double(), a.weight.double()) for a in (y, x))
+    y, x = map(torch.from_numpy, places)
     image, cell = torch.rand(1, 3, 9, 9, dtype=FP64), torch.tensor([[0.5, 0.7]], dtype=FP64)
     with torch.no_grad():
         a, b = (n(image, y, x, cell) for n in (network, folded))
     torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)  # the folded weights are rounded to float32
     with torch.no_grad():
-        whole = Network.from_weights(WEIGHTS).double()(image, y, x, cell)
+        whole = from_weights(WEIGHTS).double()(image, y, x, cell)
     assert (whole - b).abs().max() > 1e-3  # the rectifier did something
 
 
@@ -55,9 +54,9 @@ def test_folded_runs(photo: np.ndarray) -> None:
 
 @pytest.mark.parametrize("block", [0, 1, 2])
 def test_dropped_block_is_its_skip(block: int) -> None:
-    network = Network.from_weights(WEIGHTS)
+    network = from_weights(WEIGHTS)
     network.encoder.body[block] = nn.Identity()
-    dropped = Network.from_weights(easier.drop_block(WEIGHTS, block))
+    dropped = from_weights(easier.drop_block(WEIGHTS, block))
     image = torch.rand(1, 3, 9, 9)
     with torch.no_grad():
         torch.testing.assert_close(network.encoder(image), dropped.encoder(image))

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from common import FP64, GOLDENS, noise
-from liif_fast import checkpoint, grid, published
-from liif_fast.training.network import Network
+from liif_fast import Upscaler, checkpoint, published
+from liif_fast.checkpoint import Architecture
+from liif_fast.training.network import Resample, from_weights, make
 from liif_fast.training.optimizer import Muon, orthogonal
 
 LR, SIZE = (5, 7), (11, 17)
@@ -17,18 +18,15 @@ LR, SIZE = (5, 7), (11, 17)
 @pytest.mark.parametrize("name", GOLDENS)
 def test_values_and_gradients_are_the_published_ones(name: str, golden) -> None:
     weights = checkpoint.load(golden / f"{name}.pth")
-    network = Network.from_weights(weights).double()
+    network = from_weights(weights).double()
     image = torch.rand(1, 3, *LR, dtype=FP64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     rows, columns = np.mgrid[: SIZE[0], : SIZE[1]].reshape(2, -1)
     # Where the published blend is a quotient of rounding errors there is nothing to compare.
     fine = ~(noise(SIZE[0], LR[0])[rows] | noise(SIZE[1], LR[1])[columns])
     rows, columns = rows[fine], columns[fine]
     places = [(p + 0.5) * cells / size for p, cells, size in zip((rows, columns), LR, SIZE, strict=True)]
-    ensemble = weights.architecture.local_ensemble
-    y, x = (grid.axis(p, cells, ensemble) for p, cells in zip(places, LR, strict=True))
-    exact = [grid.Axis(a.index, a.offset.double(), a.weight.double()) for a in (y, x)]
     cell = torch.tensor([[2 * n / size for n, size in zip(LR, SIZE, strict=True)]], dtype=FP64)
-    ours = network(image, *exact, cell)
+    ours = network(image, *map(torch.from_numpy, places), cell)
 
     parameters = dict(network.named_parameters())
     feat = published.encode(parameters, weights.architecture.n_resblocks, image)
@@ -43,8 +41,27 @@ def test_values_and_gradients_are_the_published_ones(name: str, golden) -> None:
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6 * float(b.abs().max()), msg=key)
 
 
+def test_resampling_network_is_the_product() -> None:
+    """In training as in use, also for taps that have learned something."""
+    torch.manual_seed(0)
+    network = make(Architecture(1, 16, (16,), decoder="resample"))
+    assert isinstance(network, Resample)
+    torch.nn.init.normal_(network.taps.layers[-1].weight, std=0.3)
+    picture = torch.rand(9, 7, 3)
+    y, x = (np.random.default_rng(0).random((2, 50)) * [[9], [7]]).astype(np.float64)
+    for scale in (1.5, 4.0, 7.0):
+        side = 2 / min(scale, 4.0)
+        cell = torch.full((1, 2), side)
+        image = (2 * picture - 1).permute(2, 0, 1)[None]
+        with torch.no_grad():
+            ours = (network(image, torch.from_numpy(y), torch.from_numpy(x), cell)[0] + 1) / 2
+        field = Upscaler(network.weights(), precision="fp32").encode(picture.numpy())
+        wanted = field.sample(np.stack([y, x], 1), scale=scale)
+        torch.testing.assert_close(ours.clamp(0, 1), torch.as_tensor(wanted), atol=3e-6, rtol=0)
+
+
 def test_weights_come_back(tiny) -> None:
-    back = Network.from_weights(tiny).weights("again", note="kept")
+    back = from_weights(tiny).weights("again", note="kept")
     assert back.fingerprint == tiny.fingerprint
     assert (back.name, back.metadata) == ("again", {"note": "kept"})
 

@@ -113,6 +113,17 @@ def test_init_keeps_the_network(folder: Path, tmp_path: Path) -> None:
         torch.testing.assert_close(value, first.tensors[key], rtol=0, atol=1e-6)
 
 
+def test_resampling_decoder_learns(folder: Path, tmp_path: Path) -> None:
+    settings = make(folder, tmp_path / "run", decoder="resample", iterations=60, warmup=10, validate_every=60)
+    seen = []
+    psnr = train(settings, tell=lambda progress: seen.append(progress)).psnr
+    weights = checkpoint.load(tmp_path / "run" / WEIGHTS)
+    assert weights.architecture.decoder == "resample"
+    assert weights.tensors["taps.layers.2.weight"].abs().max() > 0
+    assert seen[-1].loss < seen[0].loss
+    assert min(psnr.values()) > 20
+
+
 def test_bf16(folder: Path, tmp_path: Path) -> None:
     plain, mixed = (
         train(make(folder, tmp_path / p, precision=p, iterations=6, warmup=2)).psnr for p in ("fp32", "bf16")

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from liif_fast import grid
 from liif_fast.training import data
 from liif_fast.training.resize import resize
 
@@ -33,14 +34,15 @@ def test_queries_lie_where_their_colours_are() -> None:
     batch = batch_of([ramp(140, 101), ramp(80, 250)], patch=patch)
     count, queries = batch.target.shape[:2]
     sample = torch.arange(count).repeat_interleave(queries)
+    y, x = (grid.axis(places, patch) for places in (batch.y, batch.x))
     blended = torch.zeros(count * queries, 3)
     for j in range(2):
         for i in range(2):
-            colors = batch.lr[sample, :, batch.y.index[j].long(), batch.x.index[i].long()]
-            blended += (batch.y.weight[j] * batch.x.weight[i])[:, None] * colors
+            colors = batch.lr[sample, :, y.index[j].long(), x.index[i].long()]
+            blended += (y.weight[j] * x.weight[i])[:, None] * colors
     margin = 3  # cells whose reduction saw the crop's mirrored border
     inside = torch.ones(count * queries, dtype=torch.bool)
-    for axis in (batch.y, batch.x):
+    for axis in (y, x):
         inside &= (axis.index >= margin).all(0) & (axis.index < patch - margin).all(0)
     assert inside.sum() > 100
     difference = 255 * (blended - batch.target.reshape(-1, 3)).abs()[inside]

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..architecture import DECODERS
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -30,7 +32,8 @@ class Config:
     init: str = ""  # model to begin from; empty: from nothing, with the shape that follows
     n_resblocks: int = 16
     n_feats: int = 64
-    hidden_list: tuple[int, ...] = (256, 256, 256, 256)
+    decoder: str = "liif"  # or resample
+    hidden_list: tuple[int, ...] = (256, 256, 256, 256)  # of LIIF's MLP, or of the resampler's taps
     local_ensemble: bool = True
     feat_unfold: bool = True
     cell_decode: bool = True
@@ -77,7 +80,12 @@ class Config:
         return self.lr * warm * decay
 
 
-CHOICES = {"optimizer": ("muon", "adam"), "schedule": ("cosine", "halving"), "precision": ("auto", "fp32", "bf16")}
+CHOICES = {
+    "decoder": DECODERS,
+    "optimizer": ("muon", "adam"),
+    "schedule": ("cosine", "halving"),
+    "precision": ("auto", "fp32", "bf16"),
+}
 
 # The paper's (section 4.1 and the reference configuration), beside the defaults.
 RECIPES: dict[str, dict[str, Any]] = {

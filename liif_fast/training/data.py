@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .. import grid
 from ..batch import INPUT_SUFFIXES
 from .resize import matrices
 from .testset import Skipped, read
@@ -17,12 +16,12 @@ from .testset import Skipped, read
 
 @dataclass(frozen=True)
 class Batch:
-    """``lr`` float32 [B, 3, patch, patch] in [0, 1], 8-bit values. ``y``, ``x``: tables of B * Q queries. ``cell`` [B,
-    2]. ``target`` float32 [B, Q, 3] in [0, 1]."""
+    """``lr`` float32 [B, 3, patch, patch] in [0, 1], 8-bit values. ``y``, ``x`` float64 [B * Q]: places of the
+    queries in pixels of their patch. ``cell`` [B, 2]. ``target`` float32 [B, Q, 3] in [0, 1]."""
 
     lr: torch.Tensor
-    y: grid.Axis
-    x: grid.Axis
+    y: torch.Tensor
+    x: torch.Tensor
     cell: torch.Tensor
     target: torch.Tensor
 
@@ -52,7 +51,6 @@ class Pictures:
         queries: int,
         scales: tuple[float, float],
         generator: torch.Generator,
-        local_ensemble: bool = True,
     ) -> Batch:
         """Random patches, each at a scale of its own, with random flips and transpositions.
 
@@ -92,7 +90,7 @@ class Pictures:
         chosen = torch.take_along_dim(first, pick[0], 1) + torch.take_along_dim(second, pick[1], 1)
         target = self.pixels[self.start[which][:, None] + chosen].float() / 255
         ratio = patch / side.double()
-        y, x = (grid.axis(((p + 0.5) * ratio[:, None]).flatten(), patch, local_ensemble) for p in pick)
+        y, x = (((p + 0.5) * ratio[:, None]).flatten() for p in pick)
         return Batch(lr, y, x, (2 * ratio).float()[:, None].expand(-1, 2), target)
 
 

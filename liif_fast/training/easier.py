@@ -18,7 +18,7 @@ from torch import nn
 from ..checkpoint import Weights
 from ..output import whole_file
 from .data import Pictures
-from .network import Network
+from .network import from_weights
 
 PATCH, QUERIES, SCALES = 48, 1024, (1.0, 4.0)
 
@@ -48,7 +48,7 @@ def measure(weights: Weights, pictures: Pictures, patches: int = 64, batch: int 
     Entropy is that of the sign of a neuron's input (the paper's eq. 3): a convolution's channel counts as one neuron,
     its places and pictures as its inputs.
     """
-    network = Network.from_weights(weights).to(pictures.pixels.device).eval()
+    network = from_weights(weights).to(pictures.pixels.device).eval()
     layers: dict[str, nn.Module] = {
         name: layer for name, layer in network.named_modules() if isinstance(layer, nn.ReLU)
     }
@@ -58,7 +58,7 @@ def measure(weights: Weights, pictures: Pictures, patches: int = 64, batch: int 
     generator = torch.Generator(pictures.pixels.device).manual_seed(seed)
     with _inputs(layers, positive, count), torch.inference_mode():
         for _ in range(math.ceil(patches / batch)):
-            drawn = pictures.batch(batch, PATCH, QUERIES, SCALES, generator, weights.architecture.local_ensemble)
+            drawn = pictures.batch(batch, PATCH, QUERIES, SCALES, generator)
             network((drawn.lr - mean) / std, drawn.y, drawn.x, drawn.cell)
     found = []
     for name in layers:
@@ -85,6 +85,8 @@ def fold(weights: Weights, layer: int) -> Weights:
     """
     a = weights.architecture
     hidden = a.hidden_list
+    if a.decoder != "liif":
+        raise ValueError(f"a {a.decoder} decoder has no layers to fold: only LIIF's has")
     if not 0 <= layer < len(hidden) or len(hidden) == 1:
         raise ValueError(f"no hidden layer {layer} to fold away: the decoder has {len(hidden)}, and must keep one")
     names = [f"imnet.layers.{2 * i}" for i in range(len(hidden) + 1)]

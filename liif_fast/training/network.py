@@ -1,13 +1,19 @@
-"""LIIF-EDSR as a trainable module, with the parameter names of the official code."""
+"""The networks as trainable modules, with the parameter names of the official code."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..checkpoint import Architecture, Weights
-from ..grid import Axis
+from .. import grid
+from ..architecture import FACTOR, Architecture
+from ..checkpoint import Weights
+from ..grid import TAPS, Axis
+from ..resample import shares
 
 
 class Block(nn.Module):
@@ -35,46 +41,50 @@ class Edsr(nn.Module):
 
 
 class Mlp(nn.Module):
-    """The decoder's layers, by the names of the official code; `Network` applies them."""
+    """Linear layers with ``between`` between them, by the names of the official code; the networks apply them."""
 
-    def __init__(self, widths: tuple[int, ...]) -> None:
+    def __init__(self, widths: tuple[int, ...], between: Callable[[], nn.Module]) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for i in range(len(widths) - 1):
-            layers += [nn.Linear(widths[i], widths[i + 1]), nn.ReLU(inplace=True)]
+            layers += [nn.Linear(widths[i], widths[i + 1]), between()]
         self.layers = nn.Sequential(*layers[:-1])
 
 
 class Network(nn.Module):
-    """Image and queries to colours, with the decoder's first layer projected on the LR grid (exact).
-
-    Args:
-        architecture: the network's shape; its parameters start as PyTorch's layers do.
-    """
+    """An EDSR encoder and a decoder: image and queries to colours. Its parameters start as PyTorch's layers do."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = architecture
         self.encoder = Edsr(architecture.n_resblocks, architecture.n_feats)
-        self.imnet = Mlp((architecture.imnet_in, *architecture.hidden_list, 3))
 
-    @classmethod
-    def from_weights(cls, weights: Weights) -> Network:
-        network = cls(weights.architecture)
-        network.load_state_dict(weights.tensors)
-        return network
+    def forward(self, image: torch.Tensor, y: torch.Tensor, x: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
+        """Colours at scattered queries.
+
+        ``image`` [B, 3, H, W], normalised. ``y``, ``x`` float64 [B * Q]: places in pixels of the input, edge based,
+        those of one image after those of another. ``cell`` [B, 2]. Returns [B, Q, 3], normalised.
+        """
+        raise NotImplementedError
 
     def weights(self, name: str = "unnamed", **metadata: str) -> Weights:
         """A copy of the parameters. Raises CheckpointError where they are not finite."""
         return to_weights(self.architecture, dict(self.state_dict()), name, **metadata)
 
-    def forward(self, image: torch.Tensor, y: Axis, x: Axis, cell: torch.Tensor) -> torch.Tensor:
-        """Colours at scattered queries.
 
-        ``image`` [B, 3, H, W], normalised. ``y``, ``x``: tables of B * Q queries, those of one image after those of
-        another. ``cell`` [B, 2]. Returns [B, Q, 3], normalised.
-        """
-        return self.decode(self.project(self.encoder(image)), y, x, cell)
+class Liif(Network):
+    """The local-ensemble MLP, its first layer projected on the LR grid (exact)."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__(architecture)
+        self.imnet = Mlp((architecture.imnet_in, *architecture.hidden_list, 3), partial(nn.ReLU, inplace=True))
+
+    def forward(self, image: torch.Tensor, y: torch.Tensor, x: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
+        height, width = image.shape[2:]
+        ensemble = self.architecture.local_ensemble
+        return self.decode(
+            self.project(self.encoder(image)), grid.axis(y, height, ensemble), grid.axis(x, width, ensemble), cell
+        )
 
     def project(self, feat: torch.Tensor) -> torch.Tensor:
         """Features [B, n_feats, H, W] -> z [B, H, W, width]."""
@@ -84,7 +94,7 @@ class Network(nn.Module):
         return F.conv2d(feat, weight, first.bias, padding=kernel // 2).permute(0, 2, 3, 1)
 
     def decode(self, z: torch.Tensor, y: Axis, x: Axis, cell: torch.Tensor) -> torch.Tensor:
-        """z [B, H, W, width] and queries, as for `forward`, to [B, Q, 3]."""
+        """z [B, H, W, width] and tables of B * Q queries to [B, Q, 3]."""
         batch, height, width, channels = z.shape
         rows = torch.arange(batch, device=z.device).repeat_interleave(y.size // batch) * height
         sides = [(j, i) for j in range(len(y.index)) for i in range(len(x.index))]
@@ -95,7 +105,7 @@ class Network(nn.Module):
         a = self.architecture
         beside = self._first.weight[:, a.imnet_in - (4 if a.cell_decode else 2) :]
         hidden = z.reshape(-1, channels).index_select(0, at.flatten()).view(*at.shape, channels)
-        hidden += F.linear(offset, beside[:, :2])
+        hidden += F.linear(offset.to(beside.dtype), beside[:, :2])
         if a.cell_decode:
             hidden += F.linear(cell, beside[:, 2:]).repeat_interleave(y.size // batch, dim=0)
         for layer in list(self.imnet.layers)[1:-1]:
@@ -112,6 +122,49 @@ class Network(nn.Module):
     @property
     def _last(self) -> nn.Module:
         return self.imnet.layers[-1]
+
+
+class Resample(Network):
+    """A picture ``FACTOR`` times as fine, the repeated input added, resampled with learned taps."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__(architecture)
+        self.upsample = convolution(architecture.n_feats, 3 * FACTOR**2)
+        self.taps = Mlp((2, *architecture.hidden_list, 1), nn.SiLU)
+        last = self.taps.layers[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)  # the cubic
+        nn.init.zeros_(last.bias)
+
+    def forward(self, image: torch.Tensor, y: torch.Tensor, x: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
+        batch, _, height, width = image.shape
+        fine = F.pixel_shuffle(self.upsample(self.encoder(image)), FACTOR)
+        fine = fine + F.interpolate(image, scale_factor=FACTOR, mode="nearest")
+        queries = len(y) // batch
+        mlp = [p.float() for p in self.taps.parameters()]
+        sides = cell.repeat_interleave(queries, dim=0)[:, :, None]
+        rows = grid.taps(y, height, lambda distance: shares(distance, sides[:, 0], mlp))
+        columns = grid.taps(x, width, lambda distance: shares(distance, sides[:, 1], mlp))
+        at = torch.arange(TAPS, device=image.device)
+        lines = torch.arange(batch, device=image.device).repeat_interleave(queries)[:, None] * rows.lines
+        lines = lines + (rows.first[:, None] + at).clamp(max=rows.lines - 1)
+        places = lines[:, :, None] * columns.lines + (columns.first[:, None] + at).clamp(max=columns.lines - 1)[:, None]
+        window = fine.permute(0, 2, 3, 1).reshape(-1, 3).index_select(0, places.flatten())
+        window = window.view(batch * queries, TAPS, TAPS, 3).float()
+        return torch.einsum("nklc,nk,nl->nc", window, rows.taps, columns.taps).view(batch, queries, 3)
+
+
+_NETWORKS: dict[str, type[Network]] = {"liif": Liif, "resample": Resample}
+
+
+def make(architecture: Architecture) -> Network:
+    return _NETWORKS[architecture.decoder](architecture)
+
+
+def from_weights(weights: Weights) -> Network:
+    network = make(weights.architecture)
+    network.load_state_dict(weights.tensors)
+    return network
 
 
 def convolution(into: int, out: int) -> nn.Conv2d:

@@ -45,6 +45,8 @@ def reduce(
         raise ValueError(f"the loss allowed is {max_loss}, must be a positive number of dB")
     folder = Path(config.output)
     weights = load(model)
+    if weights.architecture.decoder != "liif":
+        raise ValueError(f"{model} has a {weights.architecture.decoder} decoder: only LIIF's has layers to remove")
     device = find_device(config.device)
     pictures, pairs = load_data(config, device, say)
     if not pairs:

@@ -12,7 +12,7 @@ from torch import nn
 from ..checkpoint import Architecture, CheckpointError
 from ..output import whole_file
 from .config import Config
-from .network import Network, to_weights
+from .network import Network, make, to_weights
 from .optimizer import Muon
 
 STATE = "state.pt"
@@ -97,4 +97,4 @@ def begin(config: Config, init: nn.Module | None) -> Network:
     shape = (config.n_resblocks, config.n_feats, config.hidden_list)
     flags = (config.local_ensemble, config.feat_unfold, config.cell_decode)
     torch.manual_seed(config.seed)
-    return Network(Architecture(*shape, *flags))
+    return make(Architecture(*shape, *flags, decoder=config.decoder))

@@ -27,7 +27,7 @@ from .config import Config
 from .evaluate import evaluate
 from .log import Log
 from .metrics import PROTOCOLS
-from .network import Network
+from .network import from_weights
 from .state import STATE, State, begin
 from .testset import Pair, pair
 
@@ -143,7 +143,7 @@ class _Run:
             raise FileExistsError(f"{state_path}: a run is here already; resume it or name another folder")
         if resume and not state_path.exists():
             raise FileNotFoundError(f"{state_path}: no run to resume here")
-        init = Network.from_weights(load_weights(config.init)) if config.init else None
+        init = from_weights(load_weights(config.init)) if config.init else None
         self.state = State.new(begin(config, init), config, self.device, self.rank)
         if resume:
             self.state.restore(state_path)
@@ -207,7 +207,6 @@ class _Run:
             config.queries,
             (config.scale_min, config.scale_max),
             state.generator,
-            network.architecture.local_ensemble,
         )
         image = ((batch.lr - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         with self.autocast:
