@@ -8,9 +8,11 @@ import pytest
 import torch
 
 import test_decode
+import test_resample
 from common import BF16, CPU, FP32, Case, build_emulated, can_emulate, cases, check_case, load_native, problem
 from liif_fast.backends import cpu
-from liif_fast.ops import Decoder
+from liif_fast.ops import OUT_RANGE, Decoder
+from liif_fast.resample import Resampler
 
 pytestmark = pytest.mark.skipif(can_emulate() is not None, reason=can_emulate() or "")
 EMULATED = ["avx512bf16", "avx512"]
@@ -46,6 +48,12 @@ test_same_bits_whatever_the_threads = test_decode.test_same_bits_whatever_the_th
 test_a_part_has_the_bits_of_the_whole = test_decode.test_a_part_has_the_bits_of_the_whole
 test_points_equal_the_grid = test_decode.test_points_equal_the_grid
 test_nothing_to_decode = test_decode.test_nothing_to_decode
+
+
+@pytest.mark.parametrize("out", OUT_RANGE, ids=str)
+@pytest.mark.parametrize("dtype", [FP32, BF16], ids=str)
+def test_resamples(isa: str, dtype: torch.dtype, out: torch.dtype) -> None:
+    test_resample.check_decoder(Resampler(test_resample.WEIGHTS, CPU, dtype, "cpu", threads=2), out)
 
 
 def test_bf16_products_are_code_of_their_own(native: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

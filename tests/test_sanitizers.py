@@ -1,4 +1,4 @@
-"""The decoder under AddressSanitizer and UndefinedBehaviorSanitizer: no byte beside its buffers is read or written."""
+"""The decoders under AddressSanitizer and UndefinedBehaviorSanitizer: no byte beside its buffers is read or written."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from common import build_emulated, can_emulate
 pytestmark = pytest.mark.skipif(can_emulate() is not None, reason=can_emulate() or "")
 DRIVER = Path(__file__).parent / "native/sanitized_driver.py"
 BUFFERS = (
-    "z", "index", "offset", "share", "weight", "bias", "first", "by_y", "by_x", "last", "last_bias", "out"
+    "z", "index", "offset", "share", "weight", "bias", "first", "by_y", "by_x", "last", "last_bias", "out",
+    "fine", "line", "taps", "resampled",
 )  # fmt: skip
 
 

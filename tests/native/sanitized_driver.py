@@ -1,6 +1,6 @@
-"""Decodes odd shapes with every instruction set of a sanitized module, from buffers of exactly the size needed.
+"""Decodes and resamples odd shapes with every instruction set of a sanitized module; buffers have just the size needed.
 
-usage: sanitized_driver.py MODULE [BUFFER]; with BUFFER (z, index, weight, last, out, ...) that one is an element short.
+usage: sanitized_driver.py MODULE [BUFFER]; with BUFFER (z, index, ..., fine, taps, ...) that one is an element short.
 """
 
 from __future__ import annotations
@@ -82,6 +82,37 @@ def decode(
     )
 
 
+def resample(isa: str, dtype: str, cells: tuple[int, int], size: tuple[int, int], out: str, paired: bool) -> None:
+    keep: list[np.ndarray] = []
+    size = (size[0] * size[1],) * 2 if paired else size
+    tables = []
+    for n, count in zip(cells, size, strict=True):
+        first = np.sort(RANDOM.integers(0, max(1, 4 * n - 7), count).astype(np.int32))
+        first[-1] = max(0, 4 * n - 8)  # the very last line is read
+        taps = stored((count, 8), "f32")
+        taps[:, 4 * n :] = 0
+        tables.append((exact(first, "line", keep), exact(taps, "taps", keep), count))
+    rows, columns = (1, size[1]) if paired else size
+    native.resample(
+        isa=isa,
+        threads=2,
+        z=exact(stored((*cells, 48), dtype), "fine", keep),
+        type=getattr(native.Type, dtype),
+        rows=cells[0],
+        columns=cells[1],
+        z_row_stride=cells[1] * 48,
+        y=tables[0],
+        x=tables[1],
+        paired=paired,
+        scale=(100.0, 100.0, 100.0),
+        shift=(100.0, 100.0, 100.0),
+        range=(0.0, 255.0),
+        out=exact(np.zeros(rows * columns * 3, OUT[out]), "resampled", keep),
+        out_type=getattr(native.Type, out),
+        out_strides=(columns * 3, 3, 1),
+    )
+
+
 SIZES = [(1, 1), (1, 47), (7, 7), (5, 29)]
 HIDDEN = [(16,), (16, 16), (48, 16, 80), (144, 208)]
 for isa, supported in native.isas():
@@ -89,6 +120,7 @@ for isa, supported in native.isas():
         continue
     if SHORT:
         decode(isa, "f32", (16, 32), (5, 7), 2, "f32", False, 1)
+        resample(isa, "f32", (3, 5), (12, 24), "u8", False)
         continue
     for dtype in ("f32", "bf16"):
         for sides in (1, 2):
@@ -98,6 +130,11 @@ for isa, supported in native.isas():
             for out in OUT:
                 decode(isa, dtype, (32, 48), (5, 11), sides, out, True, 1)
                 decode(isa, dtype, (32, 48), (5, 11), sides, out, False, 2)
+        for cells in ((1, 1), (1, 2), (3, 5), (2, 700)):
+            for size in ((1, 1), (5, 8), (7, 23), (2, 3000)):
+                for out in OUT:
+                    resample(isa, dtype, cells, size, out, False)
+            resample(isa, dtype, cells, (5, 7), "u8", True)
     # The scratch memory of a thread is as large as the widest layers need.
     decode(isa, "f32", (256, 256, 256), (7, 17), 2, "u8", False, 1)
     print("decoded with", isa)
