@@ -26,8 +26,8 @@ def measure(model: Path, data: Path) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         command = [sys.executable, "-m", "liif_fast", "eval", str(model), *folders, *options, "--json", str(report)]
-        if subprocess.run(command, check=False).returncode:
-            sys.exit(f"{model.name}: not measured, its card stays as it is")
+        if code := subprocess.run(command, check=False).returncode:
+            sys.exit(f"{model.name}: not measured (exit code {code}), its card stays as it is")
         return json.loads(report.read_text())
 
 
