@@ -16,9 +16,11 @@ from liif_fast.upscaler import PRECISIONS
 PAPER = (256, 256, 256, 256)
 
 
-def random_weights(hidden: tuple[int, ...] = PAPER, blocks: int = 16, features: int = 64) -> Weights:
+def random_weights(
+    hidden: tuple[int, ...] = PAPER, blocks: int = 16, features: int = 64, decoder: str = "liif"
+) -> Weights:
     """A network of that shape whose activations stay of order one."""
-    architecture = Architecture(blocks, features, hidden)
+    architecture = Architecture(blocks, features, hidden, decoder=decoder)
     generator = torch.Generator().manual_seed(0)
     tensors = {
         name: torch.randn(shape, generator=generator) / max(1, torch.Size(shape[1:]).numel()) ** 0.5

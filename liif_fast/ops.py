@@ -30,6 +30,17 @@ from .grid import Axis
 
 OUT_RANGE = {torch.uint8: 255.0, torch.uint16: 65535.0, torch.float32: 1.0}
 
+
+def output_range(
+    mean: Sequence[float], std: Sequence[float], dtype: torch.dtype, peak: float | None
+) -> tuple[list[float], list[float], float, float]:
+    """``scale``, ``shift``, ``low`` and ``high`` for an output of ``dtype``; ``peak`` as for `Decoder`."""
+    free = peak == float("inf")
+    white = 1.0 if free else OUT_RANGE.get(dtype, 1.0) if peak is None else peak
+    scale, shift = [v * white for v in std], [v * white for v in mean]
+    return (scale, shift, -3.0e38, 3.0e38) if free else (scale, shift, 0.0, white)
+
+
 _library = torch.library.Library("liif_fast", "DEF")
 _library.define(
     "decode(Tensor z, Tensor[] y, Tensor[] x, bool paired, Tensor[] layers, Tensor cell_term, float[] scale, "
@@ -164,8 +175,6 @@ class Decoder:
         """
         if z.dtype != self.dtype or z.device != self.device:
             raise TypeError(f"z is {z.dtype} on {z.device}; this decoder was made for {self.dtype} on {self.device}")
-        free = peak == float("inf")
-        white = 1.0 if free else OUT_RANGE.get(out.dtype, 1.0) if peak is None else peak
         pair = torch.tensor(list(cell), dtype=torch.float32)[: self.first_cell.shape[1]]
         cell_term = (self.first_cell @ pair).to(self.device)
         torch.ops.liif_fast.decode(
@@ -175,10 +184,7 @@ class Decoder:
             paired,
             self.layers,
             cell_term,
-            [v * white for v in self.std],
-            [v * white for v in self.mean],
-            -3.0e38 if free else 0.0,
-            3.0e38 if free else white,
+            *output_range(self.mean, self.std, out.dtype, peak),
             self.backend,
             self.threads or torch.get_num_threads(),
             out,

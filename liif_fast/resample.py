@@ -26,7 +26,7 @@ from .backends import BACKENDS, select
 from .checkpoint import Weights
 from .encoder import Head
 from .grid import TAPS, Taps
-from .ops import OUT_RANGE
+from .ops import OUT_RANGE, output_range
 
 # How much the cubic widens at most: at x2, where the fine picture is twice too fine, it spans all TAPS lines.
 _WIDEST = 2.0
@@ -157,17 +157,12 @@ class Resampler:
         """As `ops.Decoder`; ``cell`` has done its part in the tables."""
         if z.dtype != self.dtype or z.device != self.device:
             raise TypeError(f"z is {z.dtype} on {z.device}; this decoder was made for {self.dtype} on {self.device}")
-        free = peak == float("inf")
-        white = 1.0 if free else OUT_RANGE.get(out.dtype, 1.0) if peak is None else peak
         torch.ops.liif_fast.resample(
             z,
             [y.first, y.taps],
             [x.first, x.taps],
             paired,
-            [v * white for v in self.std],
-            [v * white for v in self.mean],
-            -3.0e38 if free else 0.0,
-            3.0e38 if free else white,
+            *output_range(self.mean, self.std, out.dtype, peak),
             self.backend,
             self.threads or torch.get_num_threads(),
             out,
