@@ -14,20 +14,24 @@ namespace {
 inline float load_as_float(const float* p) { return *p; }
 inline float load_as_float(const uint16_t* p) { return bf16_to_float(*p); }
 
-// Fine row `line` between cells [from, to), one plane per channel. Past the picture's edge it is zero.
+// The fine rows of a row of cells between cells [from, to), one plane per channel. Past the picture's edge they are zero.
 template <class Elem>
-void split_row(const ResampleParams& p, int64_t line, int64_t from, int64_t to, float (*out)[kStrip]) {
-  const int64_t row = line / kFactor, a = line % kFactor, inside = to < p.columns ? to : p.columns;
+void split_row(const ResampleParams& p, int64_t row, int64_t from, int64_t to, float (*out)[3][kStrip]) {
+  const int64_t inside = row >= p.rows ? from : to < p.columns ? to : p.columns;
+  const Elem* z = static_cast<const Elem*>(p.z) + row * p.z_row_stride + from * kFineChannels;
   int64_t at = 0;
-  if (row < p.rows) {
-    const Elem* z = static_cast<const Elem*>(p.z) + row * p.z_row_stride + from * kFineChannels + a * 3 * kFactor;
-    for (int64_t cell = from; cell < inside; ++cell, z += kFineChannels, at += kFactor) {
+  for (int64_t cell = from; cell < inside; ++cell, at += kFactor) {
+    for (int a = 0; a < kFactor; ++a, z += 3 * kFactor) {
+      float fine[3 * kFactor];  // all are read before any is written: the compiler cannot know that they do not overlap
+      for (int k = 0; k < 3 * kFactor; ++k) fine[k] = load_as_float(z + k);
       for (int c = 0; c < 3; ++c) {
-        for (int b = 0; b < kFactor; ++b) out[c][at + b] = load_as_float(z + c * kFactor + b);
+        for (int b = 0; b < kFactor; ++b) out[a][c][at + b] = fine[c * kFactor + b];
       }
     }
   }
-  for (; at < (to - from) * kFactor; ++at) out[0][at] = out[1][at] = out[2][at] = 0;
+  for (; at < (to - from) * kFactor; ++at) {
+    for (int a = 0; a < kFactor; ++a) out[a][0][at] = out[a][1][at] = out[a][2][at] = 0;
+  }
 }
 
 template <class Elem>
@@ -66,14 +70,16 @@ void resample_range(const ResampleParams& p, int64_t begin, int64_t end, Strip& 
     right = left + 1;
     while (right < p.x.size && p.x.first[right] + kTaps - from * kFactor <= kStrip) ++right;
     const int64_t to = (p.x.first[right - 1] + kTaps + kFactor - 1) / kFactor;
-    int64_t next = p.y.first[begin];  // first fine row not yet in the ring
+    int64_t next = p.y.first[begin] / kFactor;  // first row of cells not yet in the ring
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t first = p.y.first[i];
-      next = next < first ? first : next;
-      for (; next < first + kTaps; ++next) split_row<Elem>(p, next, from, to, strip.ring[next % kTaps]);
+      const int64_t first = p.y.first[i], row = first / kFactor;
+      next = next < row ? row : next;
+      for (; next * kFactor < first + kTaps; ++next) {
+        split_row<Elem>(p, next, from, to, strip.ring + next % kRingCells * kFactor);
+      }
       for (int c = 0; c < 3; ++c) {
         const float* rows[kTaps];
-        for (int k = 0; k < kTaps; ++k) rows[k] = strip.ring[(first + k) % kTaps][c];
+        for (int k = 0; k < kTaps; ++k) rows[k] = strip.ring[(first + k) % (kRingCells * kFactor)][c];
         S::add_rows(rows, p.y.taps + i * kTaps, (to - from) * kFactor, strip.sum[c]);
       }
       S::columns(p, i, left, right, from * kFactor, strip.sum);
