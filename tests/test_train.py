@@ -207,7 +207,10 @@ def test_two_processes(folder: Path, tmp_path: Path) -> None:
         command += ["--set", f"{key}={list(value) if isinstance(value, tuple) else value}"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert content(tmp_path / "run")["iteration"] == 4
+    state = content(tmp_path / "run")
+    assert state["iteration"] == 4
+    assert len(state["generators"]) == 2
+    assert not torch.equal(*state["generators"])
     assert len(list(csv.DictReader((tmp_path / "run" / "log.csv").open()))) == 2
 
 

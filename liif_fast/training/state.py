@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,14 +52,14 @@ class State:
         """The averaged network. Raises CheckpointError where it is not finite."""
         return to_weights(self.network.architecture, self.average, name, **metadata)
 
-    def save(self, path: Path) -> None:
-        """Whole or not at all."""
+    def save(self, path: Path, generators: Sequence[torch.Tensor]) -> None:
+        """Whole or not at all. ``generators``: the states of every process' random numbers."""
         content = {
             "architecture": repr(self.network.architecture),
             "network": self.network.state_dict(),
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
-            "generator": self.generator.get_state(),
+            "generators": list(generators),
             "iteration": self.iteration,
             "seconds": self.seconds,
             "best": self.best,
@@ -66,8 +67,11 @@ class State:
         with whole_file(path, overwrite=True) as file:
             torch.save(content, file)
 
-    def restore(self, path: Path) -> None:
-        """Go on from ``path``. Raises CheckpointError where it is damaged or of another network or optimiser."""
+    def restore(self, path: Path, rank: int) -> None:
+        """Go on from ``path``, bit for bit if there are as many processes as there were.
+
+        Raises CheckpointError where it is damaged or of another network or optimiser.
+        """
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
         except OSError:
@@ -81,7 +85,10 @@ class State:
         try:
             self.network.load_state_dict(content["network"])
             self.optimizer.load_state_dict(content["optimizer"])
-            self.generator.set_state(content["generator"])
+            if rank < len(content["generators"]):
+                self.generator.set_state(content["generators"][rank])
+            else:  # one more than before: numbers of its own
+                self.generator.manual_seed(self.generator.initial_seed() + int(content["iteration"]) + 1)
             for key, value in self.average.items():
                 value.copy_(content["average"][key])
             self.iteration, self.seconds = int(content["iteration"]), float(content["seconds"])

@@ -83,6 +83,7 @@ def train(
         device = find_device(config.device)
         if device.type == "cuda" and size > 1:
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)))
+            torch.cuda.set_device(device)  # where its collectives run
         run = _Run(config, device, rank, size, tell, warn)
         run.prepare(resume)
         if device.type == "cpu":
@@ -146,7 +147,7 @@ class _Run:
         init = from_weights(load_weights(config.init)) if config.init else None
         self.state = State.new(begin(config, init), config, self.device, self.rank)
         if resume:
-            self.state.restore(state_path)
+            self.state.restore(state_path, self.rank)
         self.pictures, self.validation = load_data(config, self.device, self.warn if self.rank == 0 else _silent)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.log = Log(self.folder, self.state.iteration)
@@ -236,8 +237,11 @@ class _Run:
         self.log.draw()
 
     def save(self) -> None:
+        generators: list[torch.Tensor] = [self.state.generator.get_state()] * self.size
+        if self.size > 1:
+            dist.all_gather_object(generators, generators[0])
         if self.rank == 0:
-            self.state.save(self.folder / STATE)
+            self.state.save(self.folder / STATE, generators)
         self.saved = self.state.iteration
 
     def _mean(self, value: torch.Tensor) -> float:
