@@ -84,8 +84,10 @@ class Commands(_Examples, TyperGroup):
 
 def fail(error: Exception) -> int:
     """Reports what ends the program; the exit code."""
-    if isinstance(error, BrokenPipeError):
-        # Nobody reads any more; without this Python complains once more when it closes the stream.
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        # Nobody reads any more, or the disk is full; without this Python complains once more when it closes the stream.
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     say_error(explain(error))

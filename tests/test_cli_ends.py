@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,11 +30,13 @@ def folder(tmp_path, monkeypatch):
 
 
 def process(*args, **options):
-    """A real one; its output is text."""
+    """A real one as a shell starts it, whatever started the tests; its output is text."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "LIIF_FAST_DEBUG": ""}
+    environment.pop("PYTHONUNBUFFERED", None)
     command = [sys.executable, "-m", "liif_fast", *map(str, args)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, **{**pipes, "text": True, "env": environment, **options})
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # background jobs do not hear Ctrl-C
+    return subprocess.Popen(command, **{**pipes, "text": True, "env": environment, "preexec_fn": heard, **options})
 
 
 def finish(started, timeout=60):
