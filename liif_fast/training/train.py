@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import math
 import os
 import platform
@@ -89,7 +90,9 @@ def train(
         if device.type == "cpu":
             keep_freed_memory()
         run.loop()
-        return Result(run.folder / WEIGHTS, run.psnr)
+        result = Result(run.folder / WEIGHTS, run.psnr)
+        del run
+        return result
 
 
 def load_data(
@@ -294,5 +297,8 @@ def _group() -> Iterator[tuple[int, int]]:
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield dist.get_rank(), size
+        # All leave together, and nothing holds on to the group: its threads must end before the process does.
+        dist.barrier()
     finally:
+        gc.collect()
         dist.destroy_process_group()
