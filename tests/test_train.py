@@ -20,6 +20,7 @@ from common import ROOT, random_weights
 from liif_fast import Upscaler, checkpoint
 from liif_fast.checkpoint import Architecture, CheckpointError
 from liif_fast.training import config as configs
+from liif_fast.training import state
 from liif_fast.training.config import Config
 from liif_fast.training.reduce import reduce
 from liif_fast.training.state import STATE
@@ -277,3 +278,17 @@ def test_learning_rate() -> None:
     assert rates[-1] < 1e-6 < rates[500] == pytest.approx(0.005)
     halving = configs.read("paper", None, {"output": "x", "data": ("y",)})
     assert [halving.lr_at(i) for i in (0, 199_999, 200_000, 999_999)] == pytest.approx([1e-4, 1e-4, 5e-5, 6.25e-6])
+
+
+def test_another_decoder_behind_an_encoder(folder: Path, tmp_path: Path) -> None:
+    """The encoder is taken over; one of another shape is refused."""
+    first = train(make(folder, tmp_path / "liif", iterations=1)).weights
+    begun = state.begin(make(folder, tmp_path / "none", encoder=str(first), decoder="resample", seed=5))
+    assert begun.architecture.decoder == "resample"
+    wanted = checkpoint.load(first).tensors
+    for key, tensor in begun.encoder.state_dict(prefix="encoder.").items():
+        assert torch.equal(tensor, wanted[key]), key
+    with pytest.raises(ValueError, match=r"\(1, 16\), this run's \(2, 16\)"):
+        state.begin(make(folder, tmp_path / "none", encoder=str(first), n_resblocks=2))
+    learned = train(make(folder, tmp_path / "resample", encoder=str(first), decoder="resample"))
+    assert checkpoint.load(learned.weights).architecture.decoder == "resample"

@@ -110,3 +110,24 @@ def test_no_usable_picture(tmp_path: Path) -> None:
         data.load([tmp_path], least=48)
     with pytest.raises(FileNotFoundError, match="nowhere"):
         data.load([tmp_path / "nowhere"], least=48)
+
+
+def test_a_grid_is_the_whole_crop() -> None:
+    """Its colours lie where a scattered query finds them, and what is past the crop's end does not count."""
+    patch, widest = 16, 64
+    batch = batch_of([ramp(140, 101), ramp(80, 250), ramp(30, 30)], patch=patch, queries=None)
+    count = len(batch.lr)
+    assert batch.target.shape == (count, widest, widest, 3)
+    torch.testing.assert_close(batch.share.sum((1, 2)), torch.full((count,), 1 / count))
+    for place, axis in ((batch.y.view(count, -1), 1), (batch.x.view(count, -1), 2)):
+        counts = batch.share.amax(3 - axis) > 0
+        side = (2 * patch / batch.cell[:, 0]).round().long()
+        assert torch.equal(counts.sum(1), side)
+        middle = (torch.arange(widest) + 0.5) * patch / side[:, None]
+        torch.testing.assert_close(place[counts], middle[counts].double(), rtol=1e-6, atol=0)
+    inside = batch.share > 0
+    for axis in (1, 2):  # neighbours on a ramp differ by one level
+        both = inside & inside.roll(1, axis)
+        both.select(axis, 0).fill_(False)
+        steps = (255 * (batch.target - batch.target.roll(1, axis)))[both]
+        torch.testing.assert_close(steps.abs().sum(-1), torch.ones(len(steps)))

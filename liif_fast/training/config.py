@@ -30,6 +30,7 @@ class Config:
     synthetic: int = 0  # pictures of text, line art and graphics, made at the start
     held_out: int = 8  # pictures of the data kept for validation
     init: str = ""  # model to begin from; empty: from nothing, with the shape that follows
+    encoder: str = ""  # model of that shape whose encoder to begin with
     n_resblocks: int = 16
     n_feats: int = 64
     decoder: str = "liif"  # or resample
@@ -40,7 +41,7 @@ class Config:
     iterations: int = 20_000
     batch: int = 16  # patches an iteration, over all processes
     patch: int = 48  # side of an LR patch
-    queries: int = 512  # HR pixels a patch
+    queries: int = 512  # HR pixels a patch, for LIIF; the resampler learns from all
     scale_min: float = 1.0
     scale_max: float = 4.0
     optimizer: str = "muon"  # or adam

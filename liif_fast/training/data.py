@@ -17,13 +17,16 @@ from .testset import Skipped, read
 @dataclass(frozen=True)
 class Batch:
     """``lr`` float32 [B, 3, patch, patch] in [0, 1], 8-bit values. ``y``, ``x`` float64 [B * Q]: places of the
-    queries in pixels of their patch. ``cell`` [B, 2]. ``target`` float32 [B, Q, 3] in [0, 1]."""
+    queries in pixels of their patch, or of the rows and columns of a grid of them. ``cell`` [B, 2]. ``target`` float32
+    [B, Q, 3], or [B, Q, Q, 3] of a grid, in [0, 1]. ``share``: of each query in the loss, [B, 1] or [B, Q, Q]; a
+    batch's sum to one."""
 
     lr: torch.Tensor
     y: torch.Tensor
     x: torch.Tensor
     cell: torch.Tensor
     target: torch.Tensor
+    share: torch.Tensor
 
 
 class Pictures:
@@ -48,7 +51,7 @@ class Pictures:
         self,
         count: int,
         patch: int,
-        queries: int,
+        queries: int | None,
         scales: tuple[float, float],
         generator: torch.Generator,
     ) -> Batch:
@@ -56,7 +59,8 @@ class Pictures:
 
         As the paper has it (section 4.1): the scale is uniform in ``scales``, the HR crop is ``round(patch * scale)``
         pixels wide (or what the picture has), the LR patch is that crop reduced by antialiased bicubic and rounded to 8
-        bits, and ``queries`` HR pixels are drawn from the crop.
+        bits, and ``queries`` HR pixels are drawn from the crop; None takes all of them, as a grid as wide as the widest
+        crop, in which what is past a crop's own end has no share.
         """
         device = self.pixels.device
 
@@ -86,12 +90,19 @@ class Pictures:
         reduce = matrices(side, patch, widest)[:, None]
         lr = (reduce @ hr @ reduce.mT).round().clamp(0, 255) / 255
 
+        ratio = patch / side.double()
+        cell = (2 * ratio).float()[:, None].expand(-1, 2)
+        if queries is None:
+            place = ((line + 0.5) * ratio[:, None]).flatten()
+            inside = torch.arange(widest, device=device) < side[:, None]
+            share = (inside[:, :, None] & inside[:, None, :]) / (count * side.square())[:, None, None]
+            return Batch(lr, place, place, cell, hr.permute(0, 2, 3, 1) / 255, share.float())
         pick = (uniform(2, count, queries) * side[:, None]).long()
         chosen = torch.take_along_dim(first, pick[0], 1) + torch.take_along_dim(second, pick[1], 1)
         target = self.pixels[self.start[which][:, None] + chosen].float() / 255
-        ratio = patch / side.double()
         y, x = (((p + 0.5) * ratio[:, None]).flatten() for p in pick)
-        return Batch(lr, y, x, (2 * ratio).float()[:, None].expand(-1, 2), target)
+        share = torch.full((count, 1), 1 / (count * queries), device=device)
+        return Batch(lr, y, x, cell, target, share)
 
 
 def load(folders: Sequence[Path], least: int) -> tuple[list[np.ndarray], list[Skipped]]:

@@ -52,7 +52,12 @@ class Mlp(nn.Module):
 
 
 class Network(nn.Module):
-    """An EDSR encoder and a decoder: image and queries to colours. Its parameters start as PyTorch's layers do."""
+    """An EDSR encoder and a decoder: image and queries to colours. Its parameters start as PyTorch's layers do.
+
+    ``on_grid``: the queries are all crossings of rows and columns; otherwise they are scattered.
+    """
+
+    on_grid = False
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
@@ -60,10 +65,11 @@ class Network(nn.Module):
         self.encoder = Edsr(architecture.n_resblocks, architecture.n_feats)
 
     def forward(self, image: torch.Tensor, y: torch.Tensor, x: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
-        """Colours at scattered queries.
+        """Colours at the queries.
 
         ``image`` [B, 3, H, W], normalised. ``y``, ``x`` float64 [B * Q]: places in pixels of the input, edge based,
-        those of one image after those of another. ``cell`` [B, 2]. Returns [B, Q, 3], normalised.
+        those of one image after those of another. ``cell`` [B, 2]. Returns [B, Q, 3], of a grid [B, Q, Q, 3],
+        normalised.
         """
         raise NotImplementedError
 
@@ -127,6 +133,8 @@ class Liif(Network):
 class Resample(Network):
     """A picture ``FACTOR`` times as fine, the repeated input added, resampled with learned taps."""
 
+    on_grid = True
+
     def __init__(self, architecture: Architecture) -> None:
         super().__init__(architecture)
         self.upsample = convolution(architecture.n_feats, 3 * FACTOR**2)
@@ -137,21 +145,25 @@ class Resample(Network):
         nn.init.zeros_(last.bias)
 
     def forward(self, image: torch.Tensor, y: torch.Tensor, x: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
-        batch, _, height, width = image.shape
-        fine = F.pixel_shuffle(self.upsample(self.encoder(image)), FACTOR)
+        fine = F.pixel_shuffle(self.upsample(self.encoder(image)), FACTOR).float()
         fine = fine + F.interpolate(image, scale_factor=FACTOR, mode="nearest")
-        queries = len(y) // batch
+        rows, columns = (
+            self._matrices(places, cells, side)
+            for places, cells, side in zip((y, x), image.shape[2:], cell.T, strict=True)
+        )
+        with torch.autocast(image.device.type, enabled=False):  # the taps are no place to round
+            return (rows[:, None] @ fine @ columns.mT[:, None]).permute(0, 2, 3, 1)
+
+    def _matrices(self, places: torch.Tensor, cells: int, side: torch.Tensor) -> torch.Tensor:
+        """The taps of B * Q rows or columns as B matrices [Q, FACTOR * cells]; ``side`` [B]: of their cell."""
+        batch = len(side)
+        sides = side.repeat_interleave(len(places) // batch)[:, None]
         mlp = [p.float() for p in self.taps.parameters()]
-        sides = cell.repeat_interleave(queries, dim=0)[:, :, None]
-        rows = grid.taps(y, height, lambda distance: shares(distance, sides[:, 0], mlp))
-        columns = grid.taps(x, width, lambda distance: shares(distance, sides[:, 1], mlp))
-        at = torch.arange(TAPS, device=image.device)
-        lines = torch.arange(batch, device=image.device).repeat_interleave(queries)[:, None] * rows.lines
-        lines = lines + (rows.first[:, None] + at).clamp(max=rows.lines - 1)
-        places = lines[:, :, None] * columns.lines + (columns.first[:, None] + at).clamp(max=columns.lines - 1)[:, None]
-        window = fine.permute(0, 2, 3, 1).reshape(-1, 3).index_select(0, places.flatten())
-        window = window.view(batch * queries, TAPS, TAPS, 3).float()
-        return torch.einsum("nklc,nk,nl->nc", window, rows.taps, columns.taps).view(batch, queries, 3)
+        with torch.autocast(places.device.type, enabled=False):
+            table = grid.taps(places, cells, lambda distance: shares(distance, sides, mlp))
+        at = (table.first[:, None] + torch.arange(TAPS, device=places.device)).clamp(max=table.lines - 1)
+        matrix = table.taps.new_zeros(len(places), table.lines).scatter_add(1, at, table.taps)
+        return matrix.view(batch, -1, table.lines)
 
 
 _NETWORKS: dict[str, type[Network]] = {"liif": Liif, "resample": Resample}

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from ..checkpoint import Architecture, CheckpointError
+from ..checkpoint import Architecture, CheckpointError, load
 from ..output import whole_file
 from .config import Config
-from .network import Network, make, to_weights
+from .network import Network, from_weights, make, to_weights
 from .optimizer import Muon
 
 STATE = "state.pt"
@@ -97,11 +96,23 @@ class State:
             raise CheckpointError(f"{path}: does not fit this run (another optimiser?): {error}") from error
 
 
-def begin(config: Config, init: nn.Module | None) -> Network:
-    """The network a run starts from: ``init``, or a new one of the configured shape."""
-    if isinstance(init, Network):
-        return init
+def begin(config: Config) -> Network:
+    """The network a run starts from: ``config.init``, or a new one of the configured shape.
+
+    Raises CheckpointError and FileNotFoundError for the models named, ValueError for an encoder of another shape.
+    """
+    if config.init:
+        return from_weights(load(config.init))
     shape = (config.n_resblocks, config.n_feats, config.hidden_list)
     flags = (config.local_ensemble, config.feat_unfold, config.cell_decode)
     torch.manual_seed(config.seed)
-    return make(Architecture(*shape, *flags, decoder=config.decoder))
+    network = make(Architecture(*shape, *flags, decoder=config.decoder))
+    if config.encoder:
+        begun = from_weights(load(config.encoder))
+        theirs, ours = ((a.n_resblocks, a.n_feats) for a in (begun.architecture, network.architecture))
+        if theirs != ours:
+            raise ValueError(
+                f"the encoder of {config.encoder} has (n_resblocks, n_feats) = {theirs}, this run's {ours}"
+            )
+        network.encoder = begun.encoder
+    return network

@@ -19,7 +19,6 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from ..checkpoint import load as load_weights
 from ..checkpoint import save as save_weights
 from ..encoder import torch_threads
 from ..upscaler import Upscaler, find_device
@@ -28,7 +27,6 @@ from .config import Config
 from .evaluate import evaluate
 from .log import Log
 from .metrics import PROTOCOLS
-from .network import from_weights
 from .state import STATE, State, begin
 from .testset import Pair, pair
 
@@ -147,8 +145,7 @@ class _Run:
             raise FileExistsError(f"{state_path}: a run is here already; resume it or name another folder")
         if resume and not state_path.exists():
             raise FileNotFoundError(f"{state_path}: no run to resume here")
-        init = from_weights(load_weights(config.init)) if config.init else None
-        self.state = State.new(begin(config, init), config, self.device, self.rank)
+        self.state = State.new(begin(config), config, self.device, self.rank)
         if resume:
             self.state.restore(state_path, self.rank)
         self.pictures, self.validation = load_data(config, self.device, self.warn if self.rank == 0 else _silent)
@@ -208,7 +205,7 @@ class _Run:
         batch = self.pictures.batch(
             config.batch // self.size,
             config.patch,
-            config.queries,
+            None if network.on_grid else config.queries,
             (config.scale_min, config.scale_max),
             state.generator,
         )
@@ -216,7 +213,7 @@ class _Run:
         with self.autocast:
             colors = self.model(image, batch.y, batch.x, batch.cell)
         target = (batch.target - self.mean[:, 0, 0]) / self.std[:, 0, 0]
-        loss = (colors.float() - target).abs().mean()
+        loss = ((colors.float() - target).abs().mean(-1) * batch.share).sum()
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if config.clip:
