@@ -46,7 +46,7 @@ ROWS = [
     ["bands"],
     ["checkpoint"],
     ["grid"],
-    ["architecture", "tiling", "modes", "deflate", "_cpu"],
+    ["architecture", "tiling", "modes", "deflate", "stream", "_cpu"],
 ]
 RANK = {name: i for i, row in enumerate(ROWS) for name in row}
 # The name of a type only.
