@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from common import random_weights
-from liif_fast import Upscaler
+from liif_fast import Upscaler, grid
 from liif_fast.checkpoint import Architecture
 
 SMALL = Architecture(1, 16, (16, 16))
@@ -80,12 +80,19 @@ def test_several_frames_are_at_work() -> None:
     assert len(list(up.stream(FRAMES[:8], scale=2))) == 8
 
 
+def test_tables_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    up, made = upscaler(FINE), []
+    monkeypatch.setattr(grid, "taps", lambda *a, taps=grid.taps: made.append(a) or taps(*a))
+    assert len(list(up.stream(FRAMES, size=(30, 41)))) == len(FRAMES)
+    assert len(made) <= 4  # rows and columns, by two workers at the same time
+
+
 def test_little_is_read_ahead() -> None:
     read = 0
 
     def source() -> Iterator[np.ndarray]:
         nonlocal read
-        for read in itertools.count(1):  # noqa: B020
+        for read in itertools.count(1):
             yield FRAMES[read % len(FRAMES)]
 
     frames = upscaler().stream(source(), scale=2, at_once=2)
@@ -159,9 +166,8 @@ def test_a_live_source_is_never_late() -> None:
 
     views = np.random.default_rng(1).integers(0, 256, (40, 3, 4, 3), np.uint8)
     number_of = {upscaler()(view, scale=1).tobytes(): number for number, view in enumerate(views)}
-    shown = []
-    for frame in up.stream(camera(), scale=1, dropped=dropped.append):
-        shown.append((number_of[frame.tobytes()], time.monotonic()))
+    frames = up.stream(camera(), scale=1, dropped=dropped.append)
+    shown = [(number_of[frame.tobytes()], time.monotonic()) for frame in frames]
     numbers = [number for number, _ in shown]
     assert sorted(numbers + dropped) == list(range(40))
     assert numbers == sorted(numbers)
