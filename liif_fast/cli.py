@@ -1,4 +1,4 @@
-"""The command ``liif-fast``: upscale, info, bench, eval. Torch is imported only by what computes."""
+"""The command ``liif-fast``: upscale, video, pipe, zoom, info, bench, eval. Torch is imported only by what computes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from . import batch
 from .console import NAME, SOME_FAILED, Command, Commands, Meter, explain, printable, say, say_error
 from .options import DEFAULT_MODEL, Backend, CellClamp, Device, Model, Precision, Threads, clamp
 from .training import commands
+from .video import commands as films
 
 if TYPE_CHECKING:
     from .upscaler import Upscaler
@@ -292,6 +293,7 @@ def bench(
 
 app.command("eval", cls=Command, epilog=commands.EVAL_EXAMPLES)(commands.evaluate)
 app.command("train", cls=Command, epilog=commands.TRAIN_EXAMPLES)(commands.train)
+app.command("video", cls=Command, epilog=films.VIDEO_EXAMPLES)(films.video)
 app.command("easier", cls=Command, epilog=commands.EASIER_EXAMPLES)(commands.easier)
 
 

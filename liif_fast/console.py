@@ -210,10 +210,13 @@ class Meter:
         if not self._shown:
             return
         seconds = time.monotonic() - self._begun
-        note = f"{done / 1e6 / seconds:.2f} MP/s" if seconds > 0 else ""
+        note = self._speed(done, seconds) if seconds > 0 else ""
         left = _left(seconds, done / total) if done < total else "writing"
         self._bar.update(self._one, completed=done, total=total, note=f"{note}, {left}")
         self._update_all(done / total)
+
+    def _speed(self, done: int, seconds: float) -> str:
+        return f"{done / 1e6 / seconds:.2f} MP/s"
 
     def _update_all(self, fraction: float) -> None:
         if self._all is not None:

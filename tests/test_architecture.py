@@ -29,6 +29,12 @@ ROWS = [
     ["training.evaluate", "training.config"],
     ["training.testset", "training.network", "training.optimizer"],
     ["training.metrics", "training.resize"],
+    ["video.commands"],
+    ["video.film", "video.preview"],
+    ["video.mux", "video.frames"],
+    ["video.source", "video.encoding", "video.segments", "video.stages"],
+    ["video.colors", "video.hdr"],
+    ["video.errors"],
     ["bench"],
     ["system"],
     ["upscaler"],
@@ -49,6 +55,8 @@ ROWS = [
     ["architecture", "tiling", "modes", "deflate", "stream", "_cpu"],
 ]
 RANK = {name: i for i, row in enumerate(ROWS) for name in row}
+# Subpackages that only the command line knows.
+WINGS = ("training", "video")
 # The name of a type only.
 ALSO = {("batch", "field")}
 
@@ -77,7 +85,7 @@ def imports(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_imports_go_down(path: Path) -> None:
     name = name_of(path)
-    if name in ("", "training"):  # the package's lazy exports, and an empty one
+    if name in ("", *WINGS):  # lazy exports, or empty
         return
     assert name in RANK, "a new module: give it a row"
     for other in imports(path):
@@ -87,13 +95,14 @@ def test_imports_go_down(path: Path) -> None:
 
 
 def test_the_table_has_no_ghosts() -> None:
-    assert set(RANK) - {"_cpu"} == {name_of(path) for path in MODULES} - {"", "training"}
+    assert set(RANK) - {"_cpu"} == {name_of(path) for path in MODULES} - {"", *WINGS}
 
 
-def test_only_the_command_line_knows_the_workshop() -> None:
+@pytest.mark.parametrize("wing", WINGS)
+def test_only_the_command_line_knows_the_wings(wing: str) -> None:
     for path in MODULES:
-        if not name_of(path).startswith("training") and name_of(path) != "cli":
-            assert not any(name.startswith("training") for name in imports(path)), path
+        if not name_of(path).startswith(wing) and name_of(path) != "cli":
+            assert not any(name.startswith(wing) for name in imports(path)), path
 
 
 def test_native_code_knows_no_torch() -> None:

@@ -1,0 +1,29 @@
+"""Films: enlarge one, embed it in a pipeline, zoom into a picture. Needs PyAV, the extra ``liif-fast[video]``.
+
+from liif_fast import video
+for frame in video.upscale("in.mp4", size=(2160, 3840)):       # numpy, one after the other
+    ...
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .errors import VideoError
+    from .frames import upscale
+
+__all__ = ["VideoError", "upscale"]
+
+_FROM = {"VideoError": "errors", "upscale": "frames"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FROM:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(f".{_FROM[name]}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

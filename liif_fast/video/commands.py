@@ -1,0 +1,209 @@
+"""The commands for films. Nothing here imports torch or av before it is needed: ``--help`` must be quick."""
+
+from __future__ import annotations
+
+import json
+import re
+from fractions import Fraction
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .. import batch
+from ..console import SOME_FAILED, say, say_error
+from ..options import DEFAULT_MODEL, Backend, CellClamp, Device, Model, Precision, Threads, clamp
+
+if TYPE_CHECKING:
+    from ..upscaler import Upscaler
+
+VIDEO_EXAMPLES = """\
+  liif-fast video film.mp4 large.mkv --scale 2
+  liif-fast video film.mp4 large.mp4 --size 3840x2160 --codec libx265 --crf 18
+  liif-fast video film.mkv large.mkv --height 1440 --start 1:30 --frames 240 --preview look.png
+  liif-fast video film.mp4 large.mkv --scale 2 --resume        goes on after a break"""
+
+Scale = Annotated[
+    str | None,
+    typer.Option(
+        "--scale",
+        "-s",
+        metavar="S",
+        help="Factor of at least 0.5, as 2 or 2.25, or two for width x height; default: 2.",
+        rich_help_panel="Size",
+    ),
+]
+Size = Annotated[str | None, typer.Option(metavar="WxH", help="Width x height, as 3840x2160.", rich_help_panel="Size")]
+Longest = Annotated[int | None, typer.Option(help="The longer side; aspect kept.", rich_help_panel="Size")]
+Width = Annotated[int | None, typer.Option(help="Width; aspect kept without --height.", rich_help_panel="Size")]
+Height = Annotated[int | None, typer.Option(help="Height; aspect kept without --width.", rich_help_panel="Size")]
+Codec = Annotated[
+    str | None,
+    typer.Option(
+        help="ffmpeg's name of an encoder, as libx265, libsvtav1, ffv1 or h264_nvenc; default: libx264, libx265 for "
+        "more than 8 bits, libvpx-vp9 for .webm.",
+        rich_help_panel="Encoding",
+    ),
+]
+Crf = Annotated[
+    float | None,
+    typer.Option(help="Quality in the encoder's own units, lower is better.", rich_help_panel="Encoding"),
+]
+Preset = Annotated[str | None, typer.Option(help="Speed of the encoder, as fast or slow.", rich_help_panel="Encoding")]
+PixelFormat = Annotated[
+    str | None,
+    typer.Option(help="As yuv444p or yuv420p10le; default: the input's.", rich_help_panel="Encoding"),
+]
+CodecOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=VALUE", help="Any other of the encoder's; again for more.", rich_help_panel="Encoding"),
+]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Replace an existing result.", rich_help_panel="Files")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+Json = Annotated[bool, typer.Option("--json", help="The result as one JSON object.")]
+
+
+def video(
+    input: Annotated[str, typer.Argument(metavar="INPUT", help="A film.")],
+    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="The result: .mkv, .mp4, .mov or .webm.")],
+    scale: Scale = None,
+    size: Size = None,
+    longest: Longest = None,
+    width: Width = None,
+    height: Height = None,
+    start: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Begin there: seconds, or 1:30.5.", rich_help_panel="Part")
+    ] = None,
+    end: Annotated[str | None, typer.Option(metavar="TIME", help="End there.", rich_help_panel="Part")] = None,
+    frames: Annotated[int | None, typer.Option(help="At most so many frames.", min=1, rich_help_panel="Part")] = None,
+    codec: Codec = None,
+    crf: Crf = None,
+    preset: Preset = None,
+    pixel_format: PixelFormat = None,
+    codec_option: CodecOption = None,
+    deinterlace: Annotated[
+        bool, typer.Option("--deinterlace", help="Make whole frames of fields (bwdif).", rich_help_panel="Encoding")
+    ] = False,
+    leave_out: Annotated[
+        bool,
+        typer.Option("--leave-out", help="Go without streams that the result cannot hold.", rich_help_panel="Files"),
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where an earlier run was broken off.", rich_help_panel="Files")
+    ] = False,
+    preview: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="First write a strip of three frames: bicubic on the left, this on the right.",
+            rich_help_panel="Files",
+        ),
+    ] = None,
+    force: Force = False,
+    model: Model = DEFAULT_MODEL,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    backend: Backend = "auto",
+    threads: Threads = None,
+    cell_clamp: CellClamp = "4",
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Enlarges a film; sound, subtitles, chapters, attachments, times, colours and rotation stay as they are.
+
+    The result keeps the film's shape on the screen. A run that is broken off keeps what it has finished, for --resume.
+
+    Exit code 0: done; 1: done as far as the damaged input goes; 2: refused or broken off.
+    """
+    from .film import FilmMeter, Job, make
+
+    request = _request(scale, size, longest, width, height)
+    part = (_seconds(start, "--start"), _seconds(end, "--end"))
+    job = Job(
+        input, output, request, _choice(codec, crf, preset, pixel_format, codec_option),
+        *part, frames, deinterlace, leave_out, resume, force,
+    )  # fmt: skip
+    options = _engine(device, precision, backend, threads, cell_clamp)
+    if quiet:
+        _no_warnings()
+    upscaler: list[Upscaler] = []
+
+    def ready() -> Upscaler:
+        from ..upscaler import Upscaler
+
+        upscaler.append(Upscaler(model, **options))
+        return upscaler[0]
+
+    meter = FilmMeter(not quiet)
+    with meter:
+        made = make(job, ready, meter, None if preview is None else partial(_strip, preview, force))
+    description = upscaler[0].description
+    speed = (made.frames - made.resumed) / made.seconds
+    if as_json:
+        facts: dict[str, Any] = {
+            "input": input, "output": output, "width": made.width, "height": made.height, "frames": made.frames,
+            "resumed": made.resumed, "seconds": round(made.seconds, 3), "frames_per_second": round(speed, 3),
+            "codec": made.encoding.codec, "pixel_format": made.encoding.format,
+            "steps": {name: round(seconds, 3) for name, seconds in made.steps.items()}, "description": description,
+        }  # fmt: skip
+        say(json.dumps(facts))
+    elif not quiet:
+        frames_text = f"{made.frames} frames" + (f" ({made.resumed} from before)" if made.resumed else "")
+        say(f"{output}  {made.width} x {made.height}  {frames_text}  {made.seconds:.2f} s  {speed:.2f} fps")
+        say(description)
+    if made.damage:
+        say_error(f"{input}: {made.damage}; the rest is done")
+        raise typer.Exit(SOME_FAILED)
+
+
+def _strip(path: str, force: bool, *what: Any) -> None:
+    from .preview import write_strip
+
+    write_strip(path, force, *what)
+
+
+def _request(
+    scale: str | None, size: str | None, longest: int | None, width: int | None, height: int | None
+) -> batch.Request:
+    given = size or longest or width or height
+    return batch.Request.parse(scale or (None if given else "2"), size, longest, width, height)
+
+
+def _choice(
+    codec: str | None, crf: float | None, preset: str | None, pixel_format: str | None, others: list[str] | None
+) -> Any:
+    from .encoding import Choice
+
+    options = {}
+    for text in others or ():
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise ValueError(f"--codec-option must be NAME=VALUE such as tune=film, got {text!r}")
+        options[name] = value
+    return Choice(codec, crf, preset, pixel_format, options)
+
+
+def _engine(device: str, precision: str, backend: str, threads: int | None, cell_clamp: str) -> dict[str, Any]:
+    return {
+        "device": device,
+        "precision": precision,
+        "backend": backend,
+        "threads": threads,
+        "cell_clamp": clamp(cell_clamp),
+    }
+
+
+def _seconds(text: str | None, option: str) -> Fraction | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"(?:(?:(\d+):)?(\d{1,2}):)?(\d+(?:\.\d+)?)", text.strip())
+    if not match:
+        raise ValueError(f"{option} must be seconds or HOURS:MINUTES:SECONDS, got {text!r}")
+    hours, minutes, seconds = (Fraction(part or 0) for part in match.groups())
+    return hours * 3600 + minutes * 60 + seconds
+
+
+def _no_warnings() -> None:
+    import warnings
+
+    warnings.simplefilter("ignore")

@@ -1,0 +1,187 @@
+"""What the result is encoded with: container, codec, quality, pixel format, and an encoder made by it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+from . import colors
+from .colors import Colors
+from .errors import VideoError, one_line
+from .hdr import Mastering
+
+CONTAINERS = {".mkv": "matroska", ".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".webm": "webm"}
+# What --crf means for each encoder, and a value at which the result is hard to tell from the pictures it was given.
+_QUALITY: dict[str, tuple[str, str | None]] = {
+    "libx264": ("crf", "17"),
+    "libx264rgb": ("crf", "17"),
+    "libx265": ("crf", "19"),
+    "libsvtav1": ("crf", "24"),
+    "libvpx-vp9": ("crf", "24"),
+}
+# Encoders in hardware name it in their ways; they keep their own default.
+_HARDWARE_QUALITY = {"nvenc": "cq", "qsv": "global_quality", "amf": "qp_i", "videotoolbox": "q"}
+# Asked for another, these print more than one line themselves.
+_PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The options as typed."""
+
+    codec: str | None = None
+    crf: float | None = None
+    preset: str | None = None
+    pixel_format: str | None = None
+    options: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Everything that decides about the bits of the result, given its pictures."""
+
+    codec: str
+    options: dict[str, str]
+    format: str
+    width: int
+    height: int
+    colors: Colors
+    aspect: Fraction
+    rate: Fraction
+    time_base: Fraction
+
+    @classmethod
+    def choose(
+        cls,
+        path: str,
+        choice: Choice,
+        size: Callable[[int, int], tuple[int, int]],
+        source: str,
+        found: Colors,
+        aspect: Fraction,
+        rate: Fraction,
+        time_base: Fraction,
+        mastering: Mastering | None = None,
+    ) -> Encoding:
+        """For a result at ``path`` from pictures that have pixel format ``source``.
+
+        ``size(down, across)`` is its (height, width), multiples of the steps that chroma needs where it is free to be;
+        ``rate`` frames per second, ``time_base`` seconds. Opens the encoder once: VideoError for whatever it refuses.
+        """
+        container_of(path)
+        codec = choice.codec or _default_codec(path, source)
+        able = _formats(codec)
+        format = choice.pixel_format or _closest(source, able)
+        colors.bits(format)  # a name that is none is refused here
+        if able and format not in able:
+            raise VideoError(f"{codec} does not encode {format}; it does {', '.join(able)}")
+        down, across = colors.subsampling(format)
+        height, width = size(down, across)
+        if height % down or width % across:
+            full = format.replace("420", "444").replace("422", "444")
+            raise VideoError(
+                f"{format} needs even sizes for its chroma, which those asked for are not; give others, or "
+                f"--pixel-format {full}"
+            )
+        options = _joined(_options(codec, choice), mastering.options(codec) if mastering else {}, choice.options)
+        made = cls(codec, options, format, width, height, found.within(format), aspect, rate, time_base)
+        made.open()
+        return made
+
+    def open(self) -> Any:
+        """A new encoder, an ``av.VideoCodecContext`` that is open."""
+        import av
+
+        if self.codec == "libsvtav1":
+            os.environ.setdefault("SVT_LOG", "1")  # errors only; it has no other way to be told
+        context = av.CodecContext.create(self.codec, "w")
+        self.configure(context)
+        context.flags |= int(av.codec.context.Flags.global_header)
+        with one_line(f"encoder {self.codec} refuses {self}"):
+            context.open()
+        return context
+
+    def configure(self, context: Any) -> None:
+        """Settings of an encoder that is not open yet."""
+        context.width, context.height, context.pix_fmt = self.width, self.height, self.format
+        context.time_base, context.framerate = self.time_base, self.rate
+        context.sample_aspect_ratio = self.aspect
+        context.colorspace, context.color_range = self.colors.matrix, self.colors.range
+        context.color_primaries, context.color_trc = self.colors.primaries, self.colors.transfer
+        context.options = dict(self.options)
+
+    def __str__(self) -> str:
+        options = "".join(f", {name}={value}" for name, value in self.options.items())
+        return f"{self.width} x {self.height} {self.format}{options}"
+
+
+def container_of(path: str) -> str:
+    """ffmpeg's name of the container that the suffix means; VideoError for another."""
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix not in CONTAINERS:
+        raise VideoError(f"{path}: the suffix {suffix!r} names no container, which are {', '.join(CONTAINERS)}")
+    return CONTAINERS[suffix]
+
+
+def _default_codec(path: str, source: str) -> str:
+    if container_of(path) == "webm":
+        return "libvpx-vp9"
+    # Players that know 10 bits know them in HEVC.
+    return "libx265" if colors.bits(source) > 8 else "libx264"
+
+
+def _formats(codec: str) -> list[str]:
+    """Pixel formats that an encoder takes, empty where it does not say; VideoError where there is no such encoder."""
+    from av import Codec
+    from av.codec.codec import UnknownCodecError
+
+    try:
+        found = Codec(codec, "w")
+    except UnknownCodecError:
+        raise VideoError(
+            f"ffmpeg has no encoder {codec!r} here; libx264, libx265, libsvtav1 and ffv1 are usual"
+        ) from None
+    if found.type != "video":
+        raise VideoError(f"{codec} encodes {found.type}, not video")
+    return [format.name for format in found.video_formats or ()]
+
+
+def _closest(source: str, able: list[str]) -> str:
+    """The source's own pixel format, or the usual one that loses least."""
+    depth = colors.bits(source)
+    plain = not colors.is_rgb(source) and not colors.has_alpha(source)
+    wanted = [source] if plain else []
+    wanted += ["gbrp" if depth <= 8 else f"gbrp{depth}le"] if colors.is_rgb(source) and "yuv420p" not in able else []
+    wanted += [f"yuv420p{bits}le" for bits in (16, 12, 10) if depth >= bits] if depth > 8 else []
+    wanted += ["p010le", "yuv420p10le"] if depth > 8 else []
+    wanted += ["yuv420p", "nv12", *able[:1]]
+    return next((format for format in wanted if not able or format in able), "yuv420p")
+
+
+def _options(codec: str, choice: Choice) -> dict[str, str]:
+    name, usual = _QUALITY.get(codec, (None, None))
+    name = name or next((word for kind, word in _HARDWARE_QUALITY.items() if codec.endswith(kind)), None)
+    if choice.crf is not None and name is None:
+        raise VideoError(f"{codec} has no --crf; --codec-option NAME=VALUE gives it others")
+    value = usual if choice.crf is None else f"{choice.crf:g}"
+    options = {name: value} if name and value is not None else {}
+    if codec == "libvpx-vp9":
+        options |= {"b": "0", "row-mt": "1"}  # without a bit rate of zero crf would be a limit only
+    if choice.preset is not None:
+        if codec in ("libx264", "libx264rgb", "libx265") and choice.preset not in _PRESETS:
+            raise VideoError(f"{codec} has no preset {choice.preset!r}; it has {', '.join(_PRESETS)}")
+        options["cpu-used" if codec == "libvpx-vp9" else "preset"] = choice.preset
+    if codec == "libx265":
+        options["x265-params"] = "log-level=error"
+    return options
+
+
+def _joined(*options: dict[str, str]) -> dict[str, str]:
+    """Later ones win, but lists of an encoder's own parameters are put together."""
+    every: dict[str, str] = {}
+    for name, value in (pair for some in options for pair in some.items()):
+        every[name] = f"{every[name]}:{value}" if name.endswith("-params") and name in every else value
+    return every

@@ -1,0 +1,237 @@
+"""The finished film: new video from its segments, everything else copied from the source, verified before it counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, BinaryIO
+
+from .encoding import Encoding, container_of
+from .errors import VideoError, one_line
+from .segments import Encoded, Work
+from .source import main_stream, open_input
+
+# Matroska counts in milliseconds.
+_TOLERANCE = Fraction(3, 2000)
+# Tags about the old streams and files that are not true of the new ones.
+_OUTDATED = {
+    "encoder", "duration", "bps", "number_of_frames", "number_of_bytes", "vendor_id",
+    "major_brand", "minor_version", "compatible_brands",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The part of the source that is kept, in seconds; what is left begins at zero."""
+
+    start: Fraction = Fraction(0)
+    end: Fraction | None = None
+
+
+@dataclass
+class Copied:
+    """What went from the source into the result."""
+
+    packets: dict[int, int] = field(default_factory=dict)  # of each stream, by its index in the result
+    sounds: int = 0  # audio streams
+    video: int = 0  # index of the new video in the result
+    first: Fraction = Fraction(0)  # when its first and its last frame are shown, seconds
+    last: Fraction = Fraction(0)
+    earliest: Fraction = Fraction(0)  # start of any packet, where that is before zero
+
+
+def check_streams(path: str, output: str, leave_out: bool) -> None:
+    """Refuses, before there is any work, a source whose streams the container of the result cannot hold.
+
+    With ``leave_out`` they are left out; streams of data, which only their makers read, always are, with a warning.
+    """
+    import io
+
+    import av
+
+    with open_input(path) as source, av.open(io.BytesIO(), "w", format=container_of(output)) as out:
+        main = main_stream(source, path)
+        for stream in source.streams:
+            if stream.index == main.index or _template(out, stream) is not None:
+                continue
+            if stream.type == "data" and source.chapters() and stream.name in ("bin_data", "text"):
+                continue  # the same chapters once more, as a track
+            name = getattr(stream.codec_context, "name", None) or "unknown"
+            text = f"{path}: {stream.type} stream {stream.index} ({name}) cannot be copied into {output}"
+            if stream.type in ("data", "unknown") or leave_out:
+                import warnings
+
+                warnings.warn(f"{text}; it is left out", stacklevel=2)
+            else:
+                raise VideoError(f"{text}; another suffix may hold it, --leave-out goes without")
+
+
+def write(file: BinaryIO, output: str, path: str, encoding: Encoding, work: Work, rotation: int, cut: Cut) -> Copied:
+    """The whole film into ``file``. VideoError or OSError."""
+    import av
+
+    copied = Copied()
+    with one_line(output), open_input(path) as source, av.open(file, "w", format=container_of(output)) as out:
+        main = main_stream(source, path)
+        out.metadata.update(_tags(source.metadata))
+        streams: dict[int, Any] = {}
+        for stream in source.streams:
+            if stream.index == main.index:
+                new = _video(out, encoding, rotation)
+                copied.video = new.index
+            else:
+                new = _template(out, stream)
+            if new is None:
+                continue
+            new.metadata.update(_tags(stream.metadata))
+            new.disposition = stream.disposition
+            streams[stream.index] = new
+            copied.sounds += stream.type == "audio"
+        out.set_chapters(_chapters(source.chapters(), cut))
+        out.start_encoding()
+        _interleave(source, out, streams, main.index, work, encoding, cut, copied)
+    return copied
+
+
+def _tags(metadata: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in metadata.items() if name.lower() not in _OUTDATED}
+
+
+def _video(out: Any, encoding: Encoding, rotation: int) -> Any:
+    """A stream that says about itself what the encoder of the segments said."""
+    video = out.add_stream(encoding.codec, rate=encoding.rate)
+    encoding.configure(video.codec_context)
+    video.time_base = encoding.time_base
+    if rotation:
+        video.set_display_rotation(rotation)
+    if encoding.codec in ("libx265", "hevc_nvenc", "hevc_qsv", "hevc_amf") and out.format.name in ("mp4", "mov"):
+        video.codec_context.codec_tag = "hvc1"  # without it players of one maker show nothing
+    return video
+
+
+def _template(out: Any, stream: Any) -> Any:
+    """A copy of a stream in the result; None where its container has no place for it."""
+    try:
+        if stream.type == "attachment":
+            name = stream.metadata.get("filename", f"attachment{stream.index}")
+            return out.add_attachment(name, stream.mimetype or "application/octet-stream", stream.data)
+        if stream.type not in ("audio", "subtitle", "video"):
+            return None
+        return out.add_stream_from_template(stream, opaque=True)
+    except (ValueError, NotImplementedError):
+        return None
+
+
+def _chapters(every: list[Any], cut: Cut) -> list[Any]:
+    """Those that reach into the part kept, moved with it."""
+    kept = []
+    for chapter in every:
+        unit = chapter["time_base"]
+        shift = round(cut.start / unit)
+        end = chapter["end"] if cut.end is None else min(chapter["end"], round(cut.end / unit))
+        start = max(chapter["start"], shift)
+        if start < end:
+            kept.append({**chapter, "start": start - shift, "end": end - shift})
+    return kept
+
+
+def _timed(work: Work, starts: list[int]) -> Iterator[tuple[Encoded, int]]:
+    """Packets with the time at which each is to be decoded.
+
+    The encoders of segments knew nothing of each other; here the times of all are put in order and delayed by as many
+    frames as it takes for none to be shown before it is decoded.
+    """
+    ordered = sorted(starts)
+    rank = {start: i for i, start in enumerate(ordered)}
+    delay = max(i - rank[start] for i, start in enumerate(starts))
+    step = ordered[1] - ordered[0] if len(ordered) > 1 else 1
+    early = [ordered[0] - (delay - i) * step for i in range(delay)]
+    decoded = early + ordered
+    for i, packet in enumerate(work.packets()):
+        yield packet, decoded[i]
+
+
+def _interleave(
+    source: Any,
+    out: Any,
+    streams: dict[int, Any],
+    main: int,
+    work: Work,
+    encoding: Encoding,
+    cut: Cut,
+    copied: Copied,
+) -> None:
+    """All packets in the order of their times, so that no muxer has to keep many."""
+    import av
+
+    def emit(packet: Any, stream: Any) -> None:
+        packet.stream = stream
+        copied.packets[stream.index] = copied.packets.get(stream.index, 0) + 1
+        copied.earliest = min(copied.earliest, packet.pts * packet.time_base)
+        out.mux_one(packet)
+
+    base = encoding.time_base
+    offset = round(cut.start / base)
+    starts = work.starts()
+    copied.first, copied.last = ((pick(starts) - offset) * base for pick in (min, max))
+    video = _timed(work, starts)
+    waiting = next(video, None)
+
+    def video_until(limit: Fraction | None) -> None:
+        nonlocal waiting
+        while waiting is not None and (limit is None or (waiting[1] - offset) * base <= limit):
+            encoded, decoded = waiting
+            packet = av.Packet(encoded.data)
+            packet.pts, packet.dts, packet.duration = encoded.start - offset, decoded - offset, encoded.duration
+            packet.time_base, packet.is_keyframe = base, encoded.key
+            emit(packet, streams[main])
+            waiting = next(video, None)
+
+    others = [stream for stream in source.streams if stream.index in streams and stream.index != main]
+    others = [stream for stream in others if stream.type != "attachment"]
+    if cut.start and others:
+        source.seek(int(cut.start * 1_000_000), backward=True)
+    for packet in source.demux(others) if others else ():
+        at = packet.pts if packet.pts is not None else packet.dts
+        if at is None:
+            continue
+        start = at * packet.time_base
+        attached = packet.stream.type == "video"
+        # What begins before zero is there to be skipped by players, and stays.
+        outside = bool(cut.start and start < cut.start) or (cut.end is not None and start >= cut.end)
+        if outside and not attached:
+            continue
+        shift = round(cut.start / packet.time_base)
+        packet.pts, packet.dts = at - shift, (at if packet.dts is None else packet.dts) - shift
+        video_until(packet.dts * packet.time_base)
+        emit(packet, streams[packet.stream.index])
+    video_until(None)
+
+
+def verify(file: BinaryIO, output: str, copied: Copied) -> None:
+    """Reads the film once more: VideoError unless all that was written is there, each frame at its time."""
+    import av
+
+    counts: dict[int, int] = {}
+    times: list[Fraction] = []
+    file.seek(0)
+    with one_line(output), av.open(file, "r", format=container_of(output)) as made:
+        sounds = len(made.streams.audio)
+        for packet in made.demux():
+            if not packet.size:
+                continue
+            counts[packet.stream_index] = counts.get(packet.stream_index, 0) + 1
+            if packet.stream_index == copied.video and packet.pts is not None:
+                times.append(packet.pts * packet.time_base)
+    for index, count in copied.packets.items():
+        if counts.get(index, 0) < count:
+            kind = "frames" if index == copied.video else f"packets of stream {index}"
+            raise VideoError(f"{output}: holds {counts.get(index, 0)} of {count} {kind}")
+    if sounds != copied.sounds:
+        raise VideoError(f"{output}: holds {sounds} of {copied.sounds} sound tracks")
+    # Matroska has no times before zero: where sound begins earlier, everything begins that much later.
+    shift = -copied.earliest if min(times) - copied.first > _TOLERANCE else Fraction(0)
+    for name, found, wanted in (("begins", min(times), copied.first), ("ends", max(times), copied.last)):
+        if abs(found - wanted - shift) > _TOLERANCE:
+            raise VideoError(f"{output}: {name} at {float(found):.4f} s instead of {float(wanted + shift):.4f} s")

@@ -1,0 +1,165 @@
+"""Work in progress: encoded packets in finished segments, in a hidden folder beside the result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ..output import whole_file, write_text
+from .errors import VideoError
+
+_HEAD = struct.Struct("<qqIB")
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One packet of video. Times are in units of the clip's time base; packets come in the order of decoding."""
+
+    start: int  # when it is shown
+    duration: int
+    key: bool
+    data: bytes
+
+
+class Segment:
+    """One being written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def add(self, packet: Encoded) -> None:
+        self._file.write(_HEAD.pack(packet.start, packet.duration, len(packet.data), packet.key))
+        self._file.write(packet.data)
+
+
+class Work:
+    """The folder of one result's segments, ``frames`` frames each but the last. One process at a time has it.
+
+    ``settings``: all that decides about the bits. VideoError where a folder is there already and ``resume`` is not
+    asked for, where its settings were others, or where another process works in it; ``again`` begins anew.
+    """
+
+    def __init__(self, output: str, settings: dict[str, Any], frames: int, resume: bool, again: bool) -> None:
+        final = os.path.realpath(output)
+        self.folder = Path(os.path.dirname(final), f".{os.path.basename(final)}.liif_fast")
+        self.frames = frames
+        settings = {**settings, "frames": frames}
+        if self.folder.exists() and again and not resume:
+            self.remove()
+        try:
+            self.folder.mkdir()
+        except FileExistsError:
+            if not resume:
+                raise VideoError(
+                    f"{output}: an earlier run was broken off; --resume goes on from there, --force begins again"
+                ) from None
+        self._lock = _locked(self.folder, output)
+        try:
+            self._check(output, settings)
+        except BaseException:
+            self._lock.close()
+            raise
+        self.finished = self._finished()
+
+    def _check(self, output: str, settings: dict[str, Any]) -> None:
+        place = self.folder / "settings.json"
+        try:
+            before = json.loads(place.read_text())
+        except (OSError, ValueError):
+            for segment in self.folder.glob("*.packets"):  # not known what they are
+                segment.unlink()
+            write_text(place, json.dumps(settings, indent=1))
+            return
+        others = sorted(name for name in {*before, *settings} if before.get(name) != settings.get(name))
+        if others:
+            raise VideoError(
+                f"{output}: the run that was broken off had another {', another '.join(others)}; give it the same "
+                "or begin again with --force"
+            )
+
+    def _finished(self) -> int:
+        """The number of whole segments from the first on; what comes after is done again."""
+        count = 0
+        while (place := self._place(count)).exists() and _count(place) == self.frames:
+            count += 1
+        for place in self.folder.glob("*.packets"):
+            if int(place.stem) >= count:
+                place.unlink()
+        return count
+
+    def _place(self, number: int) -> Path:
+        return self.folder / f"{number:06}.packets"
+
+    @contextmanager
+    def segment(self, number: int) -> Iterator[Segment]:
+        """The next one to write to; it counts when all is on the disk."""
+        with whole_file(self._place(number), overwrite=True) as file:
+            yield Segment(file)
+        self.finished = number + 1
+
+    def packets(self) -> Iterator[Encoded]:
+        """Those of all finished segments."""
+        for number in range(self.finished):
+            with open(self._place(number), "rb") as file:
+                while head := file.read(_HEAD.size):
+                    start, duration, size, key = _HEAD.unpack(head)
+                    yield Encoded(start, duration, bool(key), file.read(size))
+
+    def starts(self) -> list[int]:
+        """When each packet of all finished segments is shown."""
+        found = []
+        for number in range(self.finished):
+            found += list(_starts(self._place(number)))
+        return found
+
+    def close(self) -> None:
+        """Gives the folder up; with nothing finished in it, it goes."""
+        if not self.finished:
+            self.remove()
+        self._lock.close()
+
+    def remove(self) -> None:
+        with suppress(OSError):
+            shutil.rmtree(self.folder)
+
+
+def _starts(place: Path) -> Iterator[int]:
+    with open(place, "rb") as file:
+        while len(head := file.read(_HEAD.size)) == _HEAD.size:
+            start, _, size, _ = _HEAD.unpack(head)
+            file.seek(size, os.SEEK_CUR)
+            yield start
+
+
+def _count(place: Path) -> int:
+    return sum(1 for _ in _starts(place))
+
+
+def _locked(folder: Path, output: str) -> BinaryIO:
+    file = open(folder / "lock", "ab")  # noqa: SIM115  # open as long as the work lasts
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:
+        pass
+    except OSError:
+        file.close()
+        raise VideoError(f"{output}: another process is making it") from None
+    return file
+
+
+def fingerprint(tensors: dict[str, Any]) -> str:
+    """A short name of a network's numbers."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode() + tensors[name].detach().cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,262 @@
+"""A film to read: what it is, and its frames one after the other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from . import colors
+from .colors import Colors
+from .errors import VideoError, check_library, one_line
+from .hdr import Mastering
+
+if TYPE_CHECKING:
+    import av
+
+_ATTACHED_PICTURE = 0x0400
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What is the same for all frames of a film."""
+
+    width: int
+    height: int
+    format: str  # ffmpeg's name of the pixel format
+    colors: Colors
+    aspect: Fraction  # of a pixel, width to height
+    rotation: int  # degrees counter-clockwise by which players turn the picture
+    rate: Fraction  # frames per second, on average
+    time_base: Fraction  # seconds, the unit of timestamps
+    interlaced: bool
+    mastering: Mastering  # of HDR10
+    frames: int  # about how many there are
+
+
+@dataclass(frozen=True)
+class Stamped:
+    """A decoded frame with its time. ``start`` and ``duration`` are in units of the clip's time base."""
+
+    frame: av.VideoFrame
+    start: int
+    duration: int
+
+
+@dataclass
+class Damage:
+    """What was wrong on the way through a film."""
+
+    packets: int = 0  # that are not whole
+    broke_off: str | None = None  # why reading ended before the end
+    missing: int = 0  # frames that the film says it has and that were not there
+
+    def __str__(self) -> str:
+        texts = [f"{self.packets} damaged packets"] if self.packets else []
+        texts += [f"reading broke off ({self.broke_off})"] if self.broke_off else []
+        texts += [f"it ends early, {self.missing} frames are missing"] if self.missing else []
+        return ", ".join(texts)
+
+    def __bool__(self) -> bool:
+        return bool(str(self))
+
+
+class Source:
+    """A film file, read from its start or from ``start`` seconds on. A context manager.
+
+    Raises VideoError for what is no film, has no frame or needs ``deinterlace`` and is not to be, OSError for the file.
+    """
+
+    def __init__(
+        self, path: str, start: Fraction | None = None, end: Fraction | None = None, deinterlace: bool = False
+    ) -> None:
+        check_library()
+        self.path, self.start, self.end, self._deinterlace = path, start, end, deinterlace
+        self.damage = Damage()
+        self._container = open_input(path)
+        self._stream = main_stream(self._container, path)
+        try:
+            with one_line(path):
+                self.clip = self._look()
+            if self.clip.interlaced and not deinterlace:
+                raise VideoError(f"{path}: is interlaced; --deinterlace makes whole frames of its fields")
+        except BaseException:
+            self.close()
+            raise
+
+    def _look(self) -> Clip:
+        """Facts of the first frame, read on a container of its own: seeking back is not exact everywhere."""
+        with open_input(self.path) as container:
+            stream = main_stream(container, self.path)
+            first = next((frame for frame, _ in self._decoded(container, stream, Damage())), None)
+            if first is None:
+                raise VideoError(f"{self.path}: there is no frame in it that can be decoded")
+            try:
+                found = Colors.of(first)
+            except VideoError as error:
+                raise VideoError(f"{self.path}: {error}") from None
+            rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+            seconds = self._seconds(container, stream)
+            return Clip(
+                first.width, first.height, first.format.name.replace("yuvj", "yuv"), found,
+                stream.sample_aspect_ratio or Fraction(1), first.rotation % 360, rate, stream.time_base or 1 / rate,
+                bool(first.interlaced_frame), Mastering.of(first), max(1, round(seconds * rate)),
+            )  # fmt: skip
+
+    def _seconds(self, container: Any, stream: Any) -> Fraction:
+        """About how long the part that is read is."""
+        length = Fraction(container.duration or 0, 1_000_000)
+        if stream.duration and stream.time_base:
+            length = stream.duration * stream.time_base
+        end = length if self.end is None else min(length, self.end)
+        return max(Fraction(0), end - (self.start or 0))
+
+    def frames(self) -> Iterator[Stamped]:
+        """Frames of the part asked for, in the order in which they are shown, their times from the film's own zero.
+
+        Packets that cannot be decoded are left out and counted in ``damage``. VideoError where the size changes.
+        """
+        clip, base = self.clip, self.clip.time_base
+        if self.start:
+            with one_line(self.path):
+                self._container.seek(int(self.start / base), stream=self._stream, backward=True)
+        previous: int | None = None
+        for frame, step in self._decoded(self._container, self._stream, self.damage, True):
+            usual = max(1, step or round(1 / clip.rate / base))
+            start = frame.pts if frame.pts is not None else 0 if previous is None else previous + usual
+            if self.end is not None and start * base >= self.end:
+                return
+            if self.start and (start + usual) * base <= self.start:
+                continue
+            if (frame.width, frame.height) != (clip.width, clip.height):
+                raise VideoError(
+                    f"{self.path}: its size changes from {clip.width} x {clip.height} to {frame.width} x "
+                    f"{frame.height} at {float(start * base):.3f} s; end there with --end"
+                )
+            # Two frames at one time, which damaged films have, would be one.
+            start = start if previous is None else max(start, previous + 1)
+            previous = start
+            yield Stamped(frame, start, usual)
+
+    def _decoded(
+        self, container: Any, stream: Any, damage: Damage, filtered: bool = False
+    ) -> Iterator[tuple[av.VideoFrame, int]]:
+        """Frames with their durations, in units of the stream's time base."""
+        graph = None
+        whole = True
+        for frame in self._raw(container, stream, damage):
+            if not (filtered and self._deinterlace):
+                yield frame, frame.duration
+                continue
+            if graph is None:
+                graph = _bwdif(stream)
+            graph.vpush(frame)
+            yield from _pulled(graph, stream.time_base)
+            whole = False
+        if graph is not None and not whole:
+            graph.vpush(None)
+            yield from _pulled(graph, stream.time_base)
+
+    def _raw(self, container: Any, stream: Any, damage: Damage) -> Iterator[av.VideoFrame]:
+        from av.error import EOFError, FFmpegError
+
+        stream.thread_type = "AUTO"
+        packets = container.demux(stream)
+        count = 0
+        while True:
+            try:
+                packet = next(packets, None)
+            except FFmpegError as error:
+                damage.broke_off = (error.strerror or str(error)).strip()
+                packet = None
+            if packet is not None and not packet.size:
+                packet = None
+            last = packet is None
+            bad = packet is not None and packet.is_corrupt
+            try:
+                yield from stream.decode(packet)
+            except EOFError:
+                return
+            except FFmpegError:
+                bad = True
+            damage.packets += bool(bad)
+            count += not last
+            if last:
+                # Only where the container has an exact count, which is in its index.
+                exact = "mp4" in container.format.name and not self.start
+                damage.missing = max(0, stream.frames - count) if exact else 0
+                return
+
+    def check(self) -> None:
+        """VideoError where something was wrong on the way."""
+        if self.damage:
+            raise VideoError(f"{self.path}: {self.damage}")
+
+    def close(self) -> None:
+        self._container.close()
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_input(path: str) -> Any:
+    """OSError or VideoError, each with the path."""
+    import av
+
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"{path}: is a directory")
+    with open(path, "rb"):  # says what is wrong with the file itself
+        pass
+    with one_line(path):
+        return av.open(path, metadata_errors="replace")
+
+
+def main_stream(container: Any, path: str) -> Any:
+    """The film itself, not a cover picture."""
+    for stream in container.streams.video:
+        if not int(stream.disposition) & _ATTACHED_PICTURE:
+            if stream.codec_context is None:
+                raise VideoError(f"{path}: ffmpeg has no decoder for its codec")
+            return stream
+    raise VideoError(f"{path}: there is no video in it")
+
+
+def _bwdif(stream: Any) -> Any:
+    """ffmpeg's deinterlacer: one frame for each, only where frames are flagged as interlaced."""
+    from av.filter import Graph
+
+    graph = Graph()
+    graph.link_nodes(
+        graph.add_buffer(template=stream),
+        graph.add("bwdif", "mode=send_frame:deint=interlaced"),
+        graph.add("buffersink"),
+    ).configure()
+    return graph
+
+
+def _pulled(graph: Any, time_base: Fraction) -> Iterator[tuple[av.VideoFrame, int]]:
+    from av.error import BlockingIOError, EOFError
+
+    while True:
+        try:
+            frame = graph.vpull()
+        except (BlockingIOError, EOFError):
+            return
+        # The filter counts in half units.
+        factor = frame.time_base / time_base
+        duration = round(frame.duration * factor)
+        frame.pts = None if frame.pts is None else round(frame.pts * factor)
+        frame.time_base = time_base
+        yield frame, duration
+
+
+def alpha_warning(path: str, format: str) -> None:
+    if colors.has_alpha(format):
+        import warnings
+
+        warnings.warn(f"{path}: the alpha channel of {format} is left out", stacklevel=2)
