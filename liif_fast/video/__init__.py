@@ -3,6 +3,7 @@
 from liif_fast import video
 for frame in video.upscale("in.mp4", size=(2160, 3840)):       # numpy, one after the other
     ...
+video.zoom("photo.jpg", "out.mp4", to=(0.45, 0.30, 0.55, 0.36))
 """
 
 from typing import TYPE_CHECKING, Any
@@ -10,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .errors import VideoError
     from .frames import upscale
+    from .zoom import zoom
 
-__all__ = ["VideoError", "upscale"]
+__all__ = ["VideoError", "upscale", "zoom"]
 
-_FROM = {"VideoError": "errors", "upscale": "frames"}
+_FROM = {"VideoError": "errors", "upscale": "frames", "zoom": "zoom"}
 
 
 def __getattr__(name: str) -> Any:

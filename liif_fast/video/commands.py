@@ -22,6 +22,9 @@ VIDEO_EXAMPLES = """\
   liif-fast video film.mp4 large.mp4 --size 3840x2160 --codec libx265 --crf 18
   liif-fast video film.mkv large.mkv --height 1440 --start 1:30 --frames 240 --preview look.png
   liif-fast video film.mp4 large.mkv --scale 2 --resume        goes on after a break"""
+ZOOM_EXAMPLES = """\
+  liif-fast zoom photo.jpg out.mp4 --to 0.45,0.30,0.55,0.36
+  liif-fast zoom photo.jpg out.mp4 --from 0.1,0.2,0.3,0.4 --to full --seconds 5 --size 1280x720 --easing linear"""
 
 Scale = Annotated[
     str | None,
@@ -207,3 +210,81 @@ def _no_warnings() -> None:
     import warnings
 
     warnings.simplefilter("ignore")
+
+
+def zoom(
+    input: Annotated[str, typer.Argument(metavar="PICTURE", help="A picture.")],
+    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="The film: .mkv, .mp4, .mov or .webm.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="L,T,R,B",
+            help="The last window: left, top, right, bottom in fractions of the picture, or 'full'.",
+            rich_help_panel="Move",
+            show_default=False,
+        ),
+    ],
+    start: Annotated[
+        str, typer.Option("--from", metavar="L,T,R,B", help="The first window, likewise.", rich_help_panel="Move")
+    ] = "full",
+    seconds: Annotated[float, typer.Option(help="Length of the film.", rich_help_panel="Move")] = 8.0,
+    easing: Annotated[str, typer.Option(help="smooth, linear, in or out.", rich_help_panel="Move")] = "smooth",
+    size: Annotated[str, typer.Option(metavar="WxH", help="Width x height.", rich_help_panel="Size")] = "1920x1080",
+    fps: Annotated[float, typer.Option(help="Frames a second.", rich_help_panel="Size")] = 30.0,
+    codec: Codec = None,
+    crf: Crf = None,
+    preset: Preset = None,
+    pixel_format: PixelFormat = None,
+    codec_option: CodecOption = None,
+    force: Force = False,
+    model: Model = DEFAULT_MODEL,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    backend: Backend = "auto",
+    threads: Threads = None,
+    cell_clamp: CellClamp = "4",
+    quiet: Quiet = False,
+) -> None:
+    """A film that zooms into a picture, each frame rendered at a scale of its own.
+
+    A window of another shape than the film is widened to it, and kept inside the picture.
+    """
+    import time
+
+    from .film import FilmMeter
+    from .zoom import Plan, prepare, read, render
+
+    request = batch.Request.parse(size=size)
+    windows = _window(start, "--from"), _window(to, "--to")
+    shape = (request.height or 0, request.width or 0)
+    options = _engine(device, precision, backend, threads, cell_clamp)
+    if quiet:
+        _no_warnings()
+    picture = read(input)
+    plan = Plan(picture.shape, *windows, seconds, shape, Fraction(fps).limit_denominator(1001), easing)
+    choice = _choice(codec, crf, preset, pixel_format, codec_option)
+    encoding = prepare(output, choice, plan, picture, force)
+    from ..upscaler import Upscaler
+
+    upscaler = Upscaler(model, **options)
+    begun = time.perf_counter()
+    meter = FilmMeter(not quiet)
+    with meter:
+        meter.picture(output)
+        render(output, encoding, plan, picture, upscaler, force, meter)
+    spent = time.perf_counter() - begun
+    if not quiet:
+        say(f"{output}  {shape[1]} x {shape[0]}  {plan.frames} frames  {spent:.2f} s  {plan.frames / spent:.2f} fps")
+        say(upscaler.description)
+
+
+def _window(text: str, option: str) -> tuple[float, float, float, float]:
+    if text.strip().lower() == "full":
+        return (0.0, 0.0, 1.0, 1.0)
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 4:
+        raise ValueError(f"{option} must be 'full' or LEFT,TOP,RIGHT,BOTTOM in fractions from 0 to 1, got {text!r}")
+    return numbers[0], numbers[1], numbers[2], numbers[3]

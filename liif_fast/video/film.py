@@ -70,7 +70,9 @@ class FilmMeter(Meter):
         self.slowest: Callable[[], str] = str
 
     def _speed(self, done: int, seconds: float) -> str:
-        return f"{done / seconds:.1f} fps, {self.slowest()} is slowest"
+        return (
+            f"{done / seconds:.1f} fps, {self.slowest()} is slowest" if self.slowest() else f"{done / seconds:.1f} fps"
+        )
 
 
 # `preview.write_strip`, its file and whether to replace that given.
