@@ -294,6 +294,7 @@ def bench(
 app.command("eval", cls=Command, epilog=commands.EVAL_EXAMPLES)(commands.evaluate)
 app.command("train", cls=Command, epilog=commands.TRAIN_EXAMPLES)(commands.train)
 app.command("video", cls=Command, epilog=films.VIDEO_EXAMPLES)(films.video)
+app.command("pipe", cls=Command, epilog=films.PIPE_EXAMPLES)(films.pipe)
 app.command("zoom", cls=Command, epilog=films.ZOOM_EXAMPLES)(films.zoom)
 app.command("easier", cls=Command, epilog=commands.EASIER_EXAMPLES)(commands.easier)
 

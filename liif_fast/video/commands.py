@@ -22,6 +22,9 @@ VIDEO_EXAMPLES = """\
   liif-fast video film.mp4 large.mp4 --size 3840x2160 --codec libx265 --crf 18
   liif-fast video film.mkv large.mkv --height 1440 --start 1:30 --frames 240 --preview look.png
   liif-fast video film.mp4 large.mkv --scale 2 --resume        goes on after a break"""
+PIPE_EXAMPLES = """\
+  ffmpeg -i in.mp4 -f yuv4mpegpipe - | liif-fast pipe --scale 2 | ffmpeg -i - out.mp4
+  camera | liif-fast pipe --input-size 640x360 --format rgb24 --size 1280x720 --latency | viewer"""
 ZOOM_EXAMPLES = """\
   liif-fast zoom photo.jpg out.mp4 --to 0.45,0.30,0.55,0.36
   liif-fast zoom photo.jpg out.mp4 --from 0.1,0.2,0.3,0.4 --to full --seconds 5 --size 1280x720 --easing linear"""
@@ -288,3 +291,78 @@ def _window(text: str, option: str) -> tuple[float, float, float, float]:
     if len(numbers) != 4:
         raise ValueError(f"{option} must be 'full' or LEFT,TOP,RIGHT,BOTTOM in fractions from 0 to 1, got {text!r}")
     return numbers[0], numbers[1], numbers[2], numbers[3]
+
+
+def pipe(
+    scale: Scale = None,
+    size: Size = None,
+    longest: Longest = None,
+    width: Width = None,
+    height: Height = None,
+    input_size: Annotated[
+        str | None,
+        typer.Option(metavar="WxH", help="Of raw frames; without it the input is Y4M.", rich_help_panel="Input"),
+    ] = None,
+    format: Annotated[
+        str,
+        typer.Option(help="ffmpeg's name of raw frames' pixel format, as rgb24 or yuv420p.", rich_help_panel="Input"),
+    ] = "rgb24",
+    matrix: Annotated[
+        str,
+        typer.Option(help="bt601, bt709, bt2020 of YUV; auto: by its height.", rich_help_panel="Input"),
+    ] = "auto",
+    full_range: Annotated[
+        bool, typer.Option("--full-range", help="Raw YUV has black 0 and white 255.", rich_help_panel="Input")
+    ] = False,
+    latency: Annotated[
+        bool, typer.Option("--latency", help="Write each frame before the next is read: least delay, less speed.")
+    ] = False,
+    model: Model = DEFAULT_MODEL,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    backend: Backend = "auto",
+    threads: Threads = None,
+    cell_clamp: CellClamp = "4",
+    quiet: Quiet = False,
+) -> None:
+    """Enlarges frames from standard input to standard output: Y4M, or raw frames of one size.
+
+    The result has the input's format, matrix and range.
+
+    Exit code 0: done; 1: done, but the input ended within a frame; 2: refused or broken off.
+    """
+    import io
+    import time
+
+    from .errors import check_library
+    from .pipe import run
+    from .raw import Layout
+
+    check_library()
+    request = _request(scale, size, longest, width, height)
+    options = _engine(device, precision, backend, threads, cell_clamp)
+    layout = None
+    if input_size is not None:
+        sides = batch.Request.parse(size=input_size)
+        layout = Layout(sides.width or 0, sides.height or 0, format, full_range)
+    made: list[Upscaler] = []
+
+    def ready() -> Upscaler:
+        from ..upscaler import Upscaler
+
+        made.append(Upscaler(model, **options))
+        begun.append(time.perf_counter())
+        return made[0]
+
+    begun: list[float] = []
+    # Without buffers: a frame is out when it is written, and nothing holds a lock when the program ends.
+    with io.FileIO(0, closefd=False) as source, io.FileIO(1, "w", closefd=False) as result:
+        done, cut = run(source, result, layout, request, matrix, latency, ready)
+    if cut:
+        say_error(f"the input ended {cut} bytes into frame {done + 1}; {done} frames are done")
+        raise typer.Exit(SOME_FAILED)
+    if not done:
+        raise ValueError("no frame came on standard input")
+    spent = time.perf_counter() - begun[0]
+    if not quiet:
+        say_error(f"{done} frames  {spent:.2f} s  {done / spent:.2f} fps; {made[0].description}", "")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
+from ..batch import Request
 from . import colors
 from .colors import Colors
 from .errors import VideoError, one_line
@@ -116,6 +117,13 @@ class Encoding:
     def __str__(self) -> str:
         options = "".join(f", {name}={value}" for name, value in self.options.items())
         return f"{self.width} x {self.height} {self.format}{options}"
+
+
+def fitted(size: tuple[int, int], request: Request, down: int, across: int) -> tuple[int, int]:
+    """(height, width) with whole chroma samples, unless the request says both sides."""
+    if request.width and request.height:
+        return size
+    return max(1, round(size[0] / down)) * down, max(1, round(size[1] / across)) * across
 
 
 def container_of(path: str) -> str:

@@ -16,7 +16,7 @@ from ..batch import Request
 from ..console import Meter
 from ..output import check_place, whole_file
 from .colors import Converter, has_alpha
-from .encoding import Choice, Encoding, container_of
+from .encoding import Choice, Encoding, container_of, fitted
 from .errors import VideoError, check_library
 from .mux import Copied, Cut, check_streams, verify, write
 from .segments import Encoded, Work, fingerprint
@@ -129,9 +129,7 @@ def target(clip: Clip, request: Request, down: int, across: int) -> tuple[int, i
     rows, columns = request.target(*((clip.width, clip.height) if turned else (clip.height, clip.width)))
     if turned:
         rows, columns = columns, rows
-    if request.width and request.height:
-        return rows, columns
-    return max(1, round(rows / down)) * down, max(1, round(columns / across)) * across
+    return fitted((rows, columns), request, down, across)
 
 
 def _encoding(job: Job, clip: Clip) -> Encoding:
