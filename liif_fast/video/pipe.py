@@ -31,14 +31,15 @@ def run(
 ) -> tuple[int, int]:
     """Frames done, and bytes of one more that the input broke off in.
 
-    ``layout`` is that of raw frames, None for Y4M. ``matrix``: a name in `colors.MATRICES`, or "auto", of YUV; the result has the same. ``latency``: each frame is
-    written before the next is read. Raises VideoError, BrokenPipeError.
+    ``layout`` is that of raw frames, None for Y4M. ``matrix``: a name in `colors.MATRICES`, or "auto", of YUV; the
+    result has the same. ``latency``: each frame is written before the next is read. Raises VideoError, BrokenPipeError.
     """
     reader = Reader(source, layout)
     found = reader.layout
     _check(found.format, matrix)
     steps = colors.subsampling(found.format)
-    larger = found.sized(fitted(request.target(found.height, found.width), request, *steps))
+    size = fitted(request.target(found.height, found.width), request, *steps)
+    larger = found.sized(size, stretched=bool(request.width and request.height))
     if larger.height % steps[0] or larger.width % steps[1]:
         raise VideoError(f"{larger.width} x {larger.height} cannot be {found.format}: its chroma needs even sizes")
     up = upscaler()

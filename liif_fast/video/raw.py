@@ -40,9 +40,9 @@ class Layout:
     full_range: bool = False
     header: tuple[str, ...] | None = None
 
-    def sized(self, size: tuple[int, int]) -> Layout:
-        """The same for frames of (height, width), which keep the shape that they have on the screen."""
-        change = Fraction(self.width * size[0], self.height * size[1])
+    def sized(self, size: tuple[int, int], stretched: bool) -> Layout:
+        """The same for frames of (height, width); if stretched, they keep the shape that they have on the screen."""
+        change = Fraction(self.width * size[0], self.height * size[1]) if stretched else Fraction(1)
         words = None if self.header is None else tuple(_aspect(word, change) for word in self.header)
         return replace(self, height=size[0], width=size[1], header=words)
 
