@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import torch
 
-from . import grid
+from . import grid, native_encoder
 from .backends import BackendUnavailable, cpu
 from .checkpoint import DEFAULT, Weights, load
 from .encoder import Encoder
@@ -76,7 +76,9 @@ class Upscaler:
         dtype = PRECISIONS[self.precision]
         make = DECODERS[self.weights.architecture.decoder]
         self.decoder = make(self.weights, self.device, dtype, backend, threads)
-        self.encoder = Encoder(self.weights, self.decoder.head, self.device, dtype, threads)
+        native = native_encoder.unavailable(self.weights.architecture, self.decoder.head, self.device, dtype) is None
+        encoder = native_encoder.NativeEncoder if native else Encoder
+        self.encoder = encoder(self.weights, self.decoder.head, self.device, dtype, threads)
 
     def __call__(
         self,

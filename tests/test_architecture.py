@@ -41,6 +41,7 @@ ROWS = [
     ["field", "published"],
     ["resample"],
     ["ops"],
+    ["native_encoder"],
     ["encoder"],
     ["backends"],
     ["backends.cpu", "backends.reference"],
