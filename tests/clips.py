@@ -52,7 +52,7 @@ def film(
         video.pix_fmt, video.time_base = format, Fraction(1, TICKS)
         video.codec_context.time_base = Fraction(1, TICKS)
         video.sample_aspect_ratio = aspect
-        if codec == "libx265":
+        if codec == "libx265" and not options:
             video.codec_context.options |= {"x265-params": "log-level=none"}
         for name, value in (colors or {}).items():
             setattr(video.codec_context, name, value)
