@@ -197,15 +197,15 @@ def whole_file(path: str | os.PathLike[str], overwrite: bool = False) -> Iterato
     shown, final = os.fspath(path), os.path.realpath(path)
     temp = os.path.join(os.path.dirname(final), f".liif_fast-{secrets.token_hex(8)}.part")
     try:
-        with _one_line_errors(shown):
+        with one_line_errors(shown):
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
             file = os.fdopen(os.open(temp, flags, 0o666), "w+b")  # not mkstemp: the umask decides who may read it
         with file:
             yield file
-            with _one_line_errors(shown):
+            with one_line_errors(shown):
                 file.flush()
                 os.fsync(file.fileno())
-        with _one_line_errors(shown):
+        with one_line_errors(shown):
             _publish(temp, final, shown, overwrite)
     finally:
         with suppress(FileNotFoundError):
@@ -213,7 +213,8 @@ def whole_file(path: str | os.PathLike[str], overwrite: bool = False) -> Iterato
 
 
 @contextmanager
-def _one_line_errors(path: str) -> Iterator[None]:
+def one_line_errors(path: str) -> Iterator[None]:
+    """ImageError, with ``path``, where the disk is full."""
     try:
         yield
     except OSError as error:
@@ -241,7 +242,7 @@ class _Rows:
         self._shape = shape
         profile, dpi, exif = metadata.icc_profile, metadata.dpi, metadata.exif
         self._encoder: Any
-        with _one_line_errors(path):
+        with one_line_errors(path):
             if format.name == "PNG":
                 from .png import PngWriter
 
@@ -259,11 +260,11 @@ class _Rows:
         if rows.ndim != 3 or rows.shape[1:] != tuple(self._shape[1:]) or rows.dtype != self._source:
             _, width, channels = self._shape
             raise ValueError(f"rows are {rows.dtype}{list(rows.shape)}, not {self._source}[h, {width}, {channels}]")
-        with _one_line_errors(self._path):
+        with one_line_errors(self._path):
             self._encoder.write(_rounded(rows, self._target))
 
     def close(self) -> None:
-        with _one_line_errors(self._path):
+        with one_line_errors(self._path):
             self._encoder.close()
 
     def abort(self) -> None:

@@ -36,7 +36,7 @@ def film(
     subtitle: bool = False,
     chapters: bool = False,
     metadata: dict[str, str] | None = None,
-    container: str | None = None,
+    early_index: bool = False,
 ) -> Path:
     """A film of 24 frames a second, or shown at ``times`` (in 1/90000 s), with ``sounds`` tones of the same length."""
     import av
@@ -45,7 +45,7 @@ def film(
     pictures = [pattern(i, *size) for i in range(frames)] if isinstance(frames, int) else list(frames)
     times = times or [i * TICKS // RATE for i in range(len(pictures))]
     length = (times[-1] + TICKS // RATE) / TICKS if times else 0
-    with av.open(str(path), "w", format=container) as out:
+    with av.open(str(path), "w", options={"movflags": "faststart"} if early_index else {}) as out:
         out.metadata.update(metadata or {})
         video: Any = out.add_stream(codec, rate=RATE, options=options or ({"crf": "10"} if "x26" in codec else {}))
         video.height, video.width = size if not pictures else pictures[0].shape[:2]

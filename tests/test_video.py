@@ -21,7 +21,7 @@ av = pytest.importorskip("av")
 from clips import RATE, TICKS, decoded, film, pattern, shown  # noqa: E402
 from liif_fast.video import VideoError, frames, upscale  # noqa: E402
 from liif_fast.video import film as films  # noqa: E402
-from liif_fast.video.colors import Converter  # noqa: E402
+from liif_fast.video.colors import Colors, Converter  # noqa: E402
 from liif_fast.video.encoding import Choice  # noqa: E402
 
 SMALL = Architecture(1, 8, (16, 16))
@@ -115,9 +115,7 @@ def test_sound_and_picture_end_together(tmp_path: Path, up: Upscaler) -> None:
         source = film(tmp_path / f"in{suffix}", 48)
         out = tmp_path / f"out{suffix}"
         make(up, source, out, "1", segment=10)
-        ends = []
-        for path in (source, out):
-            ends.append(max(t for t, _ in packets(path, "audio")) - max(shown(path)))
+        ends = [max(t for t, _ in packets(path, "audio")) - max(shown(path)) for path in (source, out)]
         assert abs(ends[0] - ends[1]) <= Fraction(1, 1000)
 
 
@@ -149,18 +147,11 @@ def test_colours_stay(tmp_path: Path, up: Upscaler, colors: dict[str, int], form
             assert {name: getattr(frame, name) for name in colors} == colors
             assert frame.format.name.replace("yuvj", "yuv") == format
     # A network that changes nothing but colours by a matrix would keep the YUV of a flat picture that it keeps.
-    before, converter = [], Converter()
+    converter = Converter()
     with av.open(str(source)) as opened:
         for frame in opened.decode(video=0):
-            before.append((frame.to_ndarray(), converter.frame(converter.picture(frame), format, _colors(frame))))
-    for original, back in before:
-        assert np.abs(original.astype(int) - back.to_ndarray().astype(int)).max() <= (3 if "10" in format else 1)
-
-
-def _colors(frame: Any) -> Any:
-    from liif_fast.video.colors import Colors
-
-    return Colors.of(frame)
+            back = converter.frame(converter.picture(frame), format, Colors.of(frame)).to_ndarray()
+            assert np.abs(frame.to_ndarray().astype(int) - back.astype(int)).max() <= (3 if "10" in format else 1)
 
 
 @pytest.mark.parametrize("matrix", [1, 6, 9])
@@ -299,9 +290,10 @@ def test_resuming_changes_nothing(tmp_path: Path, up: Upscaler, monkeypatch: pyt
                 raise RuntimeError("power cut")
             yield item
 
-    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
-        patch.setattr(frames, "enlarged", breaking)
+    monkeypatch.setattr(frames, "enlarged", breaking)
+    with pytest.raises(RuntimeError, match="power cut"):
         make(up, source, out, segment=8)
+    monkeypatch.undo()
     assert not out.exists()
     assert len(list(tmp_path.glob(".out.mkv.liif_fast/*.packets"))) == 2
     with pytest.raises(VideoError, match="--resume goes on"):

@@ -14,11 +14,11 @@ import numpy as np
 
 from ..batch import Request
 from ..console import Meter
-from ..output import check_place, whole_file
+from ..output import check_place, one_line_errors, whole_file
 from .colors import Converter, has_alpha
 from .encoding import Choice, Encoding, container_of, fitted
 from .errors import VideoError, check_library
-from .mux import Copied, Cut, check_streams, verify, write
+from .mux import Copied, Cut, check, verify, write
 from .segments import Encoded, Work, fingerprint
 from .source import Clip, Source
 from .stages import Pipeline
@@ -88,12 +88,12 @@ def make(job: Job, upscaler: Callable[[], Upscaler], meter: FilmMeter, preview: 
     _check_places(job)
     with Source(job.input, job.start, job.end, job.deinterlace) as source:
         clip = source.clip
-        check_streams(job.input, job.output, job.leave_out)
         if has_alpha(clip.format):
             import warnings
 
             warnings.warn(f"{job.input}: the alpha channel of {clip.format} is left out", stacklevel=2)
         encoding = _encoding(job, clip)
+        check(job.input, job.output, encoding, job.leave_out)
         up = upscaler()
         work = Work(job.output, _settings(job, encoding, up), job.segment, job.resume, job.force)
         try:
@@ -218,7 +218,7 @@ def _finish(job: Job, source: Source, encoding: Encoding, work: Work, done: tupl
         longest = max(starts) * base + 1 / clip.rate
         end = longest if end is None else min(end, longest)
     cut = Cut(job.start or Fraction(0), end)
-    with whole_file(job.output, job.force) as file:
+    with one_line_errors(job.output), whole_file(job.output, job.force) as file:
         copied: Copied = write(file, job.output, job.input, encoding, work, clip.rotation, cut)
         verify(file, job.output, copied)
     if copied.packets[copied.video] != done[1]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -41,30 +43,29 @@ class Copied:
     earliest: Fraction = Fraction(0)  # start of any packet, where that is before zero
 
 
-def check_streams(path: str, output: str, leave_out: bool) -> None:
-    """Refuses, before there is any work, a source whose streams the container of the result cannot hold.
+def check(path: str, output: str, encoding: Encoding, leave_out: bool) -> None:
+    """Refuses, before there is any work, a film that the container of the result cannot hold.
 
-    With ``leave_out`` they are left out; streams of data, which only their makers read, always are, with a warning.
+    With ``leave_out`` streams that it cannot hold are left out; streams of data, which only their makers read, always
+    are, with a warning.
     """
-    import io
-
     import av
 
-    with open_input(path) as source, av.open(io.BytesIO(), "w", format=container_of(output)) as out:
+    place = av.open(io.BytesIO(), "w", format=container_of(output))
+    with one_line(output), open_input(path) as source, place as out:
         main = main_stream(source, path)
+        streams = _streams(source, out, main, encoding, output, 0)
         for stream in source.streams:
-            if stream.index == main.index or _template(out, stream) is not None:
+            if stream.index in streams:
                 continue
             if stream.type == "data" and source.chapters() and stream.name in ("bin_data", "text"):
                 continue  # the same chapters once more, as a track
             name = getattr(stream.codec_context, "name", None) or "unknown"
             text = f"{path}: {stream.type} stream {stream.index} ({name}) cannot be copied into {output}"
-            if stream.type in ("data", "unknown") or leave_out:
-                import warnings
-
-                warnings.warn(f"{text}; it is left out", stacklevel=2)
-            else:
+            if stream.type not in ("data", "unknown") and not leave_out:
                 raise VideoError(f"{text}; another suffix may hold it, --leave-out goes without")
+            warnings.warn(f"{text}; it is left out", stacklevel=2)
+        out.start_encoding()  # what else there is to say against it
 
 
 def write(file: BinaryIO, output: str, path: str, encoding: Encoding, work: Work, rotation: int, cut: Cut) -> Copied:
@@ -74,33 +75,38 @@ def write(file: BinaryIO, output: str, path: str, encoding: Encoding, work: Work
     copied = Copied()
     with one_line(output), open_input(path) as source, av.open(file, "w", format=container_of(output)) as out:
         main = main_stream(source, path)
+        streams = _streams(source, out, main, encoding, output, rotation)
+        copied.video = streams[main.index].index
+        copied.sounds = len(out.streams.audio)
         out.metadata.update(_tags(source.metadata))
-        streams: dict[int, Any] = {}
-        for stream in source.streams:
-            if stream.index == main.index:
-                new = _video(out, encoding, rotation)
-                copied.video = new.index
-            else:
-                new = _template(out, stream)
-            if new is None:
-                continue
-            new.metadata.update(_tags(stream.metadata))
-            new.disposition = stream.disposition
-            streams[stream.index] = new
-            copied.sounds += stream.type == "audio"
         out.set_chapters(_chapters(source.chapters(), cut))
         out.start_encoding()
         _interleave(source, out, streams, main.index, work, encoding, cut, copied)
     return copied
 
 
+def _streams(source: Any, out: Any, main: Any, encoding: Encoding, output: str, rotation: int) -> dict[int, Any]:
+    """Those of the result, in the order of the source, by their index there; without what does not fit."""
+    streams = {}
+    for stream in source.streams:
+        new = _video(out, encoding, output, rotation) if stream.index == main.index else _template(out, stream)
+        if new is not None:
+            new.metadata.update(_tags(stream.metadata))
+            new.disposition = stream.disposition
+            streams[stream.index] = new
+    return streams
+
+
 def _tags(metadata: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in metadata.items() if name.lower() not in _OUTDATED}
 
 
-def _video(out: Any, encoding: Encoding, rotation: int) -> Any:
+def _video(out: Any, encoding: Encoding, output: str, rotation: int) -> Any:
     """A stream that says about itself what the encoder of the segments said."""
-    video = out.add_stream(encoding.codec, rate=encoding.rate)
+    try:
+        video = out.add_stream(encoding.codec, rate=encoding.rate)
+    except ValueError:
+        raise VideoError(f"{output}: {encoding.codec} does not go into this container; .mkv holds everything") from None
     encoding.configure(video.codec_context)
     video.time_base = encoding.time_base
     if rotation:

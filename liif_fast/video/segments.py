@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..output import whole_file, write_text
+from ..output import one_line_errors, whole_file, write_text
 from .errors import VideoError
 
 _HEAD = struct.Struct("<qqIB")
@@ -101,7 +101,8 @@ class Work:
     @contextmanager
     def segment(self, number: int) -> Iterator[Segment]:
         """The next one to write to; it counts when all is on the disk."""
-        with whole_file(self._place(number), overwrite=True) as file:
+        place = self._place(number)
+        with one_line_errors(str(place)), whole_file(place, overwrite=True) as file:
             yield Segment(file)
         self.finished = number + 1
 
@@ -122,7 +123,7 @@ class Work:
 
     def close(self) -> None:
         """Gives the folder up; with nothing finished in it, it goes."""
-        if not self.finished:
+        if not any(self.folder.glob("*.packets")):
             self.remove()
         self._lock.close()
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     import av
 
 _ATTACHED_PICTURE = 0x0400
+_LITTLE = Fraction(1, 4)  # seconds by which durations in containers may be wrong
 
 
 @dataclass(frozen=True)
@@ -49,14 +52,18 @@ class Stamped:
 class Damage:
     """What was wrong on the way through a film."""
 
-    packets: int = 0  # that are not whole
+    packets: int = 0  # that are not whole, or cannot be decoded
+    frames: int = 0  # of which the decoder had to make up a part
     broke_off: str | None = None  # why reading ended before the end
     missing: int = 0  # frames that the film says it has and that were not there
+    short: float = 0.0  # seconds that the film says it has and that were not there
 
     def __str__(self) -> str:
-        texts = [f"{self.packets} damaged packets"] if self.packets else []
+        texts = [f"{self.packets} packets are damaged"] if self.packets else []
+        texts += [f"{self.frames} frames are damaged"] if self.frames else []
         texts += [f"reading broke off ({self.broke_off})"] if self.broke_off else []
-        texts += [f"it ends early, {self.missing} frames are missing"] if self.missing else []
+        texts += [f"{self.missing} frames are missing"] if self.missing else []
+        texts += [f"it ends {self.short:.2f} s early"] if self.short else []
         return ", ".join(texts)
 
     def __bool__(self) -> bool:
@@ -138,7 +145,11 @@ class Source:
             # Two frames at one time, which damaged films have, would be one.
             start = start if previous is None else max(start, previous + 1)
             previous = start
+            self.damage.frames += frame.is_corrupt
             yield Stamped(frame, start, usual)
+
+        if previous is not None:
+            self.damage.short = _shortage(self.path, self._stream, (previous + 1) * base + 1 / clip.rate)
 
     def _decoded(
         self, container: Any, stream: Any, damage: Damage, filtered: bool = False
@@ -224,6 +235,38 @@ def main_stream(container: Any, path: str) -> Any:
                 raise VideoError(f"{path}: ffmpeg has no decoder for its codec")
             return stream
     raise VideoError(f"{path}: there is no video in it")
+
+
+def _shortage(path: str, stream: Any, reached: Fraction) -> float:
+    """Seconds between the end of the frames and that which the container promises, where that is more than a little."""
+    promised = Fraction(0)
+    if stream.duration and stream.time_base:
+        promised = (stream.duration + (stream.start_time or 0)) * stream.time_base
+    elif match := re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", "")):
+        promised = Fraction(match[1]) * 3600 + Fraction(match[2]) * 60 + Fraction(match[3])
+    elif _promises(stream.container):
+        # That of the longest stream, which need not be this one.
+        promised = Fraction(stream.container.duration or 0, 1_000_000)
+        if promised - reached > _LITTLE:
+            reached = max(reached, _end(path))
+    return float(promised - reached) if promised - reached > _LITTLE else 0.0
+
+
+def _promises(container: Any) -> bool:
+    """Whether it has a duration of its own, not one that ffmpeg concludes from what is there."""
+    return any(name in container.format.name for name in ("matroska", "mp4", "avi", "flv"))
+
+
+def _end(path: str) -> Fraction:
+    """When the last packet of any stream ends."""
+    from av.error import FFmpegError
+
+    end = Fraction(0)
+    with open_input(path) as container, suppress(FFmpegError):
+        for packet in container.demux():
+            if packet.size and packet.pts is not None:
+                end = max(end, (packet.pts + (packet.duration or 0)) * packet.time_base)
+    return end
 
 
 def _bwdif(stream: Any) -> Any:
