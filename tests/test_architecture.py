@@ -30,7 +30,7 @@ ROWS = [
     ["training.testset", "training.network", "training.optimizer"],
     ["training.metrics", "training.resize"],
     ["video.commands"],
-    ["video.film", "video.preview", "video.zoom", "video.pipe"],
+    ["video.film", "video.preview", "video.motion", "video.pipe"],
     ["video.mux", "video.frames"],
     ["video.source", "video.encoding", "video.segments", "video.stages"],
     ["video.colors", "video.hdr", "video.raw"],

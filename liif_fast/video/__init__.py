@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .errors import VideoError
     from .frames import upscale
-    from .zoom import zoom
+    from .motion import zoom
 
 __all__ = ["VideoError", "upscale", "zoom"]
 
-_FROM = {"VideoError": "errors", "upscale": "frames", "zoom": "zoom"}
+_FROM = {"VideoError": "errors", "upscale": "frames", "zoom": "motion"}
 
 
 def __getattr__(name: str) -> Any:

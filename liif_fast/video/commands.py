@@ -255,7 +255,7 @@ def zoom(
     import time
 
     from .film import FilmMeter
-    from .zoom import Plan, prepare, read, render
+    from .motion import Plan, prepare, read, render
 
     request = batch.Request.parse(size=size)
     windows = _window(start, "--from"), _window(to, "--to")
