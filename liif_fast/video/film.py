@@ -92,7 +92,7 @@ def make(job: Job, upscaler: Callable[[], Upscaler], meter: FilmMeter, preview: 
             import warnings
 
             warnings.warn(f"{job.input}: the alpha channel of {clip.format} is left out", stacklevel=2)
-        encoding = _encoding(job, clip)
+        encoding = encoding_of(job, clip)
         check(job.input, job.output, encoding, job.leave_out)
         up = upscaler()
         work = Work(job.output, _settings(job, encoding, up), job.segment, job.resume, job.force)
@@ -132,7 +132,7 @@ def target(clip: Clip, request: Request, down: int, across: int) -> tuple[int, i
     return fitted((rows, columns), request, down, across)
 
 
-def _encoding(job: Job, clip: Clip) -> Encoding:
+def encoding_of(job: Job, clip: Clip) -> Encoding:
     size = target(clip, job.request, 1, 1)
     # A picture forced into another shape is shown in its own, which is what pixels that are not square are for.
     stretched = job.request.width and job.request.height
@@ -183,14 +183,14 @@ def _encode(
                 done += 1
                 meter(min(done, total - 1), total)
 
-        _segments(counted(), encoding, work, job.segment)
+        encode_segments(counted(), encoding, work, job.segment)
         steps = pipeline.seconds()
     if first + done == 0:
         raise VideoError(f"{job.input}: no frame in the part asked for")
     return (first, first + done), steps
 
 
-def _segments(frames: Iterator[tuple[np.ndarray, int, int]], encoding: Encoding, work: Work, length: int) -> None:
+def encode_segments(frames: Iterator[tuple[np.ndarray, int, int]], encoding: Encoding, work: Work, length: int) -> None:
     converter = Converter()
     for head in frames:  # one more segment as long as there is a frame for it
         encoder = encoding.open()
