@@ -51,7 +51,7 @@ def test_known_spans() -> None:
     both = torch.stack([index[0, :-1], index[0, 1:]])
     assert list(spans(both, 7, 0, 3)) == [Span(0, 2, 0, 3), Span(2, 4, 2, 5), Span(4, 6, 4, 7)]
     # A span too short for even one output's two cells still takes one.
-    assert list(spans(both, 7, 0, 1))[:2] == [Span(0, 1, 0, 2), Span(1, 2, 1, 3)]
+    assert list(spans(both, 7, 0, 1))[:2] == [Span(0, 1, 0, 2), Span(1, 2, 0, 3)]
 
 
 def cost(height: int, width: int, halo: int, high: int, wide: int) -> int:
