@@ -28,7 +28,7 @@ def stream(
     pool = _pool(workers, threads)
     pending: deque[Future[Any]] = deque()
     previous: Any = None
-    ended: BaseException | None = None
+    ended: Exception | None = None
     try:
         while True:
             # One more than are at work, so that no worker waits for the caller; of a live source it would be a late
@@ -37,7 +37,7 @@ def stream(
                 try:
                     # The caller may fill one buffer again and again.
                     frame = _copy(next(source))
-                except BaseException as error:  # raised when its turn has come
+                except Exception as error:  # raised when its turn has come
                     ended = error
                     break
                 again = bool(pending) and _same(frame, previous)

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(can_emulate() is not None, reason=can_emulate() 
 DRIVER = Path(__file__).parent / "native/sanitized_driver.py"
 BUFFERS = (
     "z", "index", "offset", "share", "weight", "bias", "first", "by_y", "by_x", "last", "last_bias", "out",
-    "fine", "line", "taps", "resampled",
+    "fine", "line", "taps", "resampled", "image", "skip", "kernel", "winograd", "winograd_skip", "shift", "convolved",
 )  # fmt: skip
 
 

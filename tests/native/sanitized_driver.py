@@ -1,4 +1,6 @@
-"""Decodes and resamples odd shapes with every instruction set of a sanitized module; buffers have just the size needed.
+"""Decodes, resamples and convolves odd shapes with every instruction set of a sanitized module.
+
+Every buffer has just the size needed.
 
 usage: sanitized_driver.py MODULE [BUFFER]; with BUFFER (z, index, ..., fine, taps, ...) that one is an element short.
 """
@@ -113,6 +115,41 @@ def resample(isa: str, dtype: str, cells: tuple[int, int], size: tuple[int, int]
     )
 
 
+def convolve(
+    isa: str, dtype: str, size: tuple[int, int], inputs: int, outputs: int, kernel: int, skips: bool, tiles: bool
+) -> None:
+    """``tiles``: with the weights of F(2x2, 3x3), which vector code then takes instead of the plain ones."""
+    keep: list[np.ndarray] = []
+    rows, columns = size
+    item = 4 if dtype == "f32" else 2
+
+    stride = (columns + 2) * inputs
+    image = exact(stored((rows + 2, columns + 2, inputs), dtype), "image", keep) + (stride + inputs) * item
+    skip = exact(stored((rows, columns, 4), dtype), "skip", keep) if skips else 0
+    shape = (outputs, kernel * kernel * inputs + (4 if skips else 0))
+    winograd = exact(stored((16, outputs, inputs), "f32"), "winograd", keep) if tiles else 0
+    output = exact(stored((rows, columns, outputs), dtype), "convolved", keep)
+    native.convolve(
+        isa=isa,
+        threads=2,
+        type=getattr(native.Type, dtype),
+        rows=rows,
+        columns=columns,
+        into=inputs,
+        out=outputs,
+        kernel=kernel,
+        input=(image, stride),
+        skip=(skip, columns * 4),
+        weight=0 if tiles and isa != "scalar" else exact(stored(shape, dtype), "kernel", keep),
+        winograd=winograd,
+        winograd_skip=exact(stored((4, outputs), "f32"), "winograd_skip", keep) if tiles and skips else 0,
+        bias=exact(stored((outputs,), "f32"), "shift", keep),
+        relu=True,
+        add=output,
+        output=(output, columns * outputs),
+    )
+
+
 SIZES = [(1, 1), (1, 47), (7, 7), (5, 29)]
 HIDDEN = [(16,), (16, 16), (48, 16, 80), (144, 208)]
 for isa, supported in native.isas():
@@ -121,6 +158,8 @@ for isa, supported in native.isas():
     if SHORT:
         decode(isa, "f32", (16, 32), (5, 7), 2, "f32", False, 1)
         resample(isa, "f32", (3, 5), (12, 24), "u8", False)
+        for tiles in (False, True):
+            convolve(isa, "f32", (3, 5), 16, 32, 3, True, tiles)
         continue
     for dtype in ("f32", "bf16"):
         for sides in (1, 2):
@@ -135,6 +174,13 @@ for isa, supported in native.isas():
                 for out in OUT:
                     resample(isa, dtype, cells, size, out, False)
             resample(isa, dtype, cells, (5, 7), "u8", True)
+        for size in (*SIZES, (8, 6), (3, 101)):
+            for inputs, outputs in ((4, 16), (16, 48), (32, 112)):
+                for kernel, skips in itertools.product((1, 3), (False, True)):
+                    convolve(isa, dtype, size, inputs, outputs, kernel, skips, False)
+                    if dtype == "f32" and kernel == 3 and inputs >= 16:
+                        convolve(isa, dtype, size, inputs, outputs, kernel, skips, True)
     # The scratch memory of a thread is as large as the widest layers need.
     decode(isa, "f32", (256, 256, 256), (7, 17), 2, "u8", False, 1)
+    convolve(isa, "f32", (3, 101), 256, 256, 3, True, True)
     print("decoded with", isa)
