@@ -165,7 +165,9 @@ def test_ctrl_c_keeps_what_is_finished(folder: Path) -> None:
     started.send_signal(signal.SIGINT)
     code, out, err = finish(started)
     assert (code, out) == (130, "")
-    assert err.splitlines()[-1] == "liif-fast: interrupted"
+    kept, last = err.splitlines()
+    assert kept.endswith(" frames are kept; --resume goes on from there")
+    assert last == "liif-fast: interrupted"
     assert {p.name for p in folder.iterdir()} == {*before, ".out.mkv.liif_fast"}
     assert not list(finished.parent.glob("*.part"))
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..batch import Request
-from ..console import Meter
+from ..console import Meter, Stopped, say_error
 from ..output import check_place, one_line_errors, whole_file
 from .colors import Converter, has_alpha
 from .encoding import Choice, Encoding, container_of, fitted
@@ -69,6 +69,11 @@ class FilmMeter(Meter):
         super().__init__(1, shown)
         self.slowest: Callable[[], str] = str
 
+    def picture(self, name: str) -> None:
+        super().picture(name)
+        if self._shown:
+            self._bar.update(self._one, note="getting ready")
+
     def _speed(self, done: int, seconds: float) -> str:
         return (
             f"{done / seconds:.1f} fps, {self.slowest()} is slowest" if self.slowest() else f"{done / seconds:.1f} fps"
@@ -86,6 +91,7 @@ def make(job: Job, upscaler: Callable[[], Upscaler], meter: FilmMeter, preview: 
     """
     check_library()
     _check_places(job)
+    meter.picture(os.path.basename(job.output))
     with Source(job.input, job.start, job.end, job.deinterlace) as source:
         clip = source.clip
         if has_alpha(clip.format):
@@ -104,6 +110,10 @@ def make(job: Job, upscaler: Callable[[], Upscaler], meter: FilmMeter, preview: 
             done, steps = _encode(job, source, encoding, up, work, meter)
             _finish(job, source, encoding, work, done)
             work.remove()
+        except Stopped:
+            if work.finished:
+                say_error(f"{work.finished * job.segment} frames are kept; --resume goes on from there", "")
+            raise
         finally:
             work.close()
         resumed = done[0]
@@ -169,7 +179,6 @@ def _encode(
     wanted = source.clip.frames if job.frames is None else min(job.frames, source.clip.frames)
     total = max(1, wanted - first)
     count = None if job.frames is None else max(0, job.frames - first)
-    meter.picture(os.path.basename(job.output))
     done = 0
     with Pipeline("encoding") as pipeline:
         meter.slowest = pipeline.slowest
