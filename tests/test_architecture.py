@@ -32,6 +32,7 @@ ROWS = [
     ["bench"],
     ["system"],
     ["upscaler"],
+    ["trt_network"],
     ["field", "published"],
     ["resample"],
     ["ops"],
