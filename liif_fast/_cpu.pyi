@@ -53,3 +53,21 @@ def resample(
     out_type: Type,
     out_strides: tuple[int, ...],
 ) -> None: ...
+def convolve(
+    *,
+    isa: str,
+    threads: int,
+    type: Type,
+    rows: int,
+    columns: int,
+    into: int,
+    out: int,
+    kernel: int,
+    input: tuple[int, int],
+    skip: tuple[int, int],
+    weight: int,
+    bias: int,
+    relu: bool,
+    add: int,
+    output: tuple[int, int],
+) -> None: ...

@@ -1,4 +1,4 @@
-"""The command ``liif-fast``: upscale, info, bench, eval. Torch is imported only by what computes."""
+"""The command ``liif-fast`` and what it does to pictures. Torch is imported only by what computes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import batch
+from . import batch, export_commands
 from .console import NAME, SOME_FAILED, Command, Commands, Meter, explain, printable, say, say_error
 from .options import DEFAULT_MODEL, Backend, CellClamp, Device, Engine, Model, Precision, Threads, clamp
 from .training import commands
@@ -296,6 +296,8 @@ def bench(
 app.command("eval", cls=Command, epilog=commands.EVAL_EXAMPLES)(commands.evaluate)
 app.command("train", cls=Command, epilog=commands.TRAIN_EXAMPLES)(commands.train)
 app.command("easier", cls=Command, epilog=commands.EASIER_EXAMPLES)(commands.easier)
+
+app.add_typer(export_commands.app, name="export")
 
 
 def main() -> None:

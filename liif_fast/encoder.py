@@ -61,13 +61,16 @@ class BaseEncoder(ABC):
         weights: the network.
         head: of its decoder.
         device, dtype: of the weights, the activations and z.
+        threads: of the processor; None leaves PyTorch's setting alone.
     """
 
     engine: str  # its name in `engines.ENGINES`
 
-    def __init__(self, weights: Weights, head: Head, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, weights: Weights, head: Head, device: torch.device, dtype: torch.dtype, threads: int | None = None
+    ) -> None:
         architecture = weights.architecture
-        self.device, self.dtype = device, dtype
+        self.device, self.dtype, self.threads = device, dtype, threads
         self.halo = architecture.halo
         self.width, self.skip = len(head.weight), head.skip
         self.mean = torch.tensor(architecture.mean, device=device)
@@ -88,19 +91,15 @@ class BaseEncoder(ABC):
 
 
 class Encoder(BaseEncoder):
-    """In PyTorch, which any device has.
-
-    Args:
-        threads: of the processor; None leaves PyTorch's setting alone. The rest as for `BaseEncoder`.
-    """
+    """In PyTorch, which any device has."""
 
     engine = "torch"
 
     def __init__(
         self, weights: Weights, head: Head, device: torch.device, dtype: torch.dtype, threads: int | None = None
     ) -> None:
-        super().__init__(weights, head, device, dtype)
-        self.threads, self.blocks = threads, weights.architecture.n_resblocks
+        super().__init__(weights, head, device, dtype, threads)
+        self.blocks = weights.architecture.n_resblocks
         self.convolutions = {
             name: (
                 weight.to(device, dtype).contiguous(memory_format=torch.channels_last),

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -29,7 +30,9 @@ from .grid import TAPS, Taps
 from .ops import OUT_RANGE, output_range
 
 # How much the cubic widens at most: at x2, where the fine picture is twice too fine, it spans all TAPS lines.
-_WIDEST = 2.0
+WIDEST = 2.0
+# Outputs along an axis whose tables are kept; a longer list is of scattered points, or of a picture that takes longer.
+_KEPT = 1 << 14
 
 _library = torch.library.Library("liif_fast", "FRAGMENT")
 _library.define(
@@ -48,7 +51,7 @@ def shares(distance: torch.Tensor, cell: float | torch.Tensor, mlp: Sequence[tor
     reach = TAPS / 2
     inverse = torch.as_tensor(cell, device=distance.device, dtype=distance.dtype) / 2  # of the scale
     inverse = inverse.clamp(min=1 / FACTOR).expand_as(distance)  # beyond x4 nothing is known
-    x = distance / (FACTOR * inverse).clamp(1, _WIDEST)
+    x = distance / (FACTOR * inverse).clamp(1, WIDEST)
     cubic = torch.where(x < 1, 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2)
     cubic = torch.where(x < 2, cubic, 0)
     hidden = torch.stack([distance / reach, inverse], dim=-1).to(mlp[0].dtype)
@@ -130,9 +133,11 @@ class Resampler:
         self.backend = select(backend, device, dtype)
         self.device, self.dtype, self.threads = device, dtype, threads
         self.mean, self.std = weights.architecture.mean, weights.architecture.std
-        self.mlp = [tensor.double() for name, tensor in weights.tensors.items() if name.startswith("taps.")]
+        names = (name for name in weights.architecture.shapes if name.startswith("taps."))  # in the order of the layers
+        self.mlp = [weights.tensors[name].double() for name in names]
         weight, bias = weights.tensors["upsample.weight"], weights.tensors["upsample.bias"]
         self.head = Head(to_layout(weight), to_layout(bias), skip=FACTOR)
+        self._kept = lru_cache(maxsize=8)(self._tables)
         # Both passes over a fine picture of the output's own size.
         self.flops_per_pixel = 2 * 2 * 3 * TAPS
 
@@ -142,7 +147,13 @@ class Resampler:
 
     def tables(self, positions: NDArray[np.float64], cells: int, cell: float) -> Taps:
         """Where outputs at ``positions`` along an axis look; ``cell``: their size, see `grid.cell`."""
-        return grid.taps(positions, cells, lambda distance: shares(distance, cell, self.mlp))
+        if len(positions) > _KEPT:
+            return self._tables(positions.tobytes(), cells, cell)
+        return self._kept(positions.tobytes(), cells, cell)  # the frames of a video have theirs in common
+
+    def _tables(self, positions: bytes, cells: int, cell: float) -> Taps:
+        at = np.frombuffer(positions, np.float64).copy()
+        return grid.taps(at, cells, lambda distance: shares(distance, cell, self.mlp))
 
     def __call__(
         self,

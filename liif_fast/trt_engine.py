@@ -106,6 +106,7 @@ class TensorRTEncoder(BaseEncoder):
                 f"once, no more than its halo of {self.halo}"
             )
         self._trt, self._logger = FLAVOURS[engine].trt, _listener(engine)
+        self._logger.said.clear()
         self._lock, self._contexts = threading.Lock(), dict[int, Any]()
         with torch.cuda.device(device):
             self._engine = self._ready(weights, head)
@@ -149,7 +150,10 @@ class TensorRTEncoder(BaseEncoder):
         return self._engine
 
     def _load(self, plan: bytes) -> Any:
-        self._runtime = self._trt.Runtime(self._logger)  # must outlive what it makes
+        try:
+            self._runtime = self._trt.Runtime(self._logger)  # must outlive what it makes
+        except TypeError as error:  # of a constructor that got nothing
+            raise BackendUnavailable(f"engine {self.engine!r} cannot start: {_said(self._logger, error)}") from error
         return self._runtime.deserialize_cuda_engine(plan)
 
     def _run(self, x: torch.Tensor) -> torch.Tensor:

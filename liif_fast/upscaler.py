@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from copy import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from .field import Box, Field, Progress
 from .image import Planes, Unpacked, bleed, unpack
 from .ops import OUT_RANGE, Decoder
 from .resample import Resampler
+from .stream import Dropped, stream
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 DECODERS: dict[str, type[Decoder] | type[Resampler]] = {"liif": Decoder, "resample": Resampler}
@@ -35,8 +38,8 @@ class Upscaler:
             AVX-512-BF16 and fp32 elsewhere.
         threads: of the processor; None takes PyTorch's number.
         backend: "auto", or the name of one in ``liif-fast info``; a named one never falls back to another.
-        engine: of the encoder: "auto", "torch", "tensorrt" or "tensorrt-rtx", likewise. The latter two build an engine
-            for this GPU the first time, which is kept on disk.
+        engine: of the encoder: "auto", "tensorrt", "tensorrt-rtx", "native" (processors) or "torch", likewise. The
+            first two build an engine for this GPU once, which is kept on disk and checked against PyTorch.
         max_memory: bytes that features and buffers may take beside the input and the result; larger pictures are worked
             on in tiles, with the same result. None: 1.5 GiB or half of what is free, whichever is less.
         cell_clamp: scale beyond which the decoder's cell input, which was trained up to x4, stays as it is there; None
@@ -109,6 +112,43 @@ class Upscaler:
         return unpacked.pack(
             [frame.render(target, None, _nth(progress, i, len(fields))) for i, frame in enumerate(fields)]
         )
+
+    def stream(
+        self,
+        frames: Iterable[Any],
+        *,
+        scale: float | tuple[float, float] | None = None,
+        size: tuple[int, int] | None = None,
+        longest: int | None = None,
+        at_once: int | None = None,
+        dropped: Dropped | None = None,
+    ) -> Iterator[Any]:
+        """The frames of a video at another size: what calling with each gives, bit for bit, in order, sooner.
+
+        Args:
+            frames: pictures as for calling, read as they are needed and copied, so that one buffer may serve them all.
+                A frame equal to the one before is computed once.
+            scale, size, longest: as for calling.
+            at_once: frames at work at the same time. None: one a thread, each on one thread, which gives the most
+                frames a second. 1: one frame on all threads, which gives the least delay. Memory grows with it.
+            dropped: for a live source, which does not wait: it is read on a thread of its own, the newest frame that
+                waits replaces an older one, and this is called, on that thread, with the number of each frame replaced
+                (the first is 0). None: the source waits, and no frame is lost.
+
+        An error, be it of a frame or of ``frames`` itself, is raised where its result was due.
+        """
+        threads = self.threads or torch.get_num_threads()
+        if at_once is None:
+            at_once = threads if self.device.type == "cpu" and dropped is None else 1
+        if isinstance(at_once, bool) or not isinstance(at_once, int) or at_once < 1:
+            raise ValueError(f"at_once must be a whole number of frames of at least 1, or None, got {at_once!r}")
+        share = max(1, threads // at_once)
+        worker = copy(self)
+        worker.encoder, worker.decoder = copy(self.encoder), copy(self.decoder)
+        worker.threads = worker.encoder.threads = worker.decoder.threads = share
+        worker.max_memory = max(1, self._budget() // at_once)
+        enlarge = partial(worker, scale=scale, size=size, longest=longest)
+        return stream(frames, enlarge, at_once, share, dropped)
 
     def encode(self, image: Any) -> ImageField:
         """The picture as a continuous field, encoded once, to render windows of and sample points from."""

@@ -20,7 +20,7 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent.name != "
 ROWS = [
     ["__main__"],
     ["cli"],
-    ["training.commands"],
+    ["training.commands", "export_commands"],
     ["training.report", "training.sitting"],
     ["training.reduce"],
     ["training.train"],
@@ -30,14 +30,15 @@ ROWS = [
     ["training.testset", "training.network", "training.optimizer"],
     ["training.metrics", "training.resize"],
     ["bench"],
-    ["system"],
+    ["system", "export"],
     ["upscaler"],
     ["engines"],
     ["trt_engine"],
     ["trt_network"],
-    ["field", "published"],
+    ["field", "published", "onnx_graph"],
     ["resample"],
     ["ops"],
+    ["native_encoder"],
     ["encoder"],
     ["backends"],
     ["backends.cpu", "backends.reference"],
@@ -50,7 +51,7 @@ ROWS = [
     ["bands"],
     ["checkpoint"],
     ["grid"],
-    ["architecture", "tiling", "modes", "deflate", "_cpu"],
+    ["architecture", "tiling", "modes", "deflate", "stream", "_cpu"],
 ]
 RANK = {name: i for i, row in enumerate(ROWS) for name in row}
 # The name of a type only.

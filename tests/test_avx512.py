@@ -7,6 +7,7 @@ from types import ModuleType
 import pytest
 import torch
 
+import test_convolve
 import test_decode
 import test_resample
 from common import BF16, CPU, FP32, Case, build_emulated, can_emulate, cases, check_case, load_native, problem
@@ -54,6 +55,13 @@ test_nothing_to_decode = test_decode.test_nothing_to_decode
 @pytest.mark.parametrize("dtype", [FP32, BF16], ids=str)
 def test_resamples(isa: str, dtype: torch.dtype, out: torch.dtype) -> None:
     test_resample.check_decoder(Resampler(test_resample.WEIGHTS, CPU, dtype, "cpu", threads=2), out)
+
+
+@pytest.mark.parametrize("dtype", [FP32, BF16], ids=str)
+@pytest.mark.parametrize("shape", test_convolve.SHAPES, ids=str)
+def test_convolves(isa: str, shape: tuple[int, int, int, bool, bool, bool], dtype: torch.dtype) -> None:
+    for threads, size in enumerate(test_convolve.SIZES, 1):
+        test_convolve.check(shape, size, dtype, threads)
 
 
 def test_bf16_products_are_code_of_their_own(native: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

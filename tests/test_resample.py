@@ -222,6 +222,9 @@ def test_file(tmp_path) -> None:
     back = checkpoint.load(tmp_path / "r.safetensors")
     assert back.architecture == WEIGHTS.architecture
     assert back.fingerprint == WEIGHTS.fingerprint
+    picture = np.random.default_rng(0).random((6, 5, 3)).astype(np.float32)
+    whole, loaded = (Upscaler(weights, precision="fp32")(picture, scale=3.7) for weights in (WEIGHTS, back))
+    assert np.array_equal(whole, loaded)  # whatever the order of the tensors in the file
     assert "x4 and resampling, taps 16" in back.architecture.summary()
     with pytest.raises(checkpoint.CheckpointError, match="decoder is 'lanczos'"):
         Architecture(1, 16, (16,), decoder="lanczos")

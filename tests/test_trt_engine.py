@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import torch
 
-from common import BF16, CPU, FP32, GOLDEN
+from common import BF16, CPU, FP32, GOLDEN, random_weights
 from liif_fast import BackendUnavailable, Upscaler, engine_cache, engines, trt_engine
-from liif_fast.checkpoint import load
+from liif_fast.checkpoint import Architecture, load
 from liif_fast.encoder import Encoder
 from liif_fast.ops import Decoder
 from liif_fast.trt_engine import FLAVOURS, LEAST_PSNR, TensorRTEncoder, check
@@ -150,7 +150,7 @@ def test_a_wrong_engine_is_refused_when_made_and_ever_after(machine: types.Simpl
     assert machine.built == 1
     with pytest.warns(UserWarning, match="runs without it"):
         found = auto(machine)
-    assert type(found) is Encoder
+    assert found.engine in ("native", "torch")
 
 
 def auto(machine: types.SimpleNamespace) -> Any:
@@ -209,12 +209,17 @@ def test_reasons_against() -> None:
     assert "CUDA devices, not on cpu" in str(trt_engine.unavailable("tensorrt", CPU, BF16))
     assert "not in torch.float32" in str(trt_engine.unavailable(RTX, CUDA, FP32))
     assert list(engines.reasons_against(CPU, FP32)) == list(engines.ENGINES)
+    assert engines.reasons_against(CPU, FP32)["native"] is None
     with pytest.raises(BackendUnavailable, match="'tensorrt' cannot run on cpu"):
         Upscaler(WEIGHTS, device="cpu", engine="tensorrt")
-    with pytest.raises(ValueError, match="engine must be one of auto, tensorrt, tensorrt-rtx, torch; got 'onnx'"):
+    with pytest.raises(
+        ValueError, match="engine must be one of auto, tensorrt, tensorrt-rtx, native, torch; got 'onnx'"
+    ):
         Upscaler(WEIGHTS, device="cpu", engine="onnx")
     assert Upscaler(WEIGHTS, device="cpu", engine="torch").encoder.engine == "torch"
-    assert Upscaler(WEIGHTS, device="cpu").encoder.engine == "torch"
+    assert Upscaler(load(), device="cpu", precision="fp32").encoder.engine == "native"
+    with pytest.raises(BackendUnavailable, match="it takes multiples of 16 features"):
+        Upscaler(random_weights(Architecture(1, 8, (16,))), device="cpu", engine="native")
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,5 @@
-// liif_fast._cpu: the decoder and the resampler for processors. Chooses the instruction set at run time, splits the work over
-// threads.
+// liif_fast._cpu: the decoder, the resampler and the convolution for processors. Chooses the instruction set at run time, splits
+// the work over threads.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -23,6 +23,7 @@ struct Isa {
   const char* name;
   DecodeRange decode;
   ResampleRange resample;
+  ConvolveRange convolve;
   bool supported;  // by this processor and operating system
 };
 
@@ -41,16 +42,17 @@ const std::vector<Isa>& isas() {
 #endif
 #endif
 #ifdef LIIF_HAVE_AVX512BF16
-    list.push_back({"avx512bf16", decode_avx512bf16, resample_avx512, avx512bf16});
+    list.push_back({"avx512bf16", decode_avx512bf16, resample_avx512, convolve_avx512bf16, avx512bf16});
 #endif
 #ifdef LIIF_HAVE_AVX512
-    list.push_back({"avx512", decode_avx512, resample_avx512, avx512});
+    list.push_back({"avx512", decode_avx512, resample_avx512, convolve_avx512, avx512});
 #endif
 #ifdef LIIF_HAVE_AVX2
     __builtin_cpu_init();
-    list.push_back({"avx2", decode_avx2, resample_avx2, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")});
+    list.push_back(
+        {"avx2", decode_avx2, resample_avx2, convolve_avx2, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")});
 #endif
-    list.push_back({"scalar", decode_scalar, resample_scalar, true});
+    list.push_back({"scalar", decode_scalar, resample_scalar, convolve_scalar, true});
     return list;
   }();
   return all;
@@ -134,15 +136,32 @@ void resample(const std::string& isa, int threads, Pointer z, Type type, int64_t
   });
 }
 
+using Picture = std::tuple<Pointer, int64_t>;  // first pixel, row stride
+
+void convolve(const std::string& isa, int threads, Type type, int64_t rows, int64_t columns, int32_t in, int32_t out,
+              int32_t kernel, const Picture& input, const Picture& skip, Pointer weight, Pointer bias, bool relu, Pointer add,
+              const Picture& output) {
+  const ConvolveRange run = find(isa).convolve;
+  ConvolveParams p{};
+  p.type = type, p.rows = rows, p.columns = columns, p.in = in, p.out = out, p.kernel = kernel;
+  p.input = as<const void>(std::get<0>(input)), p.input_row_stride = std::get<1>(input);
+  p.skip = as<const void>(std::get<0>(skip)), p.skip_row_stride = std::get<1>(skip);
+  p.weight = as<const void>(weight), p.bias = as<const float>(bias);
+  p.relu = relu, p.add = as<const void>(add);
+  p.output = as<void>(std::get<0>(output)), p.output_row_stride = std::get<1>(output);
+
+  const py::gil_scoped_release release;
+  parallel_for(rows, 1, threads, [&](int64_t begin, int64_t end) { run(p, begin, end); });
+}
+
 }  // namespace
 }  // namespace liif
 
 PYBIND11_MODULE(_cpu, m) {
   using namespace liif;
   m.doc() =
-      "The decoder and the resampler for processors; see csrc/decode.h and csrc/resample.h for the meaning, layout and unit of "
-      "every "
-      "argument.";
+      "The decoder, the resampler and the convolution for processors; see csrc/decode.h, csrc/resample.h and csrc/convolve.h for "
+      "the meaning, layout and unit of every argument.";
   py::enum_<Type>(m, "Type", py::module_local())
       .value("u8", Type::u8)
       .value("u16", Type::u16)
@@ -163,4 +182,7 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("resample", &resample, py::kw_only(), py::arg("isa"), py::arg("threads"), py::arg("z"), py::arg("type"), py::arg("rows"),
         py::arg("columns"), py::arg("z_row_stride"), py::arg("y"), py::arg("x"), py::arg("paired"), py::arg("scale"),
         py::arg("shift"), py::arg("range"), py::arg("out"), py::arg("out_type"), py::arg("out_strides"));
+  m.def("convolve", &convolve, py::kw_only(), py::arg("isa"), py::arg("threads"), py::arg("type"), py::arg("rows"),
+        py::arg("columns"), py::arg("into"), py::arg("out"), py::arg("kernel"), py::arg("input"), py::arg("skip"),
+        py::arg("weight"), py::arg("bias"), py::arg("relu"), py::arg("add"), py::arg("output"));
 }

@@ -1,32 +1,11 @@
-// AVX-512-BF16: products of bf16 pairs summed in f32 by one instruction. f32 work goes to the AVX-512 decoder.
-#include "floats_avx512.h"
+// AVX-512-BF16; f32 work goes to the AVX-512 decoder.
+#include "decode_simd.h"
+#include "floats_avx512bf16.h"
 
 namespace liif {
-namespace {
-
-struct Bf16 : Bf16Storage {
-  using Word = __m512bh;
-  using Weights = __m512bh;
-  static constexpr int kPerWord = 2, kRows = 6, kVectors = 4;
-  using Bf16Storage::store;
-  static void store(uint16_t* p, __m512 v) {
-    const __m256bh narrow = _mm512_cvtneps_pbh(v);
-    __builtin_memcpy(p, &narrow, sizeof narrow);
-  }
-  static __m512bh pairs(__m512i v) {
-    __m512bh bits;
-    __builtin_memcpy(&bits, &v, sizeof bits);
-    return bits;
-  }
-  static Word word(const uint16_t* p) { return pairs(_mm512_set1_epi32(*reinterpret_cast<const int32_t*>(p))); }
-  static Weights weights(const uint16_t* p) { return pairs(_mm512_loadu_si512(p)); }
-  static __m512 mac(__m512 acc, Word x, Weights w) { return _mm512_dpbf16_ps(acc, x, w); }
-};
-
-}  // namespace
 
 void decode_avx512bf16(const DecodeParams& p, int64_t begin, int64_t end, Scratch& scratch) {
-  p.type == Type::bf16 ? decode_tiles<Bf16>(p, begin, end, scratch) : decode_avx512(p, begin, end, scratch);
+  p.type == Type::bf16 ? decode_tiles<Bf16Pairs>(p, begin, end, scratch) : decode_avx512(p, begin, end, scratch);
 }
 
 }  // namespace liif

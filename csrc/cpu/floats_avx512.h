@@ -1,4 +1,4 @@
-// Vectors of 16 floats for the AVX-512 decoders.
+// Vectors of 16 floats for AVX-512, and products of stored elements; see decode_simd.h for what both must have.
 #pragma once
 
 #ifdef LIIF_EMULATE_AVX512  // tests run these files on machines without AVX-512 by translating the intrinsics
@@ -7,7 +7,7 @@
 #include <immintrin.h>
 #endif
 
-#include "decode_simd.h"
+#include <cstdint>
 
 namespace liif {
 namespace {
@@ -38,6 +38,36 @@ struct Bf16Storage {
     const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
     const __m512i r = _mm512_srli_epi32(_mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), odd), 16);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(r));
+  }
+};
+
+struct F32 {
+  using V = Floats;
+  using Elem = float;
+  using Word = __m512;
+  using Weights = __m512;
+  static constexpr int kPerWord = 1, kRows = 6, kVectors = 4;
+  static __m512 load(const float* p) { return V::load(p); }
+  static void store(float* p, __m512 v) { V::store(p, v); }
+  static Word word(const float* p) { return _mm512_set1_ps(*p); }
+  static Weights weights(const float* p) { return V::load(p); }
+  static __m512 mac(__m512 acc, Word x, Weights w) { return _mm512_fmadd_ps(x, w, acc); }
+};
+
+struct Bf16 : Bf16Storage {
+  struct Word {
+    __m512 even, odd;
+  };
+  using Weights = Word;
+  static constexpr int kPerWord = 2, kRows = 4, kVectors = 4;
+  static Word split(__m512i v) {
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(v, 16)),
+            _mm512_castsi512_ps(_mm512_and_si512(v, _mm512_set1_epi32(static_cast<int>(0xffff0000u))))};
+  }
+  static Word word(const uint16_t* p) { return split(_mm512_set1_epi32(*reinterpret_cast<const int32_t*>(p))); }
+  static Weights weights(const uint16_t* p) { return split(_mm512_loadu_si512(p)); }
+  static __m512 mac(__m512 acc, const Word& x, const Weights& w) {
+    return _mm512_fmadd_ps(x.odd, w.odd, _mm512_fmadd_ps(x.even, w.even, acc));
   }
 };
 

@@ -1,9 +1,10 @@
-// The implementations of the decoder and the resampler, one per instruction set, and what they share.
+// The implementations of the decoder, the resampler and the convolution, one per instruction set, and what they share.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
+#include "../convolve.h"
 #include "../decode.h"
 #include "../resample.h"
 #include "pixel.h"
@@ -44,6 +45,14 @@ using ResampleRange = void (*)(const ResampleParams&, int64_t begin, int64_t end
 void resample_scalar(const ResampleParams&, int64_t begin, int64_t end, Strip&);
 void resample_avx2(const ResampleParams&, int64_t begin, int64_t end, Strip&);
 void resample_avx512(const ResampleParams&, int64_t begin, int64_t end, Strip&);
+
+// Convolves output rows [begin, end).
+using ConvolveRange = void (*)(const ConvolveParams&, int64_t begin, int64_t end);
+
+void convolve_scalar(const ConvolveParams&, int64_t begin, int64_t end);
+void convolve_avx2(const ConvolveParams&, int64_t begin, int64_t end);
+void convolve_avx512(const ConvolveParams&, int64_t begin, int64_t end);
+void convolve_avx512bf16(const ConvolveParams&, int64_t begin, int64_t end);
 
 // As in pixel.h, what follows is compiled once per instruction set and never shared.
 namespace {

@@ -1,4 +1,4 @@
-"""The decoder for processors: C++ with scalar, AVX2, AVX-512 and AVX-512-BF16 code in one binary."""
+"""The decoders and the convolution for processors: scalar, AVX2, AVX-512 and AVX-512-BF16 code in one binary."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 ISA_VARIABLE = "LIIF_FAST_CPU_ISA"
 # kPanel and kMaxWidth in csrc/decode.h: columns of a packed weight panel, and the widest layer.
 PANEL, MAX_WIDTH = 16, 256
+# kSkip in csrc/convolve.h: channels of an image there.
+SKIP = 4
 TYPES = {torch.uint8: "u8", torch.uint16: "u16", torch.float32: "f32", torch.bfloat16: "bf16"}
 
 
@@ -48,7 +50,7 @@ def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
     if _missing:
         return _missing
     if device.type != "cpu":
-        return f"it decodes on processors, not on {device.type}"
+        return f"it runs on processors, not on {device.type}"
     if dtype not in (torch.float32, torch.bfloat16):
         return f"it stores activations as float32 or bfloat16, not {dtype}"
     try:
@@ -173,4 +175,84 @@ def resample(
         out=out.data_ptr(),
         out_type=getattr(_cpu.Type, TYPES[out.dtype]),
         out_strides=strides,
+    )
+
+
+def pack_convolution(weight: torch.Tensor, dtype: torch.dtype, skip: torch.Tensor | None = None) -> torch.Tensor:
+    """Weights [out, in, k, k] -> panels of 16 outputs; see ``weight`` in csrc/convolve.h. ``skip`` [out, SKIP]."""
+    out = len(weight)
+    inputs = weight.permute(0, 2, 3, 1).reshape(out, -1)
+    if skip is not None:
+        inputs = torch.cat([inputs, skip], dim=1)
+    per_word = 2 if dtype == torch.bfloat16 else 1
+    return inputs.to(dtype).reshape(out // PANEL, PANEL, -1, per_word).permute(0, 2, 1, 3).contiguous()
+
+
+def convolve(
+    image: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    kernel: int,
+    threads: int,
+    out: torch.Tensor,
+    relu: bool = False,
+    add: torch.Tensor | None = None,
+    skip: torch.Tensor | None = None,
+) -> None:
+    """A convolution of zero-bordered pictures; see csrc/convolve.h.
+
+    Args:
+        image: [H + 2, W + 2, in], float32 or bfloat16, contiguous; the border counts as input.
+        weight, bias: of `pack_convolution`, and float32 [out].
+        out: [H, W, out], with pixels and channels contiguous; may be the inside of a bordered picture.
+        add: as ``out``, added after the ReLU; may be ``out`` itself.
+        skip: [H + 2, W + 2, SKIP] contiguous, which ``weight`` was packed for.
+    """
+    dtype, (rows, columns, channels) = image.dtype, out.shape
+    inputs = kernel * kernel * image.shape[2] + (SKIP if skip is not None else 0)
+    per_word = 2 if dtype == torch.bfloat16 else 1
+    pictures = [image, *([] if skip is None else [skip])]
+    views = [out, *([] if add is None else [add])]
+    fits = (
+        dtype in (torch.float32, torch.bfloat16)
+        and kernel in (1, 3)
+        and image.shape[2] % 2 == 0
+        and (skip is None or skip.shape[2] == SKIP)
+        and all(p.shape[:2] == (rows + 2, columns + 2) and p.dtype == dtype and p.is_contiguous() for p in pictures)
+        and all(v.shape == out.shape and v.dtype == dtype and v.stride() == out.stride() for v in views)
+        and out.stride()[1:] == (channels, 1)
+        and weight.shape == (channels // PANEL, inputs // per_word, PANEL, per_word)
+        and weight.dtype == dtype
+        and weight.is_contiguous()
+        and bias.shape == (channels,)
+        and bias.dtype == torch.float32
+        and bias.is_contiguous()
+    )
+    if not fits or not all(t.device.type == "cpu" for t in (*pictures, *views, weight, bias)):
+        shapes = ", ".join(f"{t.dtype} {tuple(t.shape)}" for t in (*pictures, weight, bias, *views))
+        raise ValueError(f"pictures, weights and output do not fit each other: {shapes}")
+
+    # Every pointer is taken here, right after the checks.
+    def inside(picture: torch.Tensor | None) -> tuple[int, int]:
+        if picture is None:
+            return 0, 0
+        at = picture[1:-1, 1:-1]
+        return at.data_ptr(), at.stride(0)
+
+    _cpu.convolve(
+        isa=isa(dtype),
+        threads=threads,
+        type=getattr(_cpu.Type, TYPES[dtype]),
+        rows=rows,
+        columns=columns,
+        into=image.shape[2],
+        out=channels,
+        kernel=kernel,
+        input=inside(image),
+        skip=inside(skip),
+        weight=weight.data_ptr(),
+        bias=bias.data_ptr(),
+        relu=relu,
+        add=0 if add is None else add.data_ptr(),
+        output=(out.data_ptr(), out.stride(0)),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,8 @@ from ..architecture import FACTOR, Architecture
 from ..checkpoint import Weights
 from ..grid import TAPS, Axis
 from ..resample import shares
+
+_TAPS_PACE = 0.05
 
 
 class Block(nn.Module):
@@ -72,6 +75,11 @@ class Network(nn.Module):
         normalised.
         """
         raise NotImplementedError
+
+    def groups(self) -> list[dict[str, Any]]:
+        """The parameters as an optimiser takes them. ``pace``: their share of the learning rate; ``matrices``: whether
+        they are layers large enough for Muon."""
+        return [{"params": list(self.parameters()), "pace": 1.0, "matrices": True}]
 
     def weights(self, name: str = "unnamed", **metadata: str) -> Weights:
         """A copy of the parameters. Raises CheckpointError where they are not finite."""
@@ -139,10 +147,9 @@ class Resample(Network):
         super().__init__(architecture)
         self.upsample = convolution(architecture.n_feats, 3 * FACTOR**2)
         self.taps = Mlp((2, *architecture.hidden_list, 1), nn.SiLU)
-        last = self.taps.layers[-1]
-        assert isinstance(last, nn.Linear)
-        nn.init.zeros_(last.weight)  # the cubic
-        nn.init.zeros_(last.bias)
+        # It starts as the input itself, resampled with the cubic.
+        for parameter in (*self.upsample.parameters(), *self.taps.layers[-1].parameters()):
+            nn.init.zeros_(parameter)
 
     def forward(self, image: torch.Tensor, y: torch.Tensor, x: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
         fine = F.pixel_shuffle(self.upsample(self.encoder(image)), FACTOR).float()
@@ -153,6 +160,15 @@ class Resample(Network):
         )
         with torch.autocast(image.device.type, enabled=False):  # the taps are no place to round
             return (rows[:, None] @ fine @ columns.mT[:, None]).permute(0, 2, 3, 1)
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Taps as fast as the rest would learn to blur, while the fine picture is still poor, and never come back."""
+        taps = list(self.taps.parameters())
+        rest = [p for name, p in self.named_parameters() if not name.startswith("taps.")]
+        return [
+            {"params": rest, "pace": 1.0, "matrices": True},
+            {"params": taps, "pace": _TAPS_PACE, "matrices": False},
+        ]
 
     def _matrices(self, places: torch.Tensor, cells: int, side: torch.Tensor) -> torch.Tensor:
         """The taps of B * Q rows or columns as B matrices [Q, FACTOR * cells]; ``side`` [B]: of their cell."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,13 +17,18 @@ class Muon(torch.optim.Optimizer):
     """Momentum whose update of each matrix is made orthogonal (Jordan et al., 2024); Adam for everything else.
 
     Convolutions count as matrices [out, in * kernel]. ``lr`` is Adam's; a matrix moves by ``lr`` times an
-    orthogonal matrix scaled to Adam's usual root mean square, so that one learning rate serves both.
+    orthogonal matrix scaled to Adam's usual root mean square, so that one learning rate serves both. In a
+    group whose ``matrices`` is False all parameters are Adam's.
     """
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], lr: float, betas: tuple[float, float], momentum: float = 0.95
+        self,
+        parameters: Iterable[nn.Parameter] | list[dict[str, Any]],
+        lr: float,
+        betas: tuple[float, float],
+        momentum: float = 0.95,
     ) -> None:
-        super().__init__(parameters, {"lr": lr, "betas": betas, "momentum": momentum})
+        super().__init__(parameters, {"lr": lr, "betas": betas, "momentum": momentum, "matrices": True})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -32,7 +38,7 @@ class Muon(torch.optim.Optimizer):
                 if p.grad is None:
                     continue
                 state = self.state[p]
-                if p.ndim >= 2 and min(p.shape[0], p[0].numel()) > 3:
+                if group["matrices"] and p.ndim >= 2 and min(p.shape[0], p[0].numel()) > 3:
                     if not state:
                         state["momentum"] = torch.zeros_like(p)
                     state["momentum"].lerp_(p.grad, 1 - momentum)

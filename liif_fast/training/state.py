@@ -31,7 +31,7 @@ class State:
     @classmethod
     def new(cls, network: Network, config: Config, device: torch.device, rank: int = 0) -> State:
         network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        parameters, betas = list(network.parameters()), (0.9, 0.99)
+        parameters, betas = network.groups(), (0.9, 0.99)
         optimizer: torch.optim.Optimizer
         if config.optimizer == "muon":
             optimizer = Muon(parameters, config.lr, betas)

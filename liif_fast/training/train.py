@@ -201,7 +201,7 @@ class _Run:
         """One iteration; its loss, L1 in normalised units."""
         config, state, network = self.config, self.state, self.state.network
         for group in state.optimizer.param_groups:
-            group["lr"] = config.lr_at(state.iteration)
+            group["lr"] = config.lr_at(state.iteration) * group["pace"]
         batch = self.pictures.batch(
             config.batch // self.size,
             config.patch,

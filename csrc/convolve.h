@@ -1,0 +1,36 @@
+// The contract of the convolution that the encoder is made of.
+//
+//   out[y][x] = f(bias + sum over the 3x3 neighbours (dy, dx) of weight[dy][dx] in[y + dy][x + dx] + skip_weight skip[y][x]) +
+//   add[y][x]
+//
+// where f is a ReLU or nothing, and skip and add are left out where they are null. Pictures are channels last.
+#pragma once
+
+#include "decode.h"
+
+namespace liif {
+
+struct ConvolveParams {
+  Type type;              // f32 or bf16: storage of weights and pictures but the sums, which are f32
+  int64_t rows, columns;  // of the output
+  int32_t in, out;        // channels; `in` is even, `out` a multiple of 16
+  int32_t kernel;         // 3 or 1
+
+  // Pictures point to the first pixel of the output's grid; a kernel of 3 also reads one pixel beyond each border.
+  const void* input;
+  int64_t input_row_stride;  // elements
+  const void* skip;          // `kSkip` channels, or null
+  int64_t skip_row_stride;
+  // Packed panels of 16 outputs: f32 [out/16][K][16], bf16 [out/16][K/2][16][2]; K are the inputs in the order row, column,
+  // channel, and then the channels of `skip`, if any.
+  const void* weight;
+  const float* bias;  // [out]
+  bool relu;
+  const void* add;  // as `output`, or null; may be `output` itself
+  void* output;
+  int64_t output_row_stride;
+};
+
+constexpr int kSkip = 4;  // channels of the image: three colours and a zero
+
+}  // namespace liif

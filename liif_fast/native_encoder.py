@@ -1,0 +1,105 @@
+"""The EDSR encoder on processors, by our own convolution: ReLU, skips and the image added in the same pass."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import torch
+import torch.nn.functional as F
+
+from .architecture import Architecture
+from .backends import cpu
+from .checkpoint import Weights
+from .encoder import Encoder, Head
+
+# Of a workspace that is kept for the next picture of the same size: touching new memory costs a fifth of the time.
+_KEPT_BYTES = 256 << 20
+
+
+def unavailable(architecture: Architecture, head: Head, device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why this encoder cannot run, None if it can."""
+    for what, count in (("features", architecture.n_feats), ("channels of z", len(head.weight))):
+        if count % cpu.PANEL:
+            return f"it takes multiples of {cpu.PANEL} {what}, not {count}"
+    return cpu.unavailable(device, dtype)
+
+
+class NativeEncoder(Encoder):
+    """As `Encoder`, whose results it has but for rounding; the same bits for any tile and number of threads."""
+
+    engine = "native"
+
+    def __init__(
+        self, weights: Weights, head: Head, device: torch.device, dtype: torch.dtype, threads: int | None = None
+    ) -> None:
+        super().__init__(weights, head, device, dtype, threads)
+        self.features = weights.architecture.n_feats
+        # The repeated image as one more input of the last convolution: [width, SKIP] of zeros and ones.
+        skip = None
+        if head.skip:
+            color = torch.arange(self.width) // head.skip % 3
+            skip = F.one_hot(color, cpu.SKIP).float()
+        self.packed = {}
+        for name, (weight, bias) in self.convolutions.items():
+            if name == "encoder.head.0":
+                weight = F.pad(weight, (0, 0, 0, 0, 0, cpu.SKIP - 3))
+            packed = cpu.pack_convolution(weight, dtype, skip if name == "project" else None)
+            self.packed[name] = packed, bias.float(), weight.shape[-1]
+        self.convolutions = {}
+        # Three pictures of features, the image twice, z.
+        self.bytes_per_cell = (3 * self.features + cpu.SKIP + self.width) * dtype.itemsize + 24
+        self._free: deque[list[torch.Tensor]] = deque()
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        """Image [H, W, 1 or 3] float32 in [0, 1] -> z [H, W, width], contiguous."""
+        with torch.inference_mode():
+            height, width = image.shape[:2]
+            work = self._workspace(height, width)
+            bordered = work[0]
+            bordered[1:-1, 1:-1, :3] = (image - self.mean) / self.std
+            features = self.encode(work)
+            z = torch.empty(height, width, self.width, dtype=self.dtype)
+            self._convolve_native("project", features, z, skip=bordered if self.skip else None)
+            if sum(t.nbytes for t in work) <= _KEPT_BYTES:
+                self._free.append(work)
+            return z
+
+    def encode(self, work: list[torch.Tensor]) -> torch.Tensor:  # type: ignore[override]
+        """EDSR's features [H + 2, W + 2, n_feats] with a border of zeros, one of the pictures of the workspace."""
+        image, head, features, branch = work
+        self._convolve_native("encoder.head.0", image, inside(head))
+        source = head
+        for i in range(self.blocks):
+            self._convolve_native(f"encoder.body.{i}.body.0", source, inside(branch), relu=True)
+            self._convolve_native(f"encoder.body.{i}.body.2", branch, inside(features), add=inside(source))
+            source = features
+        self._convolve_native(f"encoder.body.{self.blocks}", features, inside(branch), add=inside(head))
+        return branch
+
+    def _convolve_native(
+        self,
+        name: str,
+        image: torch.Tensor,
+        out: torch.Tensor,
+        relu: bool = False,
+        add: torch.Tensor | None = None,
+        skip: torch.Tensor | None = None,
+    ) -> None:
+        weight, bias, kernel = self.packed[name]
+        threads = self.threads or torch.get_num_threads()
+        cpu.convolve(image, weight, bias, kernel, threads, out, relu, add, skip)
+
+    def _workspace(self, height: int, width: int) -> list[torch.Tensor]:
+        """The image and three pictures of features, each with a border of zeros that nothing writes to."""
+        try:
+            work = self._free.pop()
+        except IndexError:
+            work = []
+        if not work or work[0].shape[:2] != (height + 2, width + 2):
+            channels = (cpu.SKIP, self.features, self.features, self.features)
+            work = [torch.zeros(height + 2, width + 2, n, dtype=self.dtype) for n in channels]
+        return work
+
+
+def inside(picture: torch.Tensor) -> torch.Tensor:
+    return picture[1:-1, 1:-1]

@@ -1,0 +1,167 @@
+"""The convolution and the encoder made of it: every instruction set, PyTorch's encoder, tiles, threads."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from common import BF16, CPU, FP32, FP64, random_weights, supported_isas
+from liif_fast import Upscaler, native_encoder
+from liif_fast.architecture import Architecture
+from liif_fast.backends import cpu
+from liif_fast.encoder import Encoder
+from liif_fast.native_encoder import NativeEncoder
+from liif_fast.ops import Decoder
+from liif_fast.resample import Resampler
+
+# (inputs, outputs, kernel, ReLU, addition, skip): every remainder of outputs in vectors, both kernels, all fused steps.
+SHAPES = [
+    (4, 16, 3, False, False, False),
+    (16, 16, 3, True, False, False),
+    (32, 32, 3, False, True, False),
+    (64, 64, 3, True, True, False),
+    (32, 48, 3, False, False, True),
+    (16, 112, 1, False, False, False),
+    (48, 256, 1, True, True, True),
+]
+SIZES = [(1, 1), (2, 5), (5, 31), (7, 13)]
+
+
+def random(*shape: int, seed: int, dtype: torch.dtype) -> torch.Tensor:
+    """Values that ``dtype`` holds exactly, as float64."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype).double()
+
+
+def check(
+    shape: tuple[int, int, int, bool, bool, bool], size: tuple[int, int], dtype: torch.dtype, threads: int
+) -> None:
+    into, out, kernel, relu, adds, skips = shape
+    weight = random(out, into, kernel, kernel, seed=0, dtype=dtype) / (kernel * into**0.5)
+    weight, bias = weight.to(dtype).double(), random(out, seed=1, dtype=FP32)
+    # A border that counts is no zero.
+    image = random(size[0] + 2, size[1] + 2, into, seed=2, dtype=dtype)
+    skip = random(size[0] + 2, size[1] + 2, cpu.SKIP, seed=3, dtype=dtype) if skips else None
+    mix = random(out, cpu.SKIP, seed=4, dtype=dtype)
+    inside = image if kernel == 3 else image[1:-1, 1:-1]
+    exact = F.conv2d(inside.permute(2, 0, 1)[None], weight, bias)[0].permute(1, 2, 0)
+    if skip is not None:
+        exact = exact + skip[1:-1, 1:-1] @ mix.T
+    exact = exact.relu() if relu else exact
+
+    bordered = torch.full((size[0] + 2, size[1] + 2, out), 7.0, dtype=dtype)
+    given = bordered[1:-1, 1:-1]
+    if adds:  # onto itself
+        given.copy_(random(*exact.shape, seed=5, dtype=dtype))
+        exact = exact + given.double()
+    packed = cpu.pack_convolution(weight, dtype, mix if skips else None)
+    cpu.convolve(
+        image.to(dtype),
+        packed,
+        bias.float(),
+        kernel,
+        threads,
+        given,
+        relu,
+        given if adds else None,
+        None if skip is None else skip.to(dtype),
+    )
+    step = 2.0**-8 if dtype == BF16 else 2.0**-17
+    assert ((given.double() - exact).abs() <= step * (1 + exact.abs())).all()
+    border = torch.ones(bordered.shape[:2], dtype=torch.bool)
+    border[1:-1, 1:-1] = False
+    assert (bordered[border] == 7).all(), "wrote outside its output"
+
+
+@pytest.mark.parametrize("dtype", [FP32, BF16], ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("isa", supported_isas())
+def test_against_float64(
+    isa: str, shape: tuple[int, int, int, bool, bool, bool], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(cpu.ISA_VARIABLE, isa)
+    for threads, size in enumerate(SIZES, 1):
+        check(shape, size, dtype, threads)
+
+
+@pytest.mark.parametrize("bad", ["dtype", "weight", "bias", "size", "odd", "kernel", "add"])
+def test_native_code_is_guarded(bad: str) -> None:
+    image, out = torch.zeros(5, 6, 15 if bad == "odd" else 16), torch.zeros(3, 4 + (bad == "size"), 32)
+    weight = cpu.pack_convolution(torch.zeros(32, 17 if bad == "weight" else 16, 3, 3), FP32)
+    bias = torch.zeros(31 if bad == "bias" else 32)
+    image = image.half() if bad == "dtype" else image
+    add = torch.zeros(3, 4, 16) if bad == "add" else None
+    with pytest.raises(ValueError, match="do not fit each other"):
+        cpu.convolve(image, weight, bias, 5 if bad == "kernel" else 3, 1, out, add=add)
+
+
+def pair(architecture: Architecture, dtype: torch.dtype, threads: int = 2) -> tuple[Encoder, NativeEncoder]:
+    weights = random_weights(architecture)
+    head = (Decoder if architecture.decoder == "liif" else Resampler)(weights, CPU, dtype).head
+    assert native_encoder.unavailable(architecture, head, CPU, dtype) is None
+    return Encoder(weights, head, CPU, dtype, threads), NativeEncoder(weights, head, CPU, dtype, threads)
+
+
+ARCHITECTURES = {
+    "liif": Architecture(2, 32, (48, 16)),
+    "liif without unfolding": Architecture(1, 16, (32,), feat_unfold=False),
+    "resample": Architecture(2, 16, (16,), decoder="resample"),
+}
+
+
+@pytest.mark.parametrize("dtype", [FP32, BF16], ids=str)
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_is_the_encoder(name: str, dtype: torch.dtype) -> None:
+    """Within the rounding of PyTorch's, whose own error against float64 it does not exceed twice."""
+    architecture = ARCHITECTURES[name]
+    plain, native = pair(architecture, dtype)
+    exact = Encoder(random_weights(architecture), plain_head(architecture), CPU, FP64)
+    for channels in (1, 3):
+        image = torch.rand(11, 17, channels, generator=torch.Generator().manual_seed(1))
+        wanted, ours, theirs = exact(image.double()), native(image), plain(image)
+        assert ours.dtype == dtype
+        assert ours.is_contiguous()
+        allowed = 2 * (theirs.double() - wanted).abs().max()
+        assert (ours.double() - wanted).abs().max() <= allowed
+
+
+def plain_head(architecture: Architecture):
+    weights = random_weights(architecture)
+    head = (Decoder if architecture.decoder == "liif" else Resampler)(weights, CPU, FP32).head
+    return type(head)(head.weight.double(), head.bias.double(), head.skip)
+
+
+@pytest.mark.parametrize("dtype", [FP32, BF16], ids=str)
+def test_same_bits_for_any_tile_threads_and_workspace(dtype: torch.dtype) -> None:
+    _, one = pair(ARCHITECTURES["resample"], dtype, threads=1)
+    _, four = pair(ARCHITECTURES["resample"], dtype, threads=4)
+    image = torch.rand(40, 37, 3, generator=torch.Generator().manual_seed(2))
+    whole = one(image)
+    halo = one.halo
+    for top, bottom, left, right in ((0, 25, 3, 37), (5, 40, 0, 30), (9, 31, 8, 33)):
+        part = four(image[top:bottom, left:right])  # another size each time: no workspace fits
+        y, x = (slice(halo if start else 0, None) for start in (top, left))
+        stop_y, stop_x = part.shape[0] - (halo if bottom < 40 else 0), part.shape[1] - (halo if right < 37 else 0)
+        inner = part[y.start : stop_y, x.start : stop_x]
+        same = whole[top + y.start :, left + x.start :][: inner.shape[0], : inner.shape[1]]
+        assert torch.equal(inner, same)
+    again = four(image)
+    assert torch.equal(four(image), again)  # in the workspace of the call before
+    assert torch.equal(again, whole)
+
+
+def test_is_what_an_upscaler_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    convolve = cpu.convolve
+    monkeypatch.setattr(cpu, "convolve", lambda *a, **k: calls.append(a) or convolve(*a, **k))
+    up = Upscaler(random_weights(Architecture(1, 16, (16,))), precision="fp32")
+    assert type(up.encoder) is NativeEncoder
+    up(np.zeros((5, 6, 3), np.uint8), scale=2)
+    assert len(calls) == 1 + 2 + 1 + 1
+    odd = Upscaler(random_weights(Architecture(1, 10, (16,))), precision="fp32")
+    assert type(odd.encoder) is Encoder
+    odd(np.zeros((5, 6, 3), np.uint8), scale=2)
+    assert len(calls) == 5
+    reason = native_encoder.unavailable(Architecture(1, 10, (16,)), odd.decoder.head, CPU, FP32)
+    assert reason == "it takes multiples of 16 features, not 10"

@@ -1,0 +1,193 @@
+"""Streams: the frames of calls one by one, in order, bounded, errors in their place, live sources."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from common import random_weights
+from liif_fast import Upscaler, grid
+from liif_fast.checkpoint import Architecture
+
+SMALL = Architecture(1, 16, (16, 16))
+FINE = Architecture(1, 16, (16,), decoder="resample")
+FRAMES = list(np.random.default_rng(0).integers(0, 256, (9, 11, 17, 3), np.uint8))
+
+
+def upscaler(architecture: Architecture = SMALL, threads: int | None = None) -> Upscaler:
+    return Upscaler(random_weights(architecture), precision="fp32", threads=threads)
+
+
+class Counting(Upscaler):
+    """Counts the pictures it enlarges, slowly if asked to."""
+
+    def __init__(self, pause: float = 0.0) -> None:
+        super().__init__(random_weights(SMALL), precision="fp32", threads=2)
+        self.calls: list[float] = []
+        self.pause = pause
+
+    def __call__(self, image: object, **request: object) -> object:
+        self.calls.append(time.monotonic())
+        time.sleep(self.pause)
+        return super().__call__(image, **request)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("at_once", [None, 1, 3])
+@pytest.mark.parametrize("architecture", [SMALL, FINE])
+def test_frames_are_those_of_calls(architecture: Architecture, at_once: int | None) -> None:
+    up = upscaler(architecture)
+    before = torch.get_num_threads()
+    for request in ({"scale": 2.3}, {"size": (40, 31)}, {"longest": 50}):
+        streamed = list(up.stream(FRAMES, at_once=at_once, **request))  # type: ignore[arg-type]
+        assert len(streamed) == len(FRAMES)
+        for found, frame in zip(streamed, FRAMES, strict=True):
+            assert np.array_equal(found, up(frame, **request))  # type: ignore[arg-type]
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("kind", ["pillow", "torch", "float"])
+def test_kinds_of_frames(kind: str) -> None:
+    make = {
+        "pillow": Image.fromarray,
+        "torch": lambda frame: torch.from_numpy(frame).permute(2, 0, 1),
+        "float": lambda frame: frame.astype(np.float32) / 255,
+    }[kind]
+    up = upscaler(threads=2)
+    frames = [make(frame) for frame in FRAMES]
+    for found, frame in zip(up.stream(frames, scale=2), frames, strict=True):
+        wanted = up(frame, scale=2)
+        assert type(found) is type(wanted)
+        assert np.array_equal(np.asarray(found), np.asarray(wanted))
+
+
+def test_several_frames_are_at_work() -> None:
+    together = threading.Barrier(2, timeout=20)
+
+    class Meeting(Upscaler):
+        def __call__(self, image: object, **request: object) -> object:
+            together.wait()  # breaks unless two are here at once
+            assert torch.get_num_threads() == self.threads == self.encoder.threads == 1
+            return super().__call__(image, **request)  # type: ignore[arg-type]
+
+    up = Meeting(random_weights(SMALL), precision="fp32", threads=2)
+    assert len(list(up.stream(FRAMES[:8], scale=2))) == 8
+
+
+def test_tables_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    up, made = upscaler(FINE), []
+    monkeypatch.setattr(grid, "taps", lambda *a, taps=grid.taps: made.append(a) or taps(*a))
+    assert len(list(up.stream(FRAMES, size=(30, 41)))) == len(FRAMES)
+    assert len(made) <= 4  # rows and columns, by two workers at the same time
+
+
+def test_little_is_read_ahead() -> None:
+    read = 0
+
+    def source() -> Iterator[np.ndarray]:
+        nonlocal read
+        for read in itertools.count(1):
+            yield FRAMES[read % len(FRAMES)]
+
+    frames = upscaler().stream(source(), scale=2, at_once=2)
+    for done in range(1, 20):
+        next(frames)
+        assert read <= done + 3
+    frames.close()  # type: ignore[attr-defined]
+    assert not [t for t in threading.enumerate() if t.name.startswith("liif_fast-stream")]
+
+
+def test_equal_frames_are_computed_once_and_are_the_callers_own() -> None:
+    up = Counting()
+    frames = [FRAMES[i] for i in (0, 0, 0, 1, 1, 0, 2)]
+    wanted = [upscaler()(frame, scale=2) for frame in frames]
+    for found, right in zip(up.stream(frames, scale=2), wanted, strict=True):
+        assert np.array_equal(found, right)
+        found[:] = 0
+    assert len(up.calls) == 4
+
+
+def test_one_buffer_may_serve_all_frames() -> None:
+    buffer = np.empty_like(FRAMES[0])
+
+    def source() -> Iterator[np.ndarray]:
+        for frame in FRAMES:
+            buffer[:] = frame
+            yield buffer
+
+    up = upscaler()
+    for found, frame in zip(up.stream(source(), scale=2), FRAMES, strict=True):
+        assert np.array_equal(found, up(frame, scale=2))
+
+
+def test_errors_come_in_their_place() -> None:
+    up = upscaler()
+    broken = [*FRAMES[:2], "no picture", FRAMES[3]]
+    frames = up.stream(broken, scale=2)
+    assert np.array_equal(next(frames), up(FRAMES[0], scale=2))
+    assert np.array_equal(next(frames), up(FRAMES[1], scale=2))
+    with pytest.raises(TypeError, match="str is not a Pillow image"):
+        next(frames)
+
+    def source() -> Iterator[np.ndarray]:
+        yield from FRAMES[:3]
+        raise OSError("camera unplugged")
+
+    found = []
+    with pytest.raises(OSError, match="camera unplugged"):
+        found.extend(up.stream(source(), scale=2))
+    assert len(found) == 3
+
+
+def test_requests_are_checked() -> None:
+    up = upscaler()
+    for wrong in (0, -1, 1.5, True):
+        with pytest.raises(ValueError, match="at_once must be a whole number"):
+            up.stream(FRAMES, scale=2, at_once=wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="exactly one of scale, size, longest"):
+        next(up.stream(FRAMES))
+
+
+def test_a_live_source_is_never_late() -> None:
+    """Frames come five times as fast as they are enlarged: the newest are, each other one is named, none is queued."""
+    up, dropped, came = Counting(pause=0.1), [], {}
+
+    def camera() -> Iterator[np.ndarray]:
+        for number in range(40):
+            came[number] = time.monotonic()
+            yield views[number]
+            time.sleep(0.02)
+
+    views = np.random.default_rng(1).integers(0, 256, (40, 3, 4, 3), np.uint8)
+    number_of = {upscaler()(view, scale=1).tobytes(): number for number, view in enumerate(views)}
+    frames = up.stream(camera(), scale=1, dropped=dropped.append)
+    shown = [(number_of[frame.tobytes()], time.monotonic()) for frame in frames]
+    numbers = [number for number, _ in shown]
+    assert sorted(numbers + dropped) == list(range(40))
+    assert numbers == sorted(numbers)
+    assert numbers[-1] == 39
+    assert 4 <= len(numbers) <= 20
+    # One frame's time of waiting and one of work, with time to spare for a busy machine.
+    assert np.median([at - came[number] for number, at in shown]) < 0.4
+
+
+def test_a_live_source_that_is_slower_loses_nothing() -> None:
+    dropped: list[int] = []
+
+    def camera() -> Iterator[np.ndarray]:
+        for frame in FRAMES[:4]:
+            time.sleep(0.3)
+            yield frame
+        raise OSError("camera unplugged")
+
+    found = []
+    with pytest.raises(OSError, match="camera unplugged"):
+        found.extend(upscaler().stream(camera(), scale=2, dropped=dropped.append))
+    assert len(found) == 4
+    assert dropped == []
