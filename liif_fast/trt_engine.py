@@ -144,7 +144,10 @@ class TensorRTEncoder(BaseEncoder):
         self._engine = self._load(plan)
         if not self._engine:
             raise BackendUnavailable(f"engine {self.engine!r} was built but not loaded: {_said(self._logger)}")
-        outcome = check(self, Encoder(weights, head, self.device, torch.float32), LEAST_PSNR[self.dtype])
+        try:
+            outcome = check(self, Encoder(weights, head, self.device, torch.float32), LEAST_PSNR[self.dtype])
+        except RuntimeError as error:
+            raise BackendUnavailable(f"engine {self.engine!r} was built but does not run: {error}") from error
         engine_cache.write(path, key, plan, outcome)
         trust(self.engine, outcome)
         return self._engine
@@ -164,14 +167,14 @@ class TensorRTEncoder(BaseEncoder):
             if context is None:  # one may not work on two streams at once
                 strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
                 context = self._contexts[stream] = self._engine.create_execution_context(strategy)
-            context.set_input_shape(IMAGE, (1, *x.shape))
+            sized = context.set_input_shape(IMAGE, (1, *x.shape))
             # Buffers for this size, not for the largest, and from PyTorch, which reuses them in the stream's order.
             size = context.update_device_memory_size_for_shapes()
             buffers = torch.empty(max(1, size), dtype=torch.uint8, device=self.device)
             context.set_device_memory(buffers.data_ptr(), size)
             context.set_tensor_address(IMAGE, x.data_ptr())
             context.set_tensor_address(Z, z.data_ptr())
-            if not context.execute_async_v3(stream):
+            if not (sized and context.execute_async_v3(stream)):
                 raise RuntimeError(f"engine {self.engine!r} failed: {_said(self._logger)}")
         return z
 

@@ -188,6 +188,14 @@ def test_a_context_for_each_stream_and_errors_by_name(machine: types.SimpleNames
 
 
 @needs_rtx
+def test_an_engine_that_does_not_run_is_no_engine(machine: types.SimpleNamespace) -> None:
+    machine.stream = 13
+    with pytest.raises(BackendUnavailable, match="was built but does not run"):
+        encoder()
+    assert list(machine.folder.iterdir()) == []
+
+
+@needs_rtx
 def test_halo_must_fit(machine: types.SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trt_engine, "largest", lambda *_: (6, 3840))
     with pytest.raises(BackendUnavailable, match="no more than its halo"):
