@@ -2,7 +2,7 @@
 
 Coordinates are computed in the graph as `grid` does, in float64, as only that decides ties the same way; they are
 O(height + width). Cells are then gathered by rows and columns, and all per-pixel arithmetic is float32. The decoder
-gathers the whole window at once: it takes about 3 kB a pixel at a width of 256, so large results are made of windows.
+gathers the whole window at once: it takes about 7 kB a pixel at a width of 256, so large results are made of windows.
 """
 
 from __future__ import annotations

@@ -126,25 +126,32 @@ def test_plain_operators_and_names(name: str) -> None:
 
 @needs_rtx
 @pytest.mark.parametrize("name", ["tiny", "resample"])
-def test_tensorrt_builds_them(name: str) -> None:
+@pytest.mark.parametrize("kind", ["whole", "fixed scale", "encoder", "decoder"])
+def test_tensorrt_builds_it(name: str, kind: str) -> None:
+    weights = network(name)
+    if kind in ("encoder", "decoder"):
+        model = onnx_graph.split(weights, decoder(weights), 4.0)[kind == "decoder"]
+    else:
+        model = onnx_graph.whole(weights, decoder(weights), 4.0, 2 if kind == "fixed scale" else None)
     trt = trt_engine.FLAVOURS["tensorrt-rtx"].trt
     logger = trt.Logger(trt.Logger.ERROR)
-    builder, weights = trt.Builder(logger), network(name)
-    for model in (
-        onnx_graph.whole(weights, decoder(weights), 4.0),
-        onnx_graph.whole(weights, decoder(weights), 4.0, 2),
-    ):
-        definition = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-        parser = trt.OnnxParser(definition, logger)
-        assert parser.parse(model.SerializeToString()), parser.get_error(0).desc()
-        profile, config = builder.create_optimization_profile(), builder.create_builder_config()
-        profile.set_shape("image", (1, 3, 4, 4), (1, 3, 270, 480), (1, 3, 540, 960))
-        if definition.num_inputs == 2:
-            profile.set_shape_input("size", (4, 4), (540, 960), (1080, 1920))
-        config.add_optimization_profile(profile)
-        config.num_compute_capabilities = 1
-        config.set_compute_capability(trt.ComputeCapability.SM89, 0)
-        assert builder.build_serialized_network(definition, config) is not None
+    builder = trt.Builder(logger)
+    definition = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(definition, logger)
+    assert parser.parse(model.SerializeToString()), parser.get_error(0).desc()
+    profile, config = builder.create_optimization_profile(), builder.create_builder_config()
+    sides, width = ((4, 4), (270, 480), (540, 960)), len(decoder(weights).head.weight)
+    inputs = [definition.get_input(i).name for i in range(definition.num_inputs)]
+    if "image" in inputs:
+        profile.set_shape("image", *((1, 3, *side) for side in sides))
+    if "z" in inputs:
+        profile.set_shape("z", *((*side, width) for side in sides))
+    if "size" in inputs:
+        profile.set_shape_input("size", *((2 * h, 2 * w) for h, w in sides))
+    config.add_optimization_profile(profile)
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(trt.ComputeCapability.SM89, 0)
+    assert builder.build_serialized_network(definition, config) is not None
 
 
 # The commands.
