@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -137,7 +138,7 @@ class TensorRTEncoder(BaseEncoder):
         }
         if kept := engine_cache.read(path, key):
             plan, outcome = kept
-            trust(self.engine, outcome)
+            trust(self.engine, outcome, path)
             if loaded := self._load(plan):
                 return loaded
         plan = serialized(self.engine, weights, head, self.dtype, (capability,) if rtx else ())
@@ -149,7 +150,7 @@ class TensorRTEncoder(BaseEncoder):
         except RuntimeError as error:
             raise BackendUnavailable(f"engine {self.engine!r} was built but does not run: {error}") from error
         engine_cache.write(path, key, plan, outcome)
-        trust(self.engine, outcome)
+        trust(self.engine, outcome, path)
         return self._engine
 
     def _load(self, plan: bytes) -> Any:
@@ -163,10 +164,14 @@ class TensorRTEncoder(BaseEncoder):
         z = torch.empty(*x.shape[:2], self.width, dtype=self.dtype, device=self.device)
         stream = torch.cuda.current_stream(self.device).cuda_stream
         with self._lock, torch.cuda.device(self.device):
+            self._logger.said.clear()
             context = self._contexts.get(stream)
             if context is None:  # one may not work on two streams at once
                 strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
-                context = self._contexts[stream] = self._engine.create_execution_context(strategy)
+                context = self._engine.create_execution_context(strategy)
+                if context is None:
+                    raise RuntimeError(f"engine {self.engine!r} does not start: {_said(self._logger)}")
+                self._contexts[stream] = context
             sized = context.set_input_shape(IMAGE, (1, *x.shape))
             # Buffers for this size, not for the largest, and from PyTorch, which reuses them in the stream's order.
             size = context.update_device_memory_size_for_shapes()
@@ -195,7 +200,8 @@ def check(encode: Encode, reference: BaseEncoder, least: float) -> dict[str, Any
     if not bool(torch.isfinite(z).all()):
         return {"psnr": None, "problem": "its features hold NaN or infinite values"}
     error = float((z - expected).square().mean())
-    psnr = 20 * math.log10(float(expected.max() - expected.min())) - 10 * math.log10(max(error, 1e-30))
+    peak = float(expected.max() - expected.min())
+    psnr = 20 * math.log10(max(peak, 1e-15)) - 10 * math.log10(max(error, 1e-30))
     problem = None
     if float(z.max()) == float(z.min()):
         problem = "its features are the same everywhere, a black frame"
@@ -204,10 +210,12 @@ def check(encode: Encode, reference: BaseEncoder, least: float) -> dict[str, Any
     return {"psnr": round(psnr, 2), "problem": problem}
 
 
-def trust(engine: str, outcome: dict[str, Any]) -> None:
-    """BackendUnavailable for an engine that failed its check, when it was made or now."""
+def trust(engine: str, outcome: dict[str, Any], path: Path) -> None:
+    """BackendUnavailable for an engine that failed its check, now or when it was made."""
     if outcome.get("problem"):
-        raise BackendUnavailable(f"engine {engine!r} was built but is wrong: {outcome['problem']}")
+        raise BackendUnavailable(
+            f"engine {engine!r} was built but is wrong: {outcome['problem']}; without {path} it is built again"
+        )
 
 
 @cache

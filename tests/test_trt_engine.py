@@ -7,6 +7,8 @@ by address, so that shapes, addresses and tiles are those a GPU would see.
 from __future__ import annotations
 
 import ctypes
+import subprocess
+import sys
 import types
 from contextlib import nullcontext
 from pathlib import Path
@@ -228,6 +230,12 @@ def test_reasons_against() -> None:
     assert Upscaler(load(), device="cpu", precision="fp32").encoder.engine == "native"
     with pytest.raises(BackendUnavailable, match="it takes multiples of 16 features"):
         Upscaler(random_weights(Architecture(1, 8, (16,))), device="cpu", engine="native")
+
+
+def test_nothing_is_imported_before_it_is_needed() -> None:
+    code = "import sys; from liif_fast import Upscaler, cli; Upscaler(device='cpu', precision='fp32')"
+    heavy = "any(name.partition('.')[0] in ('tensorrt', 'tensorrt_rtx', 'onnx', 'onnxruntime') for name in sys.modules)"
+    subprocess.run([sys.executable, "-c", f"{code}; assert not {heavy}"], check=True)
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
