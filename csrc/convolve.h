@@ -24,6 +24,9 @@ struct ConvolveParams {
   // Packed panels of 16 outputs: f32 [out/16][K][16], bf16 [out/16][K/2][16][2]; K are the inputs in the order row, column,
   // channel, and then the channels of `skip`, if any.
   const void* weight;
+  // Null, or the same weights for F(2x2, 3x3), which an implementation may take instead; f32, kernel 3, `in` a multiple of 16.
+  // Packed panels of 16 outputs for each of the 16 places of a tile, [16][out/16][in][16]; and those of `skip`, [kSkip][out].
+  const float *winograd, *winograd_skip;
   const float* bias;  // [out]
   bool relu;
   const void* add;  // as `output`, or null; may be `output` itself
@@ -31,6 +34,7 @@ struct ConvolveParams {
   int64_t output_row_stride;
 };
 
-constexpr int kSkip = 4;  // channels of the image: three colours and a zero
+constexpr int kMaxConvolved = 256;  // channels of a convolution by F(2x2, 3x3), in and out
+constexpr int kSkip = 4;            // channels of the image: three colours and a zero
 
 }  // namespace liif

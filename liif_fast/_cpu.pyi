@@ -66,6 +66,8 @@ def convolve(
     input: tuple[int, int],
     skip: tuple[int, int],
     weight: int,
+    winograd: int,
+    winograd_skip: int,
     bias: int,
     relu: bool,
     add: int,

@@ -179,7 +179,7 @@ class Field:
             # Neighbours may lie past the tile.
             beyond_y, beyond_x = (int((t.index[-1] - t.index[0])[chosen].max()) for t in (y, x))
             span_y, span_x = (
-                tiling.Span(0, 0, max(0, i * n - halo), min(cells, (i + 1) * n + beyond + halo))
+                tiling.Span(0, 0, max(0, i * n - halo) // 2 * 2, min(cells, (i + 1) * n + beyond + halo))
                 for i, n, cells, beyond in (
                     (row, high, self.height, beyond_y),
                     (column, wide, self.width, beyond_x),

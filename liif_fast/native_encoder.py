@@ -25,7 +25,8 @@ def unavailable(architecture: Architecture, head: Head, device: torch.device, dt
 
 
 class NativeEncoder(Encoder):
-    """As `Encoder`, whose results it has but for rounding; the same bits for any tile and number of threads."""
+    """As `Encoder`, whose results it has but for rounding; the same bits for any number of threads and any tile that
+    begins on even lines."""
 
     engine = "native"
 
@@ -43,8 +44,7 @@ class NativeEncoder(Encoder):
         for name, (weight, bias) in self.convolutions.items():
             if name == "encoder.head.0":
                 weight = F.pad(weight, (0, 0, 0, 0, 0, cpu.SKIP - 3))
-            packed = cpu.pack_convolution(weight, dtype, skip if name == "project" else None)
-            self.packed[name] = packed, bias.float(), weight.shape[-1]
+            self.packed[name] = cpu.pack_convolution(weight, bias, dtype, skip if name == "project" else None)
         self.convolutions = {}
         # Three pictures of features, the image twice, z.
         self.bytes_per_cell = (3 * self.features + cpu.SKIP + self.width) * dtype.itemsize + 24
@@ -85,9 +85,7 @@ class NativeEncoder(Encoder):
         add: torch.Tensor | None = None,
         skip: torch.Tensor | None = None,
     ) -> None:
-        weight, bias, kernel = self.packed[name]
-        threads = self.threads or torch.get_num_threads()
-        cpu.convolve(image, weight, bias, kernel, threads, out, relu, add, skip)
+        cpu.convolve(image, self.packed[name], self.threads or torch.get_num_threads(), out, relu, add, skip)
 
     def _workspace(self, height: int, width: int) -> list[torch.Tensor]:
         """The image and three pictures of features, each with a border of zeros that nothing writes to."""

@@ -22,7 +22,9 @@ SHAPES = [
     (16, 16, 3, True, False, False),
     (32, 32, 3, False, True, False),
     (64, 64, 3, True, True, False),
+    (16, 48, 3, False, False, True),
     (32, 48, 3, False, False, True),
+    (64, 16, 3, True, True, True),
     (16, 112, 1, False, False, False),
     (48, 256, 1, True, True, True),
 ]
@@ -55,18 +57,10 @@ def check(
     if adds:  # onto itself
         given.copy_(random(*exact.shape, seed=5, dtype=dtype))
         exact = exact + given.double()
-    packed = cpu.pack_convolution(weight, dtype, mix if skips else None)
-    cpu.convolve(
-        image.to(dtype),
-        packed,
-        bias.float(),
-        kernel,
-        threads,
-        given,
-        relu,
-        given if adds else None,
-        None if skip is None else skip.to(dtype),
-    )
+    packed = cpu.pack_convolution(weight, bias, dtype, mix if skips else None)
+    assert (packed.winograd is not None) == (dtype == FP32 and kernel == 3 and into >= 32)
+    skip = None if skip is None else skip.to(dtype)
+    cpu.convolve(image.to(dtype), packed, threads, given, relu, given if adds else None, skip)
     step = 2.0**-8 if dtype == BF16 else 2.0**-17
     assert ((given.double() - exact).abs() <= step * (1 + exact.abs())).all()
     border = torch.ones(bordered.shape[:2], dtype=torch.bool)
@@ -85,15 +79,16 @@ def test_against_float64(
         check(shape, size, dtype, threads)
 
 
-@pytest.mark.parametrize("bad", ["dtype", "weight", "bias", "size", "odd", "kernel", "add"])
+@pytest.mark.parametrize("bad", ["dtype", "inputs", "outputs", "size", "add", "skip", "strides"])
 def test_native_code_is_guarded(bad: str) -> None:
-    image, out = torch.zeros(5, 6, 15 if bad == "odd" else 16), torch.zeros(3, 4 + (bad == "size"), 32)
-    weight = cpu.pack_convolution(torch.zeros(32, 17 if bad == "weight" else 16, 3, 3), FP32)
-    bias = torch.zeros(31 if bad == "bias" else 32)
-    image = image.half() if bad == "dtype" else image
+    packed = cpu.pack_convolution(torch.zeros(32, 16, 3, 3), torch.zeros(32), BF16 if bad == "dtype" else FP32)
+    image = torch.zeros(5, 6, 15 if bad == "inputs" else 16)
+    out = torch.zeros(3, 4 + (bad == "size"), 48 if bad == "outputs" else 32)
+    out = torch.zeros(3, 32, 4).transpose(1, 2) if bad == "strides" else out
     add = torch.zeros(3, 4, 16) if bad == "add" else None
-    with pytest.raises(ValueError, match="do not fit each other"):
-        cpu.convolve(image, weight, bias, 5 if bad == "kernel" else 3, 1, out, add=add)
+    skip = torch.zeros(5, 6, 4) if bad == "skip" else None
+    with pytest.raises(ValueError, match="16 to 32 do not fit each other"):
+        cpu.convolve(image, packed, 1, out, add=add, skip=skip)
 
 
 def pair(architecture: Architecture, dtype: torch.dtype, threads: int = 2) -> tuple[Encoder, NativeEncoder]:
@@ -106,14 +101,14 @@ def pair(architecture: Architecture, dtype: torch.dtype, threads: int = 2) -> tu
 ARCHITECTURES = {
     "liif": Architecture(2, 32, (48, 16)),
     "liif without unfolding": Architecture(1, 16, (32,), feat_unfold=False),
-    "resample": Architecture(2, 16, (16,), decoder="resample"),
+    "resample": Architecture(2, 32, (16,), decoder="resample"),
 }
 
 
 @pytest.mark.parametrize("dtype", [FP32, BF16], ids=str)
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_is_the_encoder(name: str, dtype: torch.dtype) -> None:
-    """Within the rounding of PyTorch's, whose own error against float64 it does not exceed twice."""
+    """Its error against float64 is at most twice that of PyTorch's encoder."""
     architecture = ARCHITECTURES[name]
     plain, native = pair(architecture, dtype)
     exact = Encoder(random_weights(architecture), plain_head(architecture), CPU, FP64)
@@ -139,7 +134,7 @@ def test_same_bits_for_any_tile_threads_and_workspace(dtype: torch.dtype) -> Non
     image = torch.rand(40, 37, 3, generator=torch.Generator().manual_seed(2))
     whole = one(image)
     halo = one.halo
-    for top, bottom, left, right in ((0, 25, 3, 37), (5, 40, 0, 30), (9, 31, 8, 33)):
+    for top, bottom, left, right in ((0, 25, 4, 37), (6, 40, 0, 30), (8, 31, 8, 33)):
         part = four(image[top:bottom, left:right])  # another size each time: no workspace fits
         y, x = (slice(halo if start else 0, None) for start in (top, left))
         stop_y, stop_x = part.shape[0] - (halo if bottom < 40 else 0), part.shape[1] - (halo if right < 37 else 0)

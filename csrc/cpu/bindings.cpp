@@ -139,19 +139,24 @@ void resample(const std::string& isa, int threads, Pointer z, Type type, int64_t
 using Picture = std::tuple<Pointer, int64_t>;  // first pixel, row stride
 
 void convolve(const std::string& isa, int threads, Type type, int64_t rows, int64_t columns, int32_t in, int32_t out,
-              int32_t kernel, const Picture& input, const Picture& skip, Pointer weight, Pointer bias, bool relu, Pointer add,
-              const Picture& output) {
+              int32_t kernel, const Picture& input, const Picture& skip, Pointer weight, Pointer winograd, Pointer winograd_skip,
+              Pointer bias, bool relu, Pointer add, const Picture& output) {
   const ConvolveRange run = find(isa).convolve;
   ConvolveParams p{};
   p.type = type, p.rows = rows, p.columns = columns, p.in = in, p.out = out, p.kernel = kernel;
   p.input = as<const void>(std::get<0>(input)), p.input_row_stride = std::get<1>(input);
   p.skip = as<const void>(std::get<0>(skip)), p.skip_row_stride = std::get<1>(skip);
   p.weight = as<const void>(weight), p.bias = as<const float>(bias);
+  p.winograd = as<const float>(winograd), p.winograd_skip = as<const float>(winograd_skip);
   p.relu = relu, p.add = as<const void>(add);
   p.output = as<void>(std::get<0>(output)), p.output_row_stride = std::get<1>(output);
 
   const py::gil_scoped_release release;
-  parallel_for(rows, 1, threads, [&](int64_t begin, int64_t end) { run(p, begin, end); });
+  parallel_for(rows, 2, threads, [&](int64_t begin, int64_t end) {
+    // Zeroed once, since tiles beyond the last are multiplied too.
+    thread_local std::unique_ptr<WinogradScratch> scratch = std::make_unique<WinogradScratch>();
+    run(p, begin, end, *scratch);
+  });
 }
 
 }  // namespace
@@ -184,5 +189,6 @@ PYBIND11_MODULE(_cpu, m) {
         py::arg("shift"), py::arg("range"), py::arg("out"), py::arg("out_type"), py::arg("out_strides"));
   m.def("convolve", &convolve, py::kw_only(), py::arg("isa"), py::arg("threads"), py::arg("type"), py::arg("rows"),
         py::arg("columns"), py::arg("into"), py::arg("out"), py::arg("kernel"), py::arg("input"), py::arg("skip"),
-        py::arg("weight"), py::arg("bias"), py::arg("relu"), py::arg("add"), py::arg("output"));
+        py::arg("weight"), py::arg("winograd"), py::arg("winograd_skip"), py::arg("bias"), py::arg("relu"), py::arg("add"),
+        py::arg("output"));
 }

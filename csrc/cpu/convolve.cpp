@@ -30,7 +30,7 @@ void add_run(const ConvolveParams& p, const void* picture, int64_t from, int cou
 
 }  // namespace
 
-void convolve_scalar(const ConvolveParams& p, int64_t begin, int64_t end) {
+void convolve_scalar(const ConvolveParams& p, int64_t begin, int64_t end, WinogradScratch&) {
   const int run = p.kernel * p.in, inputs = p.kernel * run + (p.skip ? kSkip : 0), reach = p.kernel / 2;
   for (int64_t y = begin; y < end; ++y) {
     for (int64_t x = 0; x < p.columns; ++x) {

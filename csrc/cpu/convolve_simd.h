@@ -1,4 +1,4 @@
-// The convolution once, over the types of decode_simd.h: a register block of neighbouring pixels and some outputs. The channels
+// The convolution once, over the types of product_simd.h: a register block of neighbouring pixels and some outputs. The channels
 // of the pixels of one row of the kernel lie side by side, so that a block is a matrix product whose rows overlap.
 #pragma once
 

@@ -1,50 +1,13 @@
 // The decoder once, over a vector type. A tile of pixels is three steps: the first layer writes the activations of every
 // neighbour of every pixel, each hidden layer is a register-blocked matrix product over all of them, and the last step blends the
 // neighbours and applies the last layer.
-//
-// V describes vectors of floats:  Reg, kLanes (8 or 16), load, store, set1, add, fma(a, b, c) = a b + c, relu, sum.
-// T describes stored activations: V, Elem, kPerWord (elements in 32 bits, multiplied in one step), kRows x kVectors (the register
-//   block), load and store (kLanes elements <-> Reg), Word and Weights with word(p), weights(p), mac(acc, word, weights).
 #pragma once
 
 #include "isa.h"
+#include "product_simd.h"
 
 namespace liif {
 namespace {
-
-// [kRows, in] x [in, N vectors] -> relu -> [kRows, N vectors]; N * kLanes columns, consecutive panels.
-template <class T, int N, class Store>
-inline __attribute__((always_inline)) void hidden_block(const typename T::Elem* a, const typename T::Elem* w, const float* bias,
-                                                        int in, Store store) {
-  using V = typename T::V;
-  using Elem = typename T::Elem;
-  constexpr int R = T::kRows, L = V::kLanes, P = T::kPerWord;
-  const int64_t panel = static_cast<int64_t>(in) * kPanel;
-  const Elem* row[R];
-  for (int r = 0; r < R; ++r) row[r] = a + static_cast<int64_t>(r) * in;
-  typename V::Reg acc[R][N];
-#pragma GCC unroll 8
-  for (int n = 0; n < N; ++n) {
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) acc[r][n] = V::load(bias + n * L);
-  }
-  for (int k = 0; k < in; k += P) {
-    typename T::Weights b[N];
-#pragma GCC unroll 8
-    for (int n = 0; n < N; ++n) b[n] = T::weights(w + n * L / kPanel * panel + k * kPanel + n * L % kPanel * P);
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      const typename T::Word x = T::word(row[r] + k);
-#pragma GCC unroll 8
-      for (int n = 0; n < N; ++n) acc[r][n] = T::mac(acc[r][n], x, b[n]);
-    }
-  }
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 8
-    for (int n = 0; n < N; ++n) store(r, n * L, V::relu(acc[r][n]));
-  }
-}
 
 template <class T, int N, class Out>
 __attribute__((noinline)) void hidden_columns(const HiddenLayer& layer, int column, int rows, const typename T::Elem* in,
@@ -53,8 +16,9 @@ __attribute__((noinline)) void hidden_columns(const HiddenLayer& layer, int colu
   const auto* w = static_cast<const typename T::Elem*>(layer.weight) + static_cast<int64_t>(column) * layer.in;
   for (int r = 0; r < rows; r += T::kRows) {
     Out* to = out + static_cast<int64_t>(r) * layer.out + column;
-    hidden_block<T, N>(in + static_cast<int64_t>(r) * layer.in, w, layer.bias + column, layer.in,
-                       [&](int i, int c, typename V::Reg v) { T::store(to + static_cast<int64_t>(i) * layer.out + c, v); });
+    product_block<T, N>(
+        in + static_cast<int64_t>(r) * layer.in, w, layer.bias + column, layer.in,
+        [&](int i, int c, typename V::Reg v) { T::store(to + static_cast<int64_t>(i) * layer.out + c, V::relu(v)); });
   }
 }
 

@@ -1,4 +1,4 @@
-// Vectors of 8 floats for AVX2 and FMA, and products of stored elements; see decode_simd.h for what both must have.
+// Vectors of 8 floats for AVX2 and FMA, and products of stored elements; see product_simd.h for what both must have.
 #pragma once
 
 #include <immintrin.h>
@@ -15,6 +15,7 @@ struct Floats {
   static void store(float* p, Reg v) { _mm256_storeu_ps(p, v); }
   static Reg set1(float v) { return _mm256_set1_ps(v); }
   static Reg add(Reg a, Reg b) { return _mm256_add_ps(a, b); }
+  static Reg sub(Reg a, Reg b) { return _mm256_sub_ps(a, b); }
   static Reg fma(Reg a, Reg b, Reg c) { return _mm256_fmadd_ps(a, b, c); }
   static Reg relu(Reg v) { return _mm256_max_ps(v, _mm256_setzero_ps()); }
   static float sum(Reg v) {

@@ -1,4 +1,4 @@
-// Vectors of 16 floats for AVX-512, and products of stored elements; see decode_simd.h for what both must have.
+// Vectors of 16 floats for AVX-512, and products of stored elements; see product_simd.h for what both must have.
 #pragma once
 
 #ifdef LIIF_EMULATE_AVX512  // tests run these files on machines without AVX-512 by translating the intrinsics
@@ -19,6 +19,7 @@ struct Floats {
   static void store(float* p, Reg v) { _mm512_storeu_ps(p, v); }
   static Reg set1(float v) { return _mm512_set1_ps(v); }
   static Reg add(Reg a, Reg b) { return _mm512_add_ps(a, b); }
+  static Reg sub(Reg a, Reg b) { return _mm512_sub_ps(a, b); }
   static Reg fma(Reg a, Reg b, Reg c) { return _mm512_fmadd_ps(a, b, c); }
   static Reg relu(Reg v) { return _mm512_max_ps(v, _mm512_setzero_ps()); }
   static float sum(Reg v) { return _mm512_reduce_add_ps(v); }

@@ -46,13 +46,21 @@ void resample_scalar(const ResampleParams&, int64_t begin, int64_t end, Strip&);
 void resample_avx2(const ResampleParams&, int64_t begin, int64_t end, Strip&);
 void resample_avx512(const ResampleParams&, int64_t begin, int64_t end, Strip&);
 
-// Convolves output rows [begin, end).
-using ConvolveRange = void (*)(const ConvolveParams&, int64_t begin, int64_t end);
+// Tiles of 2x2 outputs that F(2x2, 3x3) works on together, and, per thread, what it makes of them, in and out. Of few channels
+// they stay in the second cache.
+constexpr int kWinogradTiles = 24;
+struct WinogradScratch {
+  alignas(64) float in[16 * kWinogradTiles * kMaxConvolved];
+  alignas(64) float out[16 * kWinogradTiles * kMaxConvolved];
+};
 
-void convolve_scalar(const ConvolveParams&, int64_t begin, int64_t end);
-void convolve_avx2(const ConvolveParams&, int64_t begin, int64_t end);
-void convolve_avx512(const ConvolveParams&, int64_t begin, int64_t end);
-void convolve_avx512bf16(const ConvolveParams&, int64_t begin, int64_t end);
+// Convolves output rows [begin, end); `begin` is even.
+using ConvolveRange = void (*)(const ConvolveParams&, int64_t begin, int64_t end, WinogradScratch&);
+
+void convolve_scalar(const ConvolveParams&, int64_t begin, int64_t end, WinogradScratch&);
+void convolve_avx2(const ConvolveParams&, int64_t begin, int64_t end, WinogradScratch&);
+void convolve_avx512(const ConvolveParams&, int64_t begin, int64_t end, WinogradScratch&);
+void convolve_avx512bf16(const ConvolveParams&, int64_t begin, int64_t end, WinogradScratch&);
 
 // As in pixel.h, what follows is compiled once per instruction set and never shared.
 namespace {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ ISA_VARIABLE = "LIIF_FAST_CPU_ISA"
 PANEL, MAX_WIDTH = 16, 256
 # kSkip in csrc/convolve.h: channels of an image there.
 SKIP = 4
+# G of F(2, 3), with which Winograd's algorithm transforms weights.
+_WINOGRAD = torch.tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], dtype=torch.float64)
 TYPES = {torch.uint8: "u8", torch.uint16: "u16", torch.float32: "f32", torch.bfloat16: "bf16"}
 
 
@@ -178,21 +181,42 @@ def resample(
     )
 
 
-def pack_convolution(weight: torch.Tensor, dtype: torch.dtype, skip: torch.Tensor | None = None) -> torch.Tensor:
-    """Weights [out, in, k, k] -> panels of 16 outputs; see ``weight`` in csrc/convolve.h. ``skip`` [out, SKIP]."""
-    out = len(weight)
+@dataclass(frozen=True)
+class Convolution:
+    """Weights for `convolve`: ``panels`` as ``weight`` in csrc/convolve.h, ``winograd`` and ``winograd_skip`` as there
+    where that algorithm serves, ``bias`` float32 [out], ``skips``: whether a skip picture is one of the inputs."""
+
+    kernel: int
+    inputs: int
+    panels: torch.Tensor
+    bias: torch.Tensor
+    skips: bool
+    winograd: torch.Tensor | None = None
+    winograd_skip: torch.Tensor | None = None
+
+
+def pack_convolution(
+    weight: torch.Tensor, bias: torch.Tensor, dtype: torch.dtype, skip: torch.Tensor | None = None
+) -> Convolution:
+    """Of weights [out, in, k, k], bias [out], and, where the image is added, ``skip`` [out, SKIP]."""
+    out, into, kernel = weight.shape[:3]
     inputs = weight.permute(0, 2, 3, 1).reshape(out, -1)
     if skip is not None:
         inputs = torch.cat([inputs, skip], dim=1)
     per_word = 2 if dtype == torch.bfloat16 else 1
-    return inputs.to(dtype).reshape(out // PANEL, PANEL, -1, per_word).permute(0, 2, 1, 3).contiguous()
+    panels = inputs.to(dtype).reshape(out // PANEL, PANEL, -1, per_word).permute(0, 2, 1, 3).contiguous()
+    packed = Convolution(kernel, into, panels, bias.float().contiguous(), skip is not None)
+    # Of fewer inputs the sums around its products cost what they save.
+    if dtype != torch.float32 or kernel != 3 or into < 2 * PANEL or into % PANEL or max(into, out) > MAX_WIDTH:
+        return packed
+    places = torch.einsum("aj,oijk,bk->aboi", _WINOGRAD, weight.double(), _WINOGRAD).reshape(16, out, into)
+    tiles = places.reshape(16, out // PANEL, PANEL, into).transpose(2, 3).float().contiguous()
+    return replace(packed, winograd=tiles, winograd_skip=None if skip is None else skip.float().T.contiguous())
 
 
 def convolve(
     image: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor,
-    kernel: int,
+    by: Convolution,
     threads: int,
     out: torch.Tensor,
     relu: bool = False,
@@ -203,34 +227,29 @@ def convolve(
 
     Args:
         image: [H + 2, W + 2, in], float32 or bfloat16, contiguous; the border counts as input.
-        weight, bias: of `pack_convolution`, and float32 [out].
+        by: of `pack_convolution`, for the dtype of ``image``.
         out: [H, W, out], with pixels and channels contiguous; may be the inside of a bordered picture.
         add: as ``out``, added after the ReLU; may be ``out`` itself.
-        skip: [H + 2, W + 2, SKIP] contiguous, which ``weight`` was packed for.
+        skip: [H + 2, W + 2, SKIP] contiguous, if ``by`` was packed for one.
     """
     dtype, (rows, columns, channels) = image.dtype, out.shape
-    inputs = kernel * kernel * image.shape[2] + (SKIP if skip is not None else 0)
-    per_word = 2 if dtype == torch.bfloat16 else 1
     pictures = [image, *([] if skip is None else [skip])]
     views = [out, *([] if add is None else [add])]
     fits = (
-        dtype in (torch.float32, torch.bfloat16)
-        and kernel in (1, 3)
-        and image.shape[2] % 2 == 0
+        image.shape[2] == by.inputs
+        and by.inputs % 2 == 0
+        and dtype == by.panels.dtype
+        and channels == len(by.bias)
+        and (skip is not None) == by.skips
         and (skip is None or skip.shape[2] == SKIP)
         and all(p.shape[:2] == (rows + 2, columns + 2) and p.dtype == dtype and p.is_contiguous() for p in pictures)
         and all(v.shape == out.shape and v.dtype == dtype and v.stride() == out.stride() for v in views)
         and out.stride()[1:] == (channels, 1)
-        and weight.shape == (channels // PANEL, inputs // per_word, PANEL, per_word)
-        and weight.dtype == dtype
-        and weight.is_contiguous()
-        and bias.shape == (channels,)
-        and bias.dtype == torch.float32
-        and bias.is_contiguous()
+        and all(t.device.type == "cpu" for t in (*pictures, *views))
     )
-    if not fits or not all(t.device.type == "cpu" for t in (*pictures, *views, weight, bias)):
-        shapes = ", ".join(f"{t.dtype} {tuple(t.shape)}" for t in (*pictures, weight, bias, *views))
-        raise ValueError(f"pictures, weights and output do not fit each other: {shapes}")
+    if not fits:
+        shapes = ", ".join(f"{t.dtype} {tuple(t.shape)}" for t in (*pictures, *views))
+        raise ValueError(f"pictures and a convolution of {by.inputs} to {len(by.bias)} do not fit each other: {shapes}")
 
     # Every pointer is taken here, right after the checks.
     def inside(picture: torch.Tensor | None) -> tuple[int, int]:
@@ -247,11 +266,13 @@ def convolve(
         columns=columns,
         into=image.shape[2],
         out=channels,
-        kernel=kernel,
+        kernel=by.kernel,
         input=inside(image),
         skip=inside(skip),
-        weight=weight.data_ptr(),
-        bias=bias.data_ptr(),
+        weight=by.panels.data_ptr(),
+        winograd=0 if by.winograd is None else by.winograd.data_ptr(),
+        winograd_skip=0 if by.winograd_skip is None else by.winograd_skip.data_ptr(),
+        bias=by.bias.data_ptr(),
         relu=relu,
         add=0 if add is None else add.data_ptr(),
         output=(out.data_ptr(), out.stride(0)),
