@@ -101,7 +101,7 @@ class TensorRTEncoder(BaseEncoder):
         super().__init__(weights, head, device, dtype)
         self.engine = engine
         self.largest = largest(weights, head)
-        if min(self.largest) <= 2 * self.halo:
+        if min(self.largest) <= 2 * self.halo + 1:
             raise BackendUnavailable(
                 f"engine {engine!r} takes at most {self.largest[1]} x {self.largest[0]} pixels of this network at "
                 f"once, no more than its halo of {self.halo}"
@@ -116,7 +116,7 @@ class TensorRTEncoder(BaseEncoder):
         if x.shape[0] <= self.largest[0] and x.shape[1] <= self.largest[1]:
             return self._run(x.contiguous())
         z = torch.empty(*x.shape[:2], self.width, dtype=self.dtype, device=self.device)
-        rows, columns = (side - 2 * self.halo for side in self.largest)
+        rows, columns = (side - 2 * self.halo - 1 for side in self.largest)  # a crop may begin a line early
         in_tiles(self.z, x, self.halo, (rows, columns), z)
         return z
 
