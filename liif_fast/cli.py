@@ -1,4 +1,4 @@
-"""The command ``liif-fast``: upscale, info, bench, eval. Torch is imported only by what computes."""
+"""The command ``liif-fast`` and what it does to pictures. Torch is imported only by what computes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import batch
+from . import batch, export_commands
 from .console import NAME, SOME_FAILED, Command, Commands, Meter, explain, printable, say, say_error
-from .options import DEFAULT_MODEL, Backend, CellClamp, Device, Model, Precision, Threads, clamp
+from .options import DEFAULT_MODEL, Backend, CellClamp, Device, Engine, Model, Precision, Threads, clamp
 from .training import commands
 
 if TYPE_CHECKING:
@@ -123,6 +123,7 @@ def upscale(
     device: Device = "auto",
     precision: Precision = "auto",
     backend: Backend = "auto",
+    engine: Engine = "auto",
     threads: Threads = None,
     max_memory: Annotated[
         str | None,
@@ -149,6 +150,7 @@ def upscale(
         "precision": precision,
         "threads": threads,
         "backend": backend,
+        "engine": engine,
         "max_memory": None if max_memory is None else batch.count(max_memory, "--max-memory", 1024),
         "cell_clamp": clamp(cell_clamp),
     }
@@ -247,6 +249,7 @@ class _Run:
             "device": str(upscaler.device),
             "precision": upscaler.precision,
             "backend": upscaler.decoder.backend,
+            "engine": upscaler.encoder.engine,
             "description": upscaler.description,
         }
 
@@ -293,6 +296,8 @@ def bench(
 app.command("eval", cls=Command, epilog=commands.EVAL_EXAMPLES)(commands.evaluate)
 app.command("train", cls=Command, epilog=commands.TRAIN_EXAMPLES)(commands.train)
 app.command("easier", cls=Command, epilog=commands.EASIER_EXAMPLES)(commands.easier)
+
+app.add_typer(export_commands.app, name="export")
 
 
 def main() -> None:

@@ -28,6 +28,8 @@ class NativeEncoder(Encoder):
     """As `Encoder`, whose results it has but for rounding; the same bits for any number of threads and any tile that
     begins on even lines."""
 
+    engine = "native"
+
     def __init__(
         self, weights: Weights, head: Head, device: torch.device, dtype: torch.dtype, threads: int | None = None
     ) -> None:
