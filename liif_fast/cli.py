@@ -1,4 +1,4 @@
-"""The command ``liif-fast``: upscale, video, pipe, zoom, info, bench, eval. Torch is imported only by what computes."""
+"""The command ``liif-fast`` and what it does to pictures. Torch is imported only by what computes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import batch
+from . import batch, export_commands
 from .console import NAME, SOME_FAILED, Command, Commands, Meter, explain, printable, say, say_error
-from .options import DEFAULT_MODEL, Backend, CellClamp, Device, Model, Precision, Threads, clamp
+from .options import DEFAULT_MODEL, Backend, CellClamp, Device, Engine, Model, Precision, Threads, clamp
 from .training import commands
 from .video import commands as films
 
@@ -124,6 +124,7 @@ def upscale(
     device: Device = "auto",
     precision: Precision = "auto",
     backend: Backend = "auto",
+    engine: Engine = "auto",
     threads: Threads = None,
     max_memory: Annotated[
         str | None,
@@ -150,6 +151,7 @@ def upscale(
         "precision": precision,
         "threads": threads,
         "backend": backend,
+        "engine": engine,
         "max_memory": None if max_memory is None else batch.count(max_memory, "--max-memory", 1024),
         "cell_clamp": clamp(cell_clamp),
     }
@@ -248,6 +250,7 @@ class _Run:
             "device": str(upscaler.device),
             "precision": upscaler.precision,
             "backend": upscaler.decoder.backend,
+            "engine": upscaler.encoder.engine,
             "description": upscaler.description,
         }
 
@@ -297,6 +300,8 @@ app.command("video", cls=Command, epilog=films.VIDEO_EXAMPLES)(films.video)
 app.command("pipe", cls=Command, epilog=films.PIPE_EXAMPLES)(films.pipe)
 app.command("zoom", cls=Command, epilog=films.ZOOM_EXAMPLES)(films.zoom)
 app.command("easier", cls=Command, epilog=commands.EASIER_EXAMPLES)(commands.easier)
+
+app.add_typer(export_commands.app, name="export")
 
 
 def main() -> None:

@@ -1,14 +1,17 @@
-"""The EDSR encoder and the projection of the decoder's first layer, in PyTorch, channels last."""
+"""The EDSR encoder and the projection of the decoder's first layer: graph, interface, and the maker in PyTorch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 
+from . import tiling
 from .checkpoint import Weights
 
 
@@ -25,8 +28,34 @@ class Head:
     skip: int = 0
 
 
-class Encoder:
-    """image -> z: EDSR's features and the convolution that the decoder begins with.
+T = TypeVar("T")
+
+
+def convolutions(weights: Weights, head: Head) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Weight and bias of every convolution from the image to z, by name; ``project`` is the head's."""
+    found = {
+        name.removesuffix(".weight"): (tensor, weights.tensors[name.removesuffix("weight") + "bias"])
+        for name, tensor in weights.tensors.items()
+        if name.startswith("encoder.") and name.endswith(".weight")
+    }
+    return found | {"project": (head.weight, head.bias)}
+
+
+def edsr(x: T, blocks: int, convolve: Callable[[str, T], T], relu: Callable[[T], T], add: Callable[[T, T], T]) -> T:
+    """EDSR's features of a normalised image, in whatever the three operations compute or describe.
+
+    ``relu`` and ``add`` may write into their first argument, which is not used again.
+    """
+    x = convolve("encoder.head.0", x)
+    features = x
+    for i in range(blocks):
+        branch = relu(convolve(f"encoder.body.{i}.body.0", features))
+        features = add(convolve(f"encoder.body.{i}.body.2", branch), features)
+    return add(convolve(f"encoder.body.{blocks}", features), x)
+
+
+class BaseEncoder(ABC):
+    """image -> z: EDSR's features and the convolution that the decoder begins with; subclasses differ in who computes.
 
     Args:
         weights: the network.
@@ -35,6 +64,8 @@ class Encoder:
         threads: of the processor; None leaves PyTorch's setting alone.
     """
 
+    engine: str  # its name in `engines.ENGINES`
+
     def __init__(
         self, weights: Weights, head: Head, device: torch.device, dtype: torch.dtype, threads: int | None = None
     ) -> None:
@@ -42,31 +73,43 @@ class Encoder:
         self.device, self.dtype, self.threads = device, dtype, threads
         self.halo = architecture.halo
         self.width, self.skip = len(head.weight), head.skip
-        self.blocks = architecture.n_resblocks
+        self.mean = torch.tensor(architecture.mean, device=device)
+        self.std = torch.tensor(architecture.std, device=device)
+        self.flops_per_cell = 2 * sum(weight.numel() for weight, _ in convolutions(weights, head).values())
+        # Image, residual, two activations and oneDNN's padded copies; then z beside the features.
         features = architecture.n_feats
-        convolutions = {
-            name.removesuffix(".weight"): (tensor, weights.tensors[name.removesuffix("weight") + "bias"])
-            for name, tensor in weights.tensors.items()
-            if name.startswith("encoder.") and name.endswith(".weight")
-        }
-        convolutions["project"] = (head.weight, head.bias)
+        self.bytes_per_cell = max(6 * features, 2 * features + 2 * self.width) * dtype.itemsize + 12
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        """Image [H, W, 1 or 3] float32 in [0, 1] -> z [H, W, width], contiguous."""
+        with torch.inference_mode():
+            return self.z(((image - self.mean) / self.std).to(self.dtype))  # a gray channel becomes three
+
+    @abstractmethod
+    def z(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalised image [H, W, 3] -> z [H, W, width], contiguous; both of ``dtype``."""
+
+
+class Encoder(BaseEncoder):
+    """In PyTorch, which any device has."""
+
+    engine = "torch"
+
+    def __init__(
+        self, weights: Weights, head: Head, device: torch.device, dtype: torch.dtype, threads: int | None = None
+    ) -> None:
+        super().__init__(weights, head, device, dtype, threads)
+        self.blocks = weights.architecture.n_resblocks
         self.convolutions = {
             name: (
                 weight.to(device, dtype).contiguous(memory_format=torch.channels_last),
                 bias.to(device, dtype),
             )
-            for name, (weight, bias) in convolutions.items()
+            for name, (weight, bias) in convolutions(weights, head).items()
         }
-        self.mean = torch.tensor(architecture.mean, device=device)
-        self.std = torch.tensor(architecture.std, device=device)
-        self.flops_per_cell = 2 * sum(weight.numel() for weight, _ in self.convolutions.values())
-        # Image, residual, two activations and oneDNN's padded copies; then z beside the features.
-        self.bytes_per_cell = max(6 * features, 2 * features + 2 * self.width) * dtype.itemsize + 12
 
-    def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        """Image [H, W, 1 or 3] float32 in [0, 1] -> z [H, W, width], contiguous."""
-        with torch.inference_mode(), torch_threads(self.threads):
-            x = ((image - self.mean) / self.std).to(self.dtype)  # a gray channel becomes three
+    def z(self, x: torch.Tensor) -> torch.Tensor:
+        with torch_threads(self.threads):
             z = self.project(self.encode(x.permute(2, 0, 1)[None]))
             if self.skip:
                 z.view(*x.shape[:2], self.skip, 3, self.skip).add_(x[:, :, None, :, None])
@@ -74,12 +117,7 @@ class Encoder:
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         """Normalised image [1, 3, H, W], channels last -> EDSR's features [1, n_feats, H, W]."""
-        x = self._convolve("encoder.head.0", x)
-        features = x
-        for i in range(self.blocks):
-            branch = self._convolve(f"encoder.body.{i}.body.0", features).relu_()
-            features = self._convolve(f"encoder.body.{i}.body.2", branch).add_(features)
-        return self._convolve(f"encoder.body.{self.blocks}", features).add_(x)
+        return edsr(x, self.blocks, self._convolve, torch.relu_, torch.Tensor.add_)
 
     def project(self, features: torch.Tensor) -> torch.Tensor:
         """Features [1, n_feats, H, W] -> z [H, W, width], contiguous."""
@@ -88,6 +126,23 @@ class Encoder:
     def _convolve(self, name: str, x: torch.Tensor) -> torch.Tensor:
         weight, bias = self.convolutions[name]
         return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
+
+
+def in_tiles(
+    encode: Callable[[torch.Tensor], torch.Tensor],
+    image: torch.Tensor,
+    halo: int,
+    tile: tuple[int, int],
+    z: torch.Tensor,
+) -> None:
+    """z [H, W, C] of a whole image [H, W, ...], ``tile`` (rows, columns) cells at a time, halo not counted."""
+    height, width = z.shape[:2]
+    cells_y, cells_x = (torch.arange(n, dtype=torch.int32)[None] for n in (height, width))
+    for y in tiling.spans(cells_y, height, halo, tile[0]):
+        for x in tiling.spans(cells_x, width, halo, tile[1]):
+            part = encode(image[y.crop_start : y.crop_stop, x.crop_start : x.crop_stop])
+            inner = part[y.start - y.crop_start :, x.start - x.crop_start :]
+            z[y.start : y.stop, x.start : x.stop] = inner[: y.stop - y.start, : x.stop - x.start]
 
 
 @contextmanager

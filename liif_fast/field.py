@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from . import grid, tiling
-from .encoder import Encoder
+from .encoder import BaseEncoder, in_tiles
 from .image import to_float
 from .ops import OUT_RANGE
 
@@ -57,7 +57,7 @@ class Field:
     def __init__(
         self,
         color: torch.Tensor,
-        encoder: Encoder,
+        encoder: BaseEncoder,
         decoder: Decoder,
         max_memory: int,
         cell_clamp: float | None = 4.0,
@@ -203,13 +203,7 @@ class Field:
         z = torch.empty(
             self.height, self.width, self.encoder.width, dtype=self.encoder.dtype, device=self.encoder.device
         )
-        cells_y, cells_x = (torch.arange(n, dtype=torch.int32)[None] for n in (self.height, self.width))
-        for y in tiling.spans(cells_y, self.height, halo, high):
-            for x in tiling.spans(cells_x, self.width, halo, wide):
-                crop = self.color[y.crop_start : y.crop_stop, x.crop_start : x.crop_stop]
-                part = self.encoder(to_float(crop))
-                inner = part[y.start - y.crop_start :, x.start - x.crop_start :]
-                z[y.start : y.stop, x.start : x.stop] = inner[: y.stop - y.start, : x.stop - x.start]
+        in_tiles(lambda crop: self.encoder(to_float(crop)), self.color, halo, (high, wide), z)
         return z
 
     def _decode(

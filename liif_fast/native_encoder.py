@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from .architecture import Architecture
 from .backends import cpu
 from .checkpoint import Weights
-from .encoder import Encoder, Head
+from .encoder import BaseEncoder, Head, convolutions
 
 # Of a workspace that is kept for the next picture of the same size: touching new memory costs a fifth of the time.
 _KEPT_BYTES = 256 << 20
@@ -24,57 +24,56 @@ def unavailable(architecture: Architecture, head: Head, device: torch.device, dt
     return cpu.unavailable(device, dtype)
 
 
-class NativeEncoder(Encoder):
-    """As `Encoder`, whose results it has but for rounding; the same bits for any number of threads and any tile that
-    begins on even lines."""
+class NativeEncoder(BaseEncoder):
+    """By our own convolution: what PyTorch computes but for rounding.
+
+    The same bits for any number of threads, and for any tile that begins on even lines.
+    """
+
+    engine = "native"
 
     def __init__(
         self, weights: Weights, head: Head, device: torch.device, dtype: torch.dtype, threads: int | None = None
     ) -> None:
         super().__init__(weights, head, device, dtype, threads)
-        self.features = weights.architecture.n_feats
+        self.features, self.blocks = weights.architecture.n_feats, weights.architecture.n_resblocks
         # The repeated image as one more input of the last convolution: [width, SKIP] of zeros and ones.
         skip = None
         if head.skip:
             color = torch.arange(self.width) // head.skip % 3
             skip = F.one_hot(color, cpu.SKIP).float()
         self.packed = {}
-        for name, (weight, bias) in self.convolutions.items():
+        for name, (weight, bias) in convolutions(weights, head).items():
             if name == "encoder.head.0":
                 weight = F.pad(weight, (0, 0, 0, 0, 0, cpu.SKIP - 3))
             self.packed[name] = cpu.pack_convolution(weight, bias, dtype, skip if name == "project" else None)
-        self.convolutions = {}
         # Three pictures of features, the image twice, z.
         self.bytes_per_cell = (3 * self.features + cpu.SKIP + self.width) * dtype.itemsize + 24
         self._free: deque[list[torch.Tensor]] = deque()
 
-    def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        """Image [H, W, 1 or 3] float32 in [0, 1] -> z [H, W, width], contiguous."""
-        with torch.inference_mode():
-            height, width = image.shape[:2]
-            work = self._workspace(height, width)
-            bordered = work[0]
-            bordered[1:-1, 1:-1, :3] = (image - self.mean) / self.std
-            features = self.encode(work)
-            z = torch.empty(height, width, self.width, dtype=self.dtype)
-            self._convolve_native("project", features, z, skip=bordered if self.skip else None)
-            if sum(t.nbytes for t in work) <= _KEPT_BYTES:
-                self._free.append(work)
-            return z
+    def z(self, x: torch.Tensor) -> torch.Tensor:
+        work = self._workspace(*x.shape[:2])
+        inside(work[0])[..., :3] = x
+        features = self.encode(work)
+        z = torch.empty(*x.shape[:2], self.width, dtype=self.dtype)
+        self._convolve("project", features, z, skip=work[0] if self.skip else None)
+        if sum(t.nbytes for t in work) <= _KEPT_BYTES:
+            self._free.append(work)
+        return z
 
-    def encode(self, work: list[torch.Tensor]) -> torch.Tensor:  # type: ignore[override]
+    def encode(self, work: list[torch.Tensor]) -> torch.Tensor:
         """EDSR's features [H + 2, W + 2, n_feats] with a border of zeros, one of the pictures of the workspace."""
         image, head, features, branch = work
-        self._convolve_native("encoder.head.0", image, inside(head))
+        self._convolve("encoder.head.0", image, inside(head))
         source = head
         for i in range(self.blocks):
-            self._convolve_native(f"encoder.body.{i}.body.0", source, inside(branch), relu=True)
-            self._convolve_native(f"encoder.body.{i}.body.2", branch, inside(features), add=inside(source))
+            self._convolve(f"encoder.body.{i}.body.0", source, inside(branch), relu=True)
+            self._convolve(f"encoder.body.{i}.body.2", branch, inside(features), add=inside(source))
             source = features
-        self._convolve_native(f"encoder.body.{self.blocks}", features, inside(branch), add=inside(head))
+        self._convolve(f"encoder.body.{self.blocks}", features, inside(branch), add=inside(head))
         return branch
 
-    def _convolve_native(
+    def _convolve(
         self,
         name: str,
         image: torch.Tensor,

@@ -17,6 +17,9 @@ Precision = Annotated[
     str, typer.Option(help="fp32, bf16 or auto: the fastest within 0.01 dB of fp32.", rich_help_panel="Engine")
 ]
 Backend = Annotated[str, typer.Option(help="auto or a name from `liif-fast info`.", rich_help_panel="Engine")]
+Engine = Annotated[
+    str, typer.Option(help="Of the encoder: auto or a name from `liif-fast info`.", rich_help_panel="Engine")
+]
 Threads = Annotated[
     int | None, typer.Option(help="Of the processor; default: one a core.", min=1, rich_help_panel="Engine")
 ]

@@ -30,7 +30,7 @@ from .grid import TAPS, Taps
 from .ops import OUT_RANGE, output_range
 
 # How much the cubic widens at most: at x2, where the fine picture is twice too fine, it spans all TAPS lines.
-_WIDEST = 2.0
+WIDEST = 2.0
 # Outputs along an axis whose tables are kept; a longer list is of scattered points, or of a picture that takes longer.
 _KEPT = 1 << 14
 
@@ -51,7 +51,7 @@ def shares(distance: torch.Tensor, cell: float | torch.Tensor, mlp: Sequence[tor
     reach = TAPS / 2
     inverse = torch.as_tensor(cell, device=distance.device, dtype=distance.dtype) / 2  # of the scale
     inverse = inverse.clamp(min=1 / FACTOR).expand_as(distance)  # beyond x4 nothing is known
-    x = distance / (FACTOR * inverse).clamp(1, _WIDEST)
+    x = distance / (FACTOR * inverse).clamp(1, WIDEST)
     cubic = torch.where(x < 1, 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2)
     cubic = torch.where(x < 2, cubic, 0)
     hidden = torch.stack([distance / reach, inverse], dim=-1).to(mlp[0].dtype)

@@ -11,7 +11,7 @@ import psutil
 import torch
 from PIL import features
 
-from . import __version__, backends, checkpoint
+from . import __version__, backends, checkpoint, engines
 from .backends import cpu
 from .output import FORMATS
 from .upscaler import PRECISIONS, find_device, find_precision
@@ -63,6 +63,9 @@ def lines(found: dict[str, Any]) -> list[str]:
         for precision, reasons in device["backends"].items():
             for backend, reason in reasons.items():
                 out.append(f"  {precision}  {backend:<10} {'usable' if reason is None else reason}")
+        for precision, reasons in device["engines"].items():
+            for engine, reason in reasons.items():
+                out.append(f"  {precision}  encoder by {engine:<13} {'usable' if reason is None else reason}")
     out += ["", "models"]
     for name, model in found["models"].items():
         default = " (default)" if name == found["default_model"] else ""
@@ -93,7 +96,13 @@ def _devices() -> list[torch.device]:
 def _of_device(device: torch.device) -> dict[str, Any]:
     name = processor() if device.type == "cpu" else torch.cuda.get_device_name(device)
     against = {precision: backends.reasons_against(device, dtype) for precision, dtype in PRECISIONS.items()}
-    return {"name": name, "precision_auto": find_precision("auto", device), "backends": against}
+    encoders = {precision: engines.reasons_against(device, dtype) for precision, dtype in PRECISIONS.items()}
+    return {
+        "name": name,
+        "precision_auto": find_precision("auto", device),
+        "backends": against,
+        "engines": encoders,
+    }
 
 
 def _instruction_sets() -> dict[str, Any]:

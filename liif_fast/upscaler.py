@@ -13,10 +13,9 @@ import numpy as np
 import psutil
 import torch
 
-from . import grid, native_encoder
+from . import engines, grid
 from .backends import BackendUnavailable, cpu
 from .checkpoint import DEFAULT, Weights, load
-from .encoder import Encoder
 from .field import Box, Field, Progress
 from .image import Planes, Unpacked, bleed, unpack
 from .ops import OUT_RANGE, Decoder
@@ -39,14 +38,16 @@ class Upscaler:
             AVX-512-BF16 and fp32 elsewhere.
         threads: of the processor; None takes PyTorch's number.
         backend: "auto", or the name of one in ``liif-fast info``; a named one never falls back to another.
+        engine: of the encoder: "auto", "tensorrt", "tensorrt-rtx", "native" (processors) or "torch", likewise. The
+            first two build an engine for this GPU once, which is kept on disk and checked against PyTorch.
         max_memory: bytes that features and buffers may take beside the input and the result; larger pictures are worked
             on in tiles, with the same result. None: 1.5 GiB or half of what is free, whichever is less.
         cell_clamp: scale beyond which the decoder's cell input, which was trained up to x4, stays as it is there; None
             is the paper.
 
     Raises:
-        CheckpointError, FileNotFoundError: the model. BackendUnavailable: the device, precision or backend, with the
-            reason.
+        CheckpointError, FileNotFoundError: the model. BackendUnavailable: the device, precision, backend or engine,
+            with the reason.
         ValueError, TypeError: any other argument, with its value.
 
     May be used from several threads at once.
@@ -60,6 +61,7 @@ class Upscaler:
         precision: str = "auto",
         threads: int | None = None,
         backend: str = "auto",
+        engine: str = "auto",
         max_memory: int | None = None,
         cell_clamp: float | None = 4.0,
     ) -> None:
@@ -76,9 +78,7 @@ class Upscaler:
         dtype = PRECISIONS[self.precision]
         make = DECODERS[self.weights.architecture.decoder]
         self.decoder = make(self.weights, self.device, dtype, backend, threads)
-        native = native_encoder.unavailable(self.weights.architecture, self.decoder.head, self.device, dtype) is None
-        encoder = native_encoder.NativeEncoder if native else Encoder
-        self.encoder = encoder(self.weights, self.decoder.head, self.device, dtype, threads)
+        self.encoder = engines.make(engine, self.weights, self.decoder.head, self.device, dtype, threads)
 
     def __call__(
         self,
@@ -176,11 +176,13 @@ class Upscaler:
 
     @property
     def description(self) -> str:
-        """One line on what runs: model, device, precision, backend and, on a processor, instruction set and threads."""
+        """One line on what runs: model, device, precision, backend, and the engine or instruction set and threads."""
         what = (
             f"{self.weights.name}, {self.device}, {self.precision}, {self.decoder.backend} ({self.decoder.description})"
         )
-        return what + (f", {self.threads or torch.get_num_threads()} threads" if self.device.type == "cpu" else "")
+        if self.device.type == "cpu":
+            return f"{what}, {self.threads or torch.get_num_threads()} threads"
+        return f"{what}, encoder by {self.encoder.engine}"
 
     def _budget(self) -> int:
         return self.max_memory or min(DEFAULT_MEMORY, psutil.virtual_memory().available // 2)

@@ -238,6 +238,8 @@ def test_names_that_are_not_text(folder):
         (["--threads", "0"], "--threads"),
         (["--device", "tpu"], "device"),
         (["--backend", "magic"], "backend"),
+        (["--engine", "magic"], "engine"),
+        (["--engine", "tensorrt-rtx", "--device", "cpu"], "'tensorrt-rtx' cannot run on cpu"),
         (["--precision", "fp7"], "precision"),
         (["--sacle", "4"], "--sacle"),
         (["missing.png"], "missing.png"),
@@ -299,8 +301,8 @@ def test_usage(folder):
         result = CliRunner().invoke(cli.app, args, prog_name="liif-fast")
         assert result.exit_code == 0
         assert "liif-fast upscale photo.jpg --scale 4" in result.stdout
-    for command in ("upscale", "info", "bench"):
-        result = CliRunner().invoke(cli.app, [command, "-h"], prog_name="liif-fast")
+    for command in ("upscale", "info", "bench", "export onnx", "export tensorrt"):
+        result = CliRunner().invoke(cli.app, [*command.split(), "-h"], prog_name="liif-fast")
         assert result.exit_code == 0
         assert f"  liif-fast {command} " in result.stdout
     assert CliRunner().invoke(cli.app, ["--version"]).stdout == f"liif-fast {liif_fast.__version__}\n"
@@ -321,6 +323,8 @@ def test_info():
     found = json.loads(run("info", "--json").stdout)
     assert found["version"] == liif_fast.__version__
     assert found["devices"]["cpu"]["backends"]["fp32"]["reference"] is None
+    assert found["devices"]["cpu"]["engines"]["fp32"]["torch"] is None
+    assert "CUDA" in found["devices"]["cpu"]["engines"]["bf16"]["tensorrt"]
     assert found["devices"]["cpu"]["precision_auto"] in ("fp32", "bf16")
     assert checkpoint.DEFAULT in found["models"]
     assert {"PNG", "TIFF", "JPEG"} <= set(found["formats_written"])

@@ -20,7 +20,7 @@ BACKENDS: dict[str, ModuleType] = {"cpu": cpu, "reference": reference}
 
 
 class BackendUnavailable(RuntimeError):
-    """The backend asked for cannot run here; the text says why."""
+    """The backend, engine or device asked for cannot run here; the text says why."""
 
 
 def select(name: str, device: torch.device, dtype: torch.dtype) -> str:

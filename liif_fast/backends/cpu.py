@@ -53,7 +53,7 @@ def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
     if _missing:
         return _missing
     if device.type != "cpu":
-        return f"it decodes on processors, not on {device.type}"
+        return f"it runs on processors, not on {device.type}"
     if dtype not in (torch.float32, torch.bfloat16):
         return f"it stores activations as float32 or bfloat16, not {dtype}"
     try:

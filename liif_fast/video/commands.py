@@ -12,7 +12,7 @@ import typer
 
 from .. import batch
 from ..console import SOME_FAILED, say, say_error
-from ..options import DEFAULT_MODEL, Backend, CellClamp, Device, Model, Precision, Threads, clamp
+from ..options import DEFAULT_MODEL, Backend, CellClamp, Device, Engine, Model, Precision, Threads, clamp
 
 if TYPE_CHECKING:
     from ..upscaler import Upscaler
@@ -110,6 +110,7 @@ def video(
     device: Device = "auto",
     precision: Precision = "auto",
     backend: Backend = "auto",
+    engine: Engine = "auto",
     threads: Threads = None,
     cell_clamp: CellClamp = "4",
     quiet: Quiet = False,
@@ -129,7 +130,7 @@ def video(
         input, output, request, _choice(codec, crf, preset, pixel_format, codec_option),
         *part, frames, deinterlace, leave_out, resume, force,
     )  # fmt: skip
-    options = _engine(device, precision, backend, threads, cell_clamp)
+    options = _engine(device, precision, backend, engine, threads, cell_clamp)
     if quiet:
         _no_warnings()
     upscaler: list[Upscaler] = []
@@ -189,11 +190,14 @@ def _choice(
     return Choice(codec, crf, preset, pixel_format, options)
 
 
-def _engine(device: str, precision: str, backend: str, threads: int | None, cell_clamp: str) -> dict[str, Any]:
+def _engine(
+    device: str, precision: str, backend: str, engine: str, threads: int | None, cell_clamp: str
+) -> dict[str, Any]:
     return {
         "device": device,
         "precision": precision,
         "backend": backend,
+        "engine": engine,
         "threads": threads,
         "cell_clamp": clamp(cell_clamp),
     }
@@ -244,6 +248,7 @@ def zoom(
     device: Device = "auto",
     precision: Precision = "auto",
     backend: Backend = "auto",
+    engine: Engine = "auto",
     threads: Threads = None,
     cell_clamp: CellClamp = "4",
     quiet: Quiet = False,
@@ -260,7 +265,7 @@ def zoom(
     request = batch.Request.parse(size=size)
     windows = _window(start, "--from"), _window(to, "--to")
     shape = (request.height or 0, request.width or 0)
-    options = _engine(device, precision, backend, threads, cell_clamp)
+    options = _engine(device, precision, backend, engine, threads, cell_clamp)
     if quiet:
         _no_warnings()
     picture = read(input)
@@ -321,6 +326,7 @@ def pipe(
     device: Device = "auto",
     precision: Precision = "auto",
     backend: Backend = "auto",
+    engine: Engine = "auto",
     threads: Threads = None,
     cell_clamp: CellClamp = "4",
     quiet: Quiet = False,
@@ -340,7 +346,7 @@ def pipe(
 
     check_library()
     request = _request(scale, size, longest, width, height)
-    options = _engine(device, precision, backend, threads, cell_clamp)
+    options = _engine(device, precision, backend, engine, threads, cell_clamp)
     layout = None
     if input_size is not None:
         sides = batch.Request.parse(size=input_size)

@@ -162,6 +162,7 @@ def _settings(job: Job, encoding: Encoding, upscaler: Upscaler) -> dict[str, Any
         "model": [upscaler.weights.name, fingerprint(upscaler.weights.tensors)],
         "precision": upscaler.precision,
         "backend": [upscaler.decoder.backend, upscaler.decoder.description],
+        "engine": upscaler.encoder.engine,
         "cell clamp": upscaler.cell_clamp,
         "--start": str(job.start),
         "--deinterlace": job.deinterlace,

@@ -1,0 +1,57 @@
+"""Built engines on disk: whole or not at all, and never read where anything about them does not fit.
+
+A file is one line of JSON (``key``: what it was built from and for; ``check``: how it compared; ``sha256``) and the
+engine's bytes. Its name is what the engine is of and for; versions are in the key, so that an engine of another one is
+replaced and none piles up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+from .output import ImageError, whole_file
+
+FOLDER_VARIABLE = "LIIF_FAST_CACHE"
+# Far above any header; only keeps a foreign file from being searched for a line's end.
+_HEADER_BYTES = 1 << 16
+
+
+def folder() -> Path:
+    """``LIIF_FAST_CACHE``, or liif_fast in the user's cache folder (``XDG_CACHE_HOME``, ~/.cache)."""
+    if own := os.environ.get(FOLDER_VARIABLE):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "liif_fast"
+
+
+def place(*names: str) -> Path:
+    """The file of an engine that ``names`` tell from all others."""
+    return folder() / ("-".join(re.sub(r"[^A-Za-z0-9.]+", "_", name) for name in names) + ".engine")
+
+
+def read(path: Path, key: dict[str, str]) -> tuple[bytes, dict[str, Any]] | None:
+    """The engine and the outcome of its check; None where there is none, or a stale, foreign or damaged one."""
+    try:
+        with path.open("rb") as file:
+            header = json.loads(file.readline(_HEADER_BYTES))
+            engine = file.read()
+        fits = header["key"] == key and header["sha256"] == hashlib.sha256(engine).hexdigest()
+        return (engine, dict(header["check"])) if fits else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def write(path: Path, key: dict[str, str], engine: bytes, check: dict[str, Any]) -> None:
+    """Keeps an engine; the last of several writers wins. A warning where the disk does not take it."""
+    header = {"key": key, "check": check, "sha256": hashlib.sha256(engine).hexdigest()}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with whole_file(path, overwrite=True) as file:
+            file.write(json.dumps(header).encode() + b"\n" + engine)
+    except (OSError, ImageError) as error:
+        warnings.warn(f"the engine is not kept and will be built again: {error}", stacklevel=2)

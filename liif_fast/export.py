@@ -1,0 +1,150 @@
+"""A network as a file for other runtimes: ONNX, measured against ours before it is written, or a TensorRT engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from . import trt_engine
+from .checkpoint import Weights
+from .output import check_place, whole_file
+from .upscaler import DECODERS, Upscaler
+
+# Of values in [0, 1]; rounding in another order makes about 1e-6.
+TOLERANCE = 1e-4
+PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16}
+_MISSING = "{} is missing ({}); pip install 'liif_fast[onnx]'"
+
+
+class ExportError(ValueError):
+    """What cannot be exported, or came out wrong; one line."""
+
+
+def onnx(
+    weights: Weights,
+    path: Path,
+    split: bool = False,
+    scale: float | None = None,
+    clamp: float | None = 4.0,
+    overwrite: bool = False,
+) -> tuple[list[Path], float]:
+    """Writes ``path``, or with ``split`` PATH_encoder.onnx and PATH_decoder.onnx; see `onnx_graph` for what is in them.
+
+    Every graph is first run by ONNX Runtime on small pictures. Returns the files and the largest difference to our
+    fp32. ExportError for a difference above TOLERANCE, a missing package or arguments that do not go together; what
+    `check_place` raises.
+    """
+    _check_suffix(path, ".onnx")
+    if scale is not None and (split or not 0.5 <= scale <= 1000):
+        raise ExportError(
+            "--scale is for one file, --split leaves the size open" if split else f"scale {scale} is not in 0.5..1000"
+        )
+    paths = [path.with_name(f"{path.stem}_{part}.onnx") for part in ("encoder", "decoder")] if split else [path]
+    for one in paths:
+        check_place(one, overwrite)
+    try:
+        graphs: Any = import_module(".onnx_graph", __package__)
+        runtime: Any = import_module("onnxruntime")
+    except ImportError as error:
+        raise ExportError(_MISSING.format(error.name or "a package", error)) from error
+    decoder = DECODERS[weights.architecture.decoder](weights, torch.device("cpu"), torch.float32, "reference")
+    models = graphs.split(weights, decoder, clamp) if split else (graphs.whole(weights, decoder, clamp, scale),)
+    files = [model.SerializeToString() for model in models]
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3  # errors only
+    sessions = [runtime.InferenceSession(file, options, providers=["CPUExecutionProvider"]) for file in files]
+    difference = _difference(weights, clamp, scale, split, _runner(sessions, scale))
+    if not difference <= TOLERANCE:
+        raise ExportError(f"{path}: ONNX Runtime's pictures differ from ours by {difference:.2g}, not {TOLERANCE:g}")
+    for one, file in zip(paths, files, strict=True):
+        with whole_file(one, overwrite) as out:
+            out.write(file)
+    return paths, difference
+
+
+def tensorrt(
+    weights: Weights,
+    path: Path,
+    engine: str = "tensorrt-rtx",
+    precision: str = "fp16",
+    architectures: tuple[str, ...] = (),
+    overwrite: bool = False,
+) -> None:
+    """Writes the encoder as a serialised engine; see `trt_network` for what goes in and comes out.
+
+    Args:
+        engine: "tensorrt", for the GPU of this machine, or "tensorrt-rtx".
+        architectures: as "SM89", for tensorrt-rtx, which needs no GPU then; none: the GPU of this machine.
+
+    ExportError and ValueError for arguments; BackendUnavailable where TensorRT is missing or builds nothing; what
+    `check_place` raises.
+    """
+    _check_suffix(path, ".engine")
+    if engine not in trt_engine.FLAVOURS:
+        raise ExportError(f"engine must be one of {', '.join(trt_engine.FLAVOURS)}, got {engine!r}")
+    if precision not in PRECISIONS:
+        raise ExportError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    check_place(path, overwrite)
+    if architectures and engine != "tensorrt-rtx":
+        raise ExportError("architectures are chosen with tensorrt-rtx only; tensorrt builds for the GPU it runs on")
+    for name in architectures:
+        if name not in trt_engine.capabilities():
+            raise ExportError(f"architecture must be one of {', '.join(trt_engine.capabilities())}, got {name!r}")
+    if not architectures and not torch.cuda.is_available():
+        where = "" if engine == "tensorrt" else "; --architecture names one to build for"
+        raise ExportError(f"there is no CUDA device here to build for{where}")
+    make = DECODERS[weights.architecture.decoder]
+    head = make(weights, torch.device("cpu"), torch.float32, "reference").head
+    plan = trt_engine.serialized(engine, weights, head, PRECISIONS[precision], architectures)
+    with whole_file(path, overwrite) as out:
+        out.write(plan)
+
+
+Run = Callable[[np.ndarray, tuple[int, int], tuple[float, float, float, float]], np.ndarray]
+
+
+def _runner(sessions: list[Any], scale: float | None) -> Run:
+    """(image [H, W, 3], size, box) -> picture [rows, columns, 3] by ONNX Runtime."""
+
+    def run(image: np.ndarray, size: tuple[int, int], box: tuple[float, float, float, float]) -> np.ndarray:
+        inputs: dict[str, np.ndarray] = {"image": image.transpose(2, 0, 1)[None]}
+        if len(sessions) == 2:
+            inputs = {"z": sessions[0].run(None, inputs)[0], "box": np.array(box, np.float32)}
+        if scale is None:
+            inputs["size"] = np.array(size, np.int64)
+        return np.asarray(sessions[-1].run(None, inputs)[0][0]).transpose(1, 2, 0)
+
+    return run
+
+
+def _difference(weights: Weights, clamp: float | None, scale: float | None, windows: bool, run: Run) -> float:
+    """The largest, over scales from 1 to 30 and, where the graph takes one, a window."""
+    upscaler = Upscaler(weights, device="cpu", precision="fp32", cell_clamp=clamp)
+    height, width = 9, 7
+    image = np.random.default_rng(0).random((height, width, 3), np.float32)
+    field = upscaler.encode(image)
+    whole = (0.0, 0.0, float(height), float(width))
+    sizes = [(9, 7), (18, 14), (33, 26), (270, 7), (5, 211)]
+    if scale is not None:
+        sizes = [(max(1, round(height * scale)), max(1, round(width * scale)))]
+    cases = [(size, whole) for size in sizes]
+    if windows:
+        cases.append(((31, 43), (1.5, 2.0, 8.25, 6.5)))
+    worst = 0.0
+    for size, box in cases:
+        ours = field.render(size=size, box=box)
+        theirs = run(image, size, box)
+        if theirs.shape != ours.shape:
+            raise ExportError(f"ONNX Runtime makes a picture of {theirs.shape}, not {ours.shape}")
+        worst = max(worst, float(np.abs(theirs - ours).max()))
+    return worst
+
+
+def _check_suffix(path: Path, suffix: str) -> None:
+    if path.suffix != suffix:
+        raise ExportError(f"{path}: the name must end in {suffix}")

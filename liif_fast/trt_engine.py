@@ -1,0 +1,246 @@
+"""The encoder in TensorRT and TensorRT for RTX: built once for each GPU, kept on disk, checked before it is used."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from . import __version__, engine_cache
+from .backends import BackendUnavailable
+from .checkpoint import Weights
+from .encoder import BaseEncoder, Encoder, Head, in_tiles
+from .trt_network import IMAGE, Z, build, largest
+
+# dB of z to PyTorch's in fp32 that an engine must reach; PyTorch itself is at 83 to 87 in fp16 and at 65 to 69 in bf16.
+LEAST_PSNR = {torch.float16: 60.0, torch.bfloat16: 50.0}
+
+
+@dataclass(frozen=True)
+class Flavour:
+    """One of the two TensorRTs: its Python module, package and extra of ours."""
+
+    module: str
+    package: str
+    extra: str
+
+    @property
+    def missing(self) -> str | None:
+        """Why it cannot be imported."""
+        try:
+            import_module(self.module)
+        except Exception as error:  # a library that is not found can be anything
+            reason = str(error).partition("\n")[0]
+            return f"{self.package} is missing ({reason}); pip install 'liif_fast[{self.extra}]'"
+        return None
+
+    @property
+    def trt(self) -> ModuleType:
+        """The module; BackendUnavailable where it is missing."""
+        if self.missing:
+            raise BackendUnavailable(self.missing)
+        return import_module(self.module)
+
+
+FLAVOURS = {
+    "tensorrt": Flavour("tensorrt", "tensorrt", "tensorrt"),
+    "tensorrt-rtx": Flavour("tensorrt_rtx", "tensorrt-rtx-cu12", "tensorrt-rtx"),
+}
+
+
+def unavailable(engine: str, device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why ``engine``, a name of `FLAVOURS`, cannot encode there; None if it can be tried."""
+    flavour = FLAVOURS[engine]
+    if device.type != "cuda":
+        return f"it encodes on CUDA devices, not on {device.type}"
+    if dtype not in LEAST_PSNR:
+        return f"it encodes in float16 and bfloat16, not in {dtype}"
+    if flavour.missing:
+        return flavour.missing
+    capability = _capability(device)
+    if engine == "tensorrt-rtx" and capability not in capabilities():
+        return f"it has no {capability}, which this GPU is, but {', '.join(capabilities())}"
+    return None
+
+
+def capabilities() -> list[str]:
+    """Architectures that TensorRT for RTX builds for, as "SM89"; BackendUnavailable where it is missing."""
+    members = FLAVOURS["tensorrt-rtx"].trt.ComputeCapability.__members__
+    return sorted((name for name in members if name.startswith("SM")), key=lambda name: int(name[2:]))
+
+
+def serialized(
+    engine: str, weights: Weights, head: Head, dtype: torch.dtype, architectures: tuple[str, ...] = ()
+) -> bytes:
+    """An engine as `trt_network.build` makes it; BackendUnavailable with TensorRT's own words where it does not."""
+    trt = FLAVOURS[engine].trt
+    logger = _listener(engine)
+    logger.said.clear()
+    try:
+        return build(trt, logger, weights, head, dtype, architectures)
+    except (RuntimeError, TypeError) as error:  # the latter: a builder that could not be made at all
+        raise BackendUnavailable(f"engine {engine!r} could not be built: {_said(logger, error)}") from error
+
+
+class TensorRTEncoder(BaseEncoder):
+    """`BaseEncoder` by one of `FLAVOURS`; BackendUnavailable where the engine cannot be built, loaded or trusted.
+
+    May be used from several threads and streams at once; work goes to PyTorch's current stream.
+    """
+
+    def __init__(self, engine: str, weights: Weights, head: Head, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__(weights, head, device, dtype)
+        self.engine = engine
+        self.largest = largest(weights, head)
+        if min(self.largest) <= 2 * self.halo + 1:
+            raise BackendUnavailable(
+                f"engine {engine!r} takes at most {self.largest[1]} x {self.largest[0]} pixels of this network at "
+                f"once, no more than its halo of {self.halo}"
+            )
+        self._trt, self._logger = FLAVOURS[engine].trt, _listener(engine)
+        self._logger.said.clear()
+        self._lock, self._contexts = threading.Lock(), dict[int, Any]()
+        with torch.cuda.device(device):
+            self._engine = self._ready(weights, head)
+
+    def z(self, x: torch.Tensor) -> torch.Tensor:
+        if x.shape[0] <= self.largest[0] and x.shape[1] <= self.largest[1]:
+            return self._run(x.contiguous())
+        z = torch.empty(*x.shape[:2], self.width, dtype=self.dtype, device=self.device)
+        rows, columns = (side - 2 * self.halo - 1 for side in self.largest)  # a crop may begin a line early
+        in_tiles(self.z, x, self.halo, (rows, columns), z)
+        return z
+
+    def _ready(self, weights: Weights, head: Head) -> Any:
+        """The engine of the cache, or a new one, checked and kept."""
+        # What plain TensorRT has timed on one card may be slow on another of its architecture.
+        rtx = self.engine == "tensorrt-rtx"
+        capability = _capability(self.device)
+        card = capability if rtx else f"{capability}-{torch.cuda.get_device_name(self.device)}"
+        precision = str(self.dtype).removeprefix("torch.")
+        path = engine_cache.place(weights.fingerprint, self.engine, precision, card)
+        key = {
+            "weights": weights.fingerprint,
+            "engine": self.engine,
+            "precision": precision,
+            "card": card,
+            "version": self._trt.__version__,
+            "liif_fast": __version__,
+        }
+        if kept := engine_cache.read(path, key):
+            plan, outcome = kept
+            trust(self.engine, outcome, path)
+            if loaded := self._load(plan):
+                return loaded
+        plan = serialized(self.engine, weights, head, self.dtype, (capability,) if rtx else ())
+        self._engine = self._load(plan)
+        if not self._engine:
+            raise BackendUnavailable(f"engine {self.engine!r} was built but not loaded: {_said(self._logger)}")
+        try:
+            outcome = check(self, Encoder(weights, head, self.device, torch.float32), LEAST_PSNR[self.dtype])
+        except RuntimeError as error:
+            raise BackendUnavailable(f"engine {self.engine!r} was built but does not run: {error}") from error
+        engine_cache.write(path, key, plan, outcome)
+        trust(self.engine, outcome, path)
+        return self._engine
+
+    def _load(self, plan: bytes) -> Any:
+        try:
+            self._runtime = self._trt.Runtime(self._logger)  # must outlive what it makes
+        except TypeError as error:  # of a constructor that got nothing
+            raise BackendUnavailable(f"engine {self.engine!r} cannot start: {_said(self._logger, error)}") from error
+        return self._runtime.deserialize_cuda_engine(plan)
+
+    def _run(self, x: torch.Tensor) -> torch.Tensor:
+        z = torch.empty(*x.shape[:2], self.width, dtype=self.dtype, device=self.device)
+        stream = torch.cuda.current_stream(self.device).cuda_stream
+        with self._lock, torch.cuda.device(self.device):
+            self._logger.said.clear()
+            context = self._contexts.get(stream)
+            if context is None:  # one may not work on two streams at once
+                strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
+                context = self._engine.create_execution_context(strategy)
+                if context is None:
+                    raise RuntimeError(f"engine {self.engine!r} does not start: {_said(self._logger)}")
+                self._contexts[stream] = context
+            sized = context.set_input_shape(IMAGE, (1, *x.shape))
+            # Buffers for this size, not for the largest, and from PyTorch, which reuses them in the stream's order.
+            size = context.update_device_memory_size_for_shapes()
+            buffers = torch.empty(max(1, size), dtype=torch.uint8, device=self.device)
+            context.set_device_memory(buffers.data_ptr(), size)
+            context.set_tensor_address(IMAGE, x.data_ptr())
+            context.set_tensor_address(Z, z.data_ptr())
+            if not (sized and context.execute_async_v3(stream)):
+                raise RuntimeError(f"engine {self.engine!r} failed: {_said(self._logger)}")
+        return z
+
+
+Encode = Callable[[torch.Tensor], torch.Tensor]
+
+
+def check(encode: Encode, reference: BaseEncoder, least: float) -> dict[str, Any]:
+    """How ``encode`` compares to the reference on a picture of waves and noise.
+
+    Returns ``psnr``, dB of z where its whole range is the peak, and ``problem``: None, or why it must not be used.
+    """
+    generator = torch.Generator().manual_seed(0)
+    y, x, color = torch.arange(61)[:, None, None] / 7, torch.arange(83)[None, :, None] / 9, torch.arange(3)
+    waves = 0.5 + 0.3 * torch.sin(y + color) * torch.cos(x)
+    picture = (waves + 0.1 * torch.randn(61, 83, 3, generator=generator)).clamp(0, 1).to(reference.device)
+    expected, z = reference(picture).double(), encode(picture).double()
+    if not bool(torch.isfinite(z).all()):
+        return {"psnr": None, "problem": "its features hold NaN or infinite values"}
+    error = float((z - expected).square().mean())
+    peak = float(expected.max() - expected.min())
+    psnr = 20 * math.log10(max(peak, 1e-15)) - 10 * math.log10(max(error, 1e-30))
+    problem = None
+    if float(z.max()) == float(z.min()):
+        problem = "its features are the same everywhere, a black frame"
+    elif psnr < least:
+        problem = f"its features are at {psnr:.1f} dB to PyTorch's, below {least:g}"
+    return {"psnr": round(psnr, 2), "problem": problem}
+
+
+def trust(engine: str, outcome: dict[str, Any], path: Path) -> None:
+    """BackendUnavailable for an engine that failed its check, now or when it was made."""
+    if outcome.get("problem"):
+        raise BackendUnavailable(
+            f"engine {engine!r} was built but is wrong: {outcome['problem']}; without {path} it is built again"
+        )
+
+
+@cache
+def _listener(engine: str) -> Any:
+    """Hears TensorRT's errors. One for a process: TensorRT takes no second."""
+    trt = FLAVOURS[engine].trt
+
+    class Listener(trt.ILogger):  # type: ignore[name-defined]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.said: deque[str] = deque(maxlen=8)
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
+                self.said.append(message)
+
+    return Listener()
+
+
+def _said(logger: Any, error: Exception | None = None) -> str:
+    """The first thing that went wrong, as one line."""
+    said = next(iter(logger.said), "") or str(error or "no reason given")
+    return " ".join(said.split())
+
+
+def _capability(device: torch.device) -> str:
+    major, minor = torch.cuda.get_device_capability(device)
+    return f"SM{major}{minor}"
