@@ -300,6 +300,8 @@ def test_resuming_changes_nothing(tmp_path: Path, up: Upscaler, monkeypatch: pyt
         make(up, source, out, segment=8)
     with pytest.raises(VideoError, match="had another format"):
         make(up, source, out, segment=8, resume=True, choice=replace(FAST, pixel_format="yuv444p"))
+    with pytest.raises(VideoError, match="16 frames are finished, more than asked for"):
+        make(up, source, out, segment=8, resume=True, frames=10)
     made = make(up, source, out, segment=8, resume=True)
     assert (made.frames, made.resumed) == (30, 16)
     assert hashes(out) == hashes(whole)

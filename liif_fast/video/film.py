@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
@@ -75,9 +76,8 @@ class FilmMeter(Meter):
             self._bar.update(self._one, note="getting ready")
 
     def _speed(self, done: int, seconds: float) -> str:
-        return (
-            f"{done / seconds:.1f} fps, {self.slowest()} is slowest" if self.slowest() else f"{done / seconds:.1f} fps"
-        )
+        slowest = self.slowest()
+        return f"{done / seconds:.1f} fps" + (f", {slowest} is slowest" if slowest else "")
 
 
 # `preview.write_strip`, its file and whether to replace that given.
@@ -95,8 +95,6 @@ def make(job: Job, upscaler: Callable[[], Upscaler], meter: FilmMeter, preview: 
     with Source(job.input, job.start, job.end, job.deinterlace) as source:
         clip = source.clip
         if has_alpha(clip.format):
-            import warnings
-
             warnings.warn(f"{job.input}: the alpha channel of {clip.format} is left out", stacklevel=2)
         encoding = encoding_of(job, clip)
         check(job.input, job.output, encoding, job.leave_out)
@@ -143,6 +141,7 @@ def target(clip: Clip, request: Request, down: int, across: int) -> tuple[int, i
 
 
 def encoding_of(job: Job, clip: Clip) -> Encoding:
+    """What the result is encoded with; VideoError for what cannot be."""
     size = target(clip, job.request, 1, 1)
     # A picture forced into another shape is shown in its own, which is what pixels that are not square are for.
     stretched = job.request.width and job.request.height
@@ -179,6 +178,8 @@ def _encode(
     first = work.finished * job.segment
     wanted = source.clip.frames if job.frames is None else min(job.frames, source.clip.frames)
     total = max(1, wanted - first)
+    if first and (first > (job.frames or first) or (job.end and max(work.starts()) * encoding.time_base >= job.end)):
+        raise VideoError(f"{job.output}: {first} frames are finished, more than asked for now; --force begins again")
     count = None if job.frames is None else max(0, job.frames - first)
     done = 0
     with Pipeline("encoding") as pipeline:
@@ -201,6 +202,8 @@ def _encode(
 
 
 def encode_segments(frames: Iterator[tuple[np.ndarray, int, int]], encoding: Encoding, work: Work, length: int) -> None:
+    """Each of ``length`` frames, and the last with what is left; by an encoder of its own, so that any can be the first
+    of a run that goes on."""
     converter = Converter()
     for head in frames:  # one more segment as long as there is a frame for it
         encoder = encoding.open()
@@ -216,7 +219,7 @@ def encode_segments(frames: Iterator[tuple[np.ndarray, int, int]], encoding: Enc
 
 def _store(packets: list[Any], segment: Any, durations: dict[int, int]) -> None:
     for packet in packets:
-        segment.add(Encoded(packet.pts, durations[packet.pts], packet.is_keyframe, bytes(packet)))
+        segment.add(Encoded(packet.pts, durations.get(packet.pts, 1), packet.is_keyframe, bytes(packet)))
 
 
 def _finish(job: Job, source: Source, encoding: Encoding, work: Work, done: tuple[int, int]) -> None:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from . import colors
 from .colors import Colors
 from .errors import VideoError, check_library, one_line
 from .hdr import Mastering
@@ -221,6 +220,8 @@ def open_input(path: str) -> Any:
 
     if os.path.isdir(path):
         raise IsADirectoryError(f"{path}: is a directory")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise VideoError(f"{path}: not a file")
     with open(path, "rb"):  # says what is wrong with the file itself
         pass
     with one_line(path):
@@ -296,10 +297,3 @@ def _pulled(graph: Any, time_base: Fraction) -> Iterator[tuple[av.VideoFrame, in
         frame.pts = None if frame.pts is None else round(frame.pts * factor)
         frame.time_base = time_base
         yield frame, duration
-
-
-def alpha_warning(path: str, format: str) -> None:
-    if colors.has_alpha(format):
-        import warnings
-
-        warnings.warn(f"{path}: the alpha channel of {format} is left out", stacklevel=2)
