@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 _WAITING = 3  # results of a step that may wait: enough to even out, little memory
-_PATIENCE = 2.0  # seconds for a step to notice that nobody wants more
+_PATIENCE = 0.5  # seconds for a step to notice that nobody wants more
 
 
 class Step(Iterator[Any]):
