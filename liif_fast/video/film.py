@@ -20,7 +20,7 @@ from .colors import Converter, has_alpha
 from .encoding import Choice, Encoding, container_of, fitted
 from .errors import VideoError, check_library
 from .mux import Copied, Cut, check, verify, write
-from .segments import Encoded, Work, fingerprint
+from .segments import Encoded, Work
 from .source import Clip, Source
 from .stages import Pipeline
 
@@ -158,7 +158,7 @@ def _settings(job: Job, encoding: Encoding, upscaler: Upscaler) -> dict[str, Any
     parts = {name: str(value) for name, value in asdict(encoding).items()}
     return {
         "input": [os.path.basename(job.input), found.st_size, found.st_mtime_ns],
-        "model": [upscaler.weights.name, fingerprint(upscaler.weights.tensors)],
+        "model": [upscaler.weights.name, upscaler.weights.fingerprint],
         "precision": upscaler.precision,
         "backend": [upscaler.decoder.backend, upscaler.decoder.description],
         "engine": upscaler.encoder.engine,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -156,11 +155,3 @@ def _locked(folder: Path, output: str) -> BinaryIO:
         file.close()
         raise VideoError(f"{output}: another process is making it") from None
     return file
-
-
-def fingerprint(tensors: dict[str, Any]) -> str:
-    """A short name of a network's numbers."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode() + tensors[name].detach().cpu().float().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
