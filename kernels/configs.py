@@ -23,10 +23,10 @@ class Config(NamedTuple):
 # (least compute capability, widest layer up to): candidates, first the one taken unless measured otherwise. None spills
 # registers; tests/test_triton_compile.py holds that.
 TABLE: dict[tuple[int, int], tuple[Config, ...]] = {
-    (80, 128): (Config(128, 32, 4), Config(64, 32, 4), Config(128, 32, 8)),
+    (80, 128): (Config(64, 32, 4), Config(128, 32, 8)),
     (80, 256): (Config(128, 32, 8), Config(64, 32, 4)),
-    (90, 128): (Config(128, 64, 4), Config(128, 64, 8), Config(128, 32, 4)),
-    (90, 256): (Config(128, 64, 8), Config(64, 64, 4), Config(128, 32, 8)),
+    (90, 128): (Config(128, 64, 4), Config(128, 64, 8)),
+    (90, 256): (Config(128, 64, 8), Config(64, 64, 4)),
     (100, 128): (Config(128, 32, 4), Config(64, 32, 4), Config(128, 32, 8)),
     (100, 256): (Config(128, 32, 8), Config(64, 32, 4)),
 }
