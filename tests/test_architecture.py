@@ -39,7 +39,7 @@ ROWS = [
     ["encoder"],
     ["backends"],
     ["backends.cpu", "backends.triton", "backends.reference"],
-    ["kernels.decode", "kernels.resample"],
+    ["kernels.decode", "kernels.resample", "kernels.tuning"],
     ["kernels.configs", "kernels.pixels"],
     ["batch", "console", "options"],
     ["files"],

@@ -5,6 +5,7 @@ Triton is imported when a decoder is first asked for on such a card, and only th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from itertools import pairwise
@@ -14,6 +15,7 @@ import torch
 
 if TYPE_CHECKING:
     from ..grid import Axis, Taps
+    from ..kernels.configs import Config
 
 # The first with all that the kernels use.
 LEAST_VERSION = (3, 4)
@@ -110,20 +112,18 @@ def decode(
     threads: int,
     out: torch.Tensor,
 ) -> None:
-    from ..kernels.configs import candidates
     from ..kernels.decode import decode as kernel
 
     z, rows, columns, strides = _shape(z, y.size, x.size, paired, out)
     widths = _check(z, layers)
     first, last, last_bias = layers[:3]
     sides = len(y.index)
-
-    config = candidates(_capability(z.device), widths)[0]
-    programs = -(-rows * columns * sides**2 // config.rows)
-    if not programs:
+    lines = rows * columns * sides**2
+    if not lines:
         return
-    with _on(z.device):
-        kernel[(programs,)](
+
+    def run(config: Config) -> None:
+        kernel[(-(-lines // config.rows),)](
             z, z.stride(0) // z.shape[2],
             y.index, y.offset, y.weight, rows,
             x.index, x.offset, x.weight, columns, x.size, int(paired),
@@ -133,6 +133,22 @@ def decode(
             CHANNELS=z.shape[2], WIDTHS=tuple(widths), SIDES=sides, ROWS=config.rows, CHUNK=config.chunk,
             num_warps=config.warps, enable_fp_fusion=True,
         )  # fmt: skip
+
+    with _on(z.device):
+        run(_config(z, widths, sides, lines, run))
+
+
+def _config(z: torch.Tensor, widths: list[int], sides: int, lines: int, run: Callable[[Config], None]) -> Config:
+    """The table's candidate that is fastest here; the first, where nothing can or need be measured."""
+    from ..kernels import tuning
+    from ..kernels.configs import candidates
+
+    among = candidates(_capability(z.device), widths)
+    if z.device.type != "cuda":
+        return among[0]
+    name = tuning.key(torch.cuda.get_device_name(z.device), widths, z.dtype, sides)
+    fit = lines >= tuning.LEAST_ROWS and not torch.cuda.is_current_stream_capturing()
+    return tuning.choose(name, among, (lambda c: tuning.milliseconds(lambda: run(c))) if fit else None)
 
 
 def _capability(device: torch.device) -> int:
