@@ -39,7 +39,7 @@ def _product(h, weight, column, acc, OUT: tl.constexpr, DEPTH: tl.constexpr):
     """``acc`` plus the chunks ``h``, DEPTH wide, times ``weight``, [in, OUT], from its column ``column`` on."""
     tile = tl.arange(0, DEPTH)[:, None] * OUT + tl.arange(0, acc.shape[1])[None, :]
     for k in tl.static_range(len(h)):
-        acc = tl.dot(h[k], tl.load(weight + (k * DEPTH * OUT + column) + tile), acc, input_precision="ieee")
+        acc = tl.dot(h[k], tl.load(weight + (k * DEPTH * OUT + column) + tile), acc, input_precision="tf32x3")
     return acc
 
 
@@ -65,8 +65,8 @@ def decode(
         last: [WIDTHS[-1], 16]: high and low part of the weights of red, of green, of blue, zeros.
         last_bias: [3] float32. scale, shift, low, high: float32, as in csrc/decode.h.
         out: uint8, uint16 or any float; strides in elements.
-        WIDTHS: multiples of CHUNK; what exceeds the network's widths is zeros. Without hidden layers ``first`` and
-            ``last`` are float32, else they have the type of z.
+        WIDTHS: multiples of CHUNK; what exceeds the network's widths is zeros. With but one of them ``first`` and
+            ``last`` are float32, multiplied as sums of three tf32; else they have the type of z.
     """
     NEIGHBOURS: tl.constexpr = SIDES * SIDES
     PIXELS: tl.constexpr = ROWS // NEIGHBOURS

@@ -112,8 +112,10 @@ class Problem:
     paired: bool
 
     def decode(self, backend: str, out: torch.Tensor, threads: int | None = None, **options: float) -> torch.Tensor:
-        decoder = Decoder(self.weights, CPU, self.z.dtype, backend, threads)
-        return decoder(self.z, self.y, self.x, self.cell, out, paired=self.paired, **options)
+        """Into ``out``, on its device."""
+        on = out.device
+        decoder = Decoder(self.weights, on, self.z.dtype, backend, threads)
+        return decoder(self.z.to(on), self.y.to(on), self.x.to(on), self.cell, out, paired=self.paired, **options)
 
     def exact(self) -> np.ndarray:
         """The decoder in float64 throughout, from the same stored z; in units of [0, 1], not clamped."""
@@ -170,7 +172,15 @@ def plain_error(hidden: tuple[int, ...], dtype: torch.dtype, ensemble: bool, cel
     return float(np.abs(out.numpy() - posed.exact()).max())
 
 
-def check_case(case: Case, backend: str = "cpu") -> None:
+def view_on(device: torch.device, whole: np.ndarray, view: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """``whole`` on a device, shared with the array if that is the processor, and the same ``view`` of it."""
+    there = torch.from_numpy(whole).to(device)
+    start = view.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
+    strides = [stride // whole.itemsize for stride in view.strides]
+    return there, there.as_strided(view.shape, strides, start // whole.itemsize)
+
+
+def check_case(case: Case, backend: str = "cpu", device: torch.device = CPU) -> None:
     """A backend's decoder against float64: at most twice plain PyTorch's error, and no byte beside its own."""
     posed = problem(case)
     exact = posed.exact()
@@ -180,7 +190,9 @@ def check_case(case: Case, backend: str = "cpu") -> None:
     )
     assert 0 < allowed < (1e-5 if case.dtype == FP32 else 0.1), "the measure itself is of no use"
     whole, view = destination(case)
-    posed.decode(backend, torch.from_numpy(view), case.threads)
+    there, target = view_on(device, whole, view)
+    posed.decode(backend, target, case.threads)
+    whole[...] = there.cpu().numpy()
     white = OUT_RANGE[case.out]
     rounding = 0.5 if case.out != FP32 else 0.0
     error = float(np.abs(view.astype(np.float64) - exact.clip(0, 1) * white).max())
