@@ -143,7 +143,16 @@ def test_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_triton_is_imported_for_cards_only() -> None:
     code = (
-        "import sys, liif_fast, liif_fast.upscaler as u; up = u.Upscaler(device='cpu');"
-        "sys.exit(any(name.startswith('liif_fast.kernels') for name in sys.modules))"
+        "import sys, torch; before = 'triton' in sys.modules; import liif_fast.upscaler as u;"
+        "u.find_precision('auto', torch.device('cpu')); assert before == ('triton' in sys.modules);"
+        "assert not any(name.startswith('liif_fast.kernels') for name in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_works_without_triton() -> None:
+    code = (
+        "import sys; sys.modules['triton'] = None; import torch; from liif_fast.backends import reasons_against;"
+        "assert reasons_against(torch.device('cpu'), torch.float32)['cpu'] is None"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
