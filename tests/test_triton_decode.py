@@ -17,6 +17,7 @@ from liif_fast.backends import BackendUnavailable, select
 from liif_fast.backends import triton as backend
 from liif_fast.checkpoint import Architecture
 from liif_fast.ops import Decoder
+from liif_fast.upscaler import find_precision
 
 pytest.importorskip("triton")
 kernels = import_module("liif_fast.kernels.decode")
@@ -134,10 +135,16 @@ def test_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (12, 0))
     assert backend.unavailable(card, BF16) is None
     assert select("auto", card, BF16) == "triton"
+    assert find_precision("auto", card) == "fp16"
+    with monkeypatch.context() as bare:
+        bare.setenv("PATH", "")
+        bare.delenv("CC", raising=False)
+        assert "needs a C compiler" in (backend.unavailable(card, FP16) or "")
+        assert find_precision("auto", card) == "fp32"
     monkeypatch.setattr("triton.__version__", "3.3.1")
     assert "triton 3.3.1 is too old, 3.4 is needed" in (backend.unavailable(card, FP16) or "")
-    monkeypatch.setattr(backend, "find_spec", lambda name: None)
-    assert "triton is not installed" in (backend.unavailable(card, FP16) or "")
+    monkeypatch.setitem(sys.modules, "triton", None)
+    assert "triton cannot be imported" in (backend.unavailable(card, FP16) or "")
     assert select("auto", card, FP16) == "reference"
 
 

@@ -5,9 +5,10 @@ Triton is imported when a decoder is first asked for on such a card, and only th
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from importlib.util import find_spec
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -33,15 +34,17 @@ def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
         return f"it stores activations as float16 or bfloat16, not {dtype}"
     if torch.version.cuda is None or not torch.cuda.is_available():
         return f"PyTorch {torch.__version__} finds no CUDA device"
-    if find_spec("triton") is None:
-        return "triton is not installed; `pip install 'liif-fast[cuda]'`"
-    import triton
-
+    try:
+        import triton
+    except ImportError as error:
+        return f"triton cannot be imported ({error}); `pip install 'liif-fast[cuda]'`"
     if tuple(int(part) for part in triton.__version__.split(".")[:2]) < LEAST_VERSION:
         return f"triton {triton.__version__} is too old, {'.'.join(map(str, LEAST_VERSION))} is needed"
     capability = torch.cuda.get_device_capability(device)
     if capability < LEAST_CAPABILITY:
         return f"compute capability {capability[0]}.{capability[1]} is too low, 8.0 is needed"
+    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        return "triton needs a C compiler for its launchers: gcc, clang or what CC names"
     return None
 
 
