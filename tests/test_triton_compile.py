@@ -39,25 +39,34 @@ def jobs(capability: int) -> list[list[Any]]:
     return [*found, [capability, "resample", "fp16", [], []]]
 
 
-@pytest.mark.parametrize("capability", SHARED)
-def test_compiles_without_spilling(capability: int, tmp_path: Path) -> None:
-    todo = jobs(capability)
-    script = Path(__file__).with_name("compiled.py")
+def said(script: str, cache: Path, *arguments: str) -> Any:
+    """What a script beside this file prints as JSON."""
     done = subprocess.run(
-        [sys.executable, script, json.dumps(todo)],
+        [sys.executable, Path(__file__).with_name(script), *arguments],
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "TRITON_CACHE_DIR": str(tmp_path)},
+        env={**os.environ, "TRITON_CACHE_DIR": str(cache)},
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    for job, made in zip(todo, json.loads(done.stdout), strict=True):
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("capability", SHARED)
+def test_compiles_without_spilling(capability: int, tmp_path: Path) -> None:
+    todo = jobs(capability)
+    for job, made in zip(todo, said("compiled.py", tmp_path, json.dumps(todo)), strict=True):
         print(job, made)
         # Without hidden layers the state is float32, twice as wide; such networks are toys.
         assert made["stack"] == 0 or len(job[3]) == 1, (job, made)
         assert made["shared"] <= SHARED[capability], (job, made)
         if job[1] == "decode":
             assert made["products"]["wgmma.mma_async" if capability == 90 else "mma.sync"] > 0, (job, made)
+
+
+def test_one_compilation_serves_all_sizes(tmp_path: Path) -> None:
+    """A kernel takes many seconds to compile, so neither sizes, strides, alignment nor points may be part of it."""
+    assert said("launched.py", tmp_path) == {"decode": 1, "resample": 1}
 
 
 def test_table() -> None:
