@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py constraints.txt $(shell find csrc -type f)
 
-.PHONY: demo test bench lint format readme weights dist clean
+.PHONY: demo test test-gpu bench bench-gpu lint format readme weights dist clean
 
 # Rebuilt when the native sources or the dependencies change; Python sources are used in place.
 $(VENV)/installed: $(SOURCES)
@@ -17,6 +17,13 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest
+
+# What needs a CUDA device, on it: kernels compiled, not interpreted.
+test-gpu: $(VENV)/installed
+	TRITON_INTERPRET=0 $(BIN)/python -m pytest -m gpu
+
+bench-gpu: $(VENV)/installed
+	$(BIN)/python -m pytest benchmarks/bench_triton.py --benchmark-only
 
 bench: $(VENV)/installed
 	$(BIN)/python -m pytest benchmarks --benchmark-only

@@ -18,7 +18,7 @@ import psutil
 import torch
 
 from . import __version__, grid, published
-from .backends import cpu
+from .backends import cpu, select
 from .encoder import torch_threads
 from .system import processor
 from .upscaler import PRECISIONS, Upscaler
@@ -97,7 +97,7 @@ def measure(model: str, device: str, backend: str, precision: str | None, quick:
     rates: dict[str, float] = {}
     rows: list[Row] = []
     notes: list[str] = []
-    for name in [precision] if precision else list(PRECISIONS):
+    for name in [precision] if precision else _with_kernels(exact.device):
         rates[name] = gemm_rate(PRECISIONS[name], exact.device, seconds)
         if name != "fp32" and precision is None and rates[name] * EMULATED < rates.get("fp32", 0):
             notes.append(f"{name}: not native here ({rates[name]:.0f} GFLOP/s matrix product), left out")
@@ -120,6 +120,11 @@ def measure(model: str, device: str, backend: str, precision: str | None, quick:
         "notes": notes,
         "rows": [asdict(row) for row in rows],
     }
+
+
+def _with_kernels(device: torch.device) -> list[str]:
+    """Precisions that another backend than plain PyTorch decodes in, and fp32 to compare with."""
+    return [n for n, dtype in PRECISIONS.items() if n == "fp32" or select("auto", device, dtype) != "reference"]
 
 
 def picture(height: int, width: int) -> np.ndarray:

@@ -280,7 +280,8 @@ def bench(
     device: Device = "auto",
     backend: Backend = "auto",
     precision: Annotated[
-        str | None, typer.Option(help="fp32 or bf16; default: each.", rich_help_panel="Engine")
+        str | None,
+        typer.Option(help="fp32, bf16 or fp16; default: each that has kernels here.", rich_help_panel="Engine"),
     ] = None,
     threads: Threads = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer and smaller measurements.")] = False,

@@ -109,7 +109,9 @@ def _instruction_sets() -> dict[str, Any]:
     reason = cpu.unavailable(torch.device("cpu"), torch.float32)
     if reason:
         return {"error": reason}
-    return {"built": cpu.isas(), "chosen": {name: cpu.isa(dtype) for name, dtype in PRECISIONS.items()}}
+    device = torch.device("cpu")
+    usable = {name: dtype for name, dtype in PRECISIONS.items() if cpu.unavailable(device, dtype) is None}
+    return {"built": cpu.isas(), "chosen": {name: cpu.isa(dtype) for name, dtype in usable.items()}}
 
 
 def _model(path: Path) -> dict[str, str]:

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "data" / "golden"
 GOLDENS = ("tiny", "tiny_noensemble", "tiny_nounfold", "tiny_nocell")
 CPU = torch.device("cpu")
-FP32, BF16, FP64 = torch.float32, torch.bfloat16, torch.float64
+FP32, BF16, FP16, FP64 = torch.float32, torch.bfloat16, torch.float16, torch.float64
 
 
 def random_weights(architecture: Architecture, seed: int = 0, contrast: float = 0.4) -> Weights:
@@ -76,8 +76,8 @@ class Case:
         return (self.size[0] * self.size[1],) if self.paired else self.size
 
 
-def cases() -> list[Case]:
-    """Every width, depth, flag, size, output and layout, each in both storage types."""
+def cases(dtypes: tuple[torch.dtype, ...] = (FP32, BF16)) -> list[Case]:
+    """Every width, depth, flag, size, output and layout, each in every storage type."""
     every = [Case(hidden=(width, width)) for width in range(16, 257, 16)]
     every += [Case(hidden=h) for h in ((48, 256, 16), (256, 16), (16, 240, 112, 32), (80, 48, 176, 16, 208))]
     every += [Case(hidden=(32,) * depth, ensemble=e) for depth in range(1, 6) for e in (True, False)]
@@ -91,7 +91,7 @@ def cases() -> list[Case]:
     every += [Case(padded=True), Case(padded=True, paired=True)]
     every += [Case(threads=threads, size=(29, 37)) for threads in (1, 2, 5)]
     unique = dict.fromkeys(every)
-    return [Case(**{**vars(case), "dtype": dtype}) for case in unique for dtype in (FP32, BF16)]
+    return [Case(**{**vars(case), "dtype": dtype}) for case in unique for dtype in dtypes]
 
 
 @cache
@@ -112,8 +112,10 @@ class Problem:
     paired: bool
 
     def decode(self, backend: str, out: torch.Tensor, threads: int | None = None, **options: float) -> torch.Tensor:
-        decoder = Decoder(self.weights, CPU, self.z.dtype, backend, threads)
-        return decoder(self.z, self.y, self.x, self.cell, out, paired=self.paired, **options)
+        """Into ``out``, on its device."""
+        on = out.device
+        decoder = Decoder(self.weights, on, self.z.dtype, backend, threads)
+        return decoder(self.z.to(on), self.y.to(on), self.x.to(on), self.cell, out, paired=self.paired, **options)
 
     def exact(self) -> np.ndarray:
         """The decoder in float64 throughout, from the same stored z; in units of [0, 1], not clamped."""
@@ -170,8 +172,16 @@ def plain_error(hidden: tuple[int, ...], dtype: torch.dtype, ensemble: bool, cel
     return float(np.abs(out.numpy() - posed.exact()).max())
 
 
-def check_case(case: Case) -> None:
-    """The processor's decoder against float64: at most twice plain PyTorch's error, and no byte beside its own."""
+def view_on(device: torch.device, whole: np.ndarray, view: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """``whole`` on a device, shared with the array if that is the processor, and the same ``view`` of it."""
+    there = torch.from_numpy(whole).to(device)
+    start = view.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
+    strides = [stride // whole.itemsize for stride in view.strides]
+    return there, there.as_strided(view.shape, strides, start // whole.itemsize)
+
+
+def check_case(case: Case, backend: str = "cpu", device: torch.device = CPU) -> None:
+    """A backend's decoder against float64: at most twice plain PyTorch's error, and no byte beside its own."""
     posed = problem(case)
     exact = posed.exact()
     plain = posed.decode("reference", torch.empty(exact.shape), peak=np.inf).numpy()
@@ -180,7 +190,9 @@ def check_case(case: Case) -> None:
     )
     assert 0 < allowed < (1e-5 if case.dtype == FP32 else 0.1), "the measure itself is of no use"
     whole, view = destination(case)
-    posed.decode("cpu", torch.from_numpy(view), case.threads)
+    there, target = view_on(device, whole, view)
+    posed.decode(backend, target, case.threads)
+    whole[...] = there.cpu().numpy()
     white = OUT_RANGE[case.out]
     rounding = 0.5 if case.out != FP32 else 0.0
     error = float(np.abs(view.astype(np.float64) - exact.clip(0, 1) * white).max())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,9 @@ import pytest
 from common import GOLDEN, random_weights
 from liif_fast.backends.cpu import ISA_VARIABLE
 from liif_fast.checkpoint import Architecture, Weights
+
+# Read where Triton is first imported: its kernels run in its interpreter, on the processor. `make test-gpu` says 0.
+os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,8 @@ import liif_fast
 from common import ROOT
 
 PACKAGE = ROOT / "liif_fast"
-MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent.name != "weights")
+KERNELS = sorted((ROOT / "kernels").glob("*.py"))  # liif_fast.kernels, once installed
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent.name not in ("weights", "kernels")) + KERNELS
 # From the top down; a module imports what stands in a row below its own, never beside or above it. Functions may import
 # later what their command needs, which the command line does throughout, but by the same arrows.
 ROWS = [
@@ -47,7 +48,9 @@ ROWS = [
     ["native_encoder"],
     ["encoder"],
     ["backends"],
-    ["backends.cpu", "backends.reference"],
+    ["backends.cpu", "backends.triton", "backends.reference"],
+    ["kernels.decode", "kernels.resample", "kernels.tuning"],
+    ["kernels.configs", "kernels.pixels"],
     ["batch", "console", "options"],
     ["files"],
     ["image"],
@@ -62,19 +65,25 @@ ROWS = [
 RANK = {name: i for i, row in enumerate(ROWS) for name in row}
 # Subpackages that only the command line knows.
 WINGS = ("training", "video")
+# The package's lazy exports, a wing's, and folders.
+EMPTY = {"", *WINGS, "kernels"}
 # The name of a type only.
 ALSO = {("batch", "field")}
 
 
+def parts_of(path: Path) -> tuple[str, ...]:
+    return path.relative_to(PACKAGE if path.is_relative_to(PACKAGE) else ROOT).with_suffix("").parts
+
+
 def name_of(path: Path) -> str:
-    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    parts = parts_of(path)
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def imports(path: Path) -> set[str]:
     """Our modules that a file names in imports, wherever they stand."""
     found = set()
-    here = path.relative_to(PACKAGE).parts[:-1]
+    here = parts_of(path)[:-1]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             assert not any(a.name.split(".")[0] in ("liif_fast", "kernels") for a in node.names), path
@@ -90,7 +99,7 @@ def imports(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_imports_go_down(path: Path) -> None:
     name = name_of(path)
-    if name in ("", *WINGS):  # lazy exports, or empty
+    if name in EMPTY:
         return
     assert name in RANK, "a new module: give it a row"
     for other in imports(path):
@@ -100,7 +109,7 @@ def test_imports_go_down(path: Path) -> None:
 
 
 def test_the_table_has_no_ghosts() -> None:
-    assert set(RANK) - {"_cpu"} == {name_of(path) for path in MODULES} - {"", *WINGS}
+    assert set(RANK) - {"_cpu"} == {name_of(path) for path in MODULES} - EMPTY
 
 
 @pytest.mark.parametrize("wing", WINGS)
@@ -108,6 +117,16 @@ def test_only_the_command_line_knows_the_wings(wing: str) -> None:
     for path in MODULES:
         if not name_of(path).startswith(wing) and name_of(path) != "cli":
             assert not any(name.startswith(wing) for name in imports(path)), path
+
+
+def test_kernels_know_torch_and_triton_only() -> None:
+    for path in KERNELS:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            known = {"torch", "triton", *sys.stdlib_module_names}
+            assert {name.split(".")[0] for name in names} <= known, path
+        assert all(name.startswith("kernels") for name in imports(path)), path
 
 
 def test_native_code_knows_no_torch() -> None:

@@ -2,9 +2,10 @@
 
 A backend is a module with
 ``unavailable(device, dtype) -> str | None``: the reason why it cannot decode there, None if it can,
-``describe() -> str``: what it runs on, for people,
-``pack(decoder, dtype, device) -> Packed``: weights in the layout its kernels read, and
-``decode(...)``: see ``ops.py`` for the arguments.
+``describe(dtype) -> str``: what it runs on, for people,
+``pack(layers, dtype) -> list[Tensor]``: weights in the layout its kernels read,
+``decode(...)``: see ``ops.py`` for the arguments, and
+``resample(...)``: see ``resample.py``.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from types import ModuleType
 
 import torch
 
-from . import cpu, reference
+from . import cpu, reference, triton
 
 # Best first.
-BACKENDS: dict[str, ModuleType] = {"cpu": cpu, "reference": reference}
+BACKENDS: dict[str, ModuleType] = {"cpu": cpu, "triton": triton, "reference": reference}
 
 
 class BackendUnavailable(RuntimeError):

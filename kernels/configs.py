@@ -1,0 +1,45 @@
+"""How the decoding kernel is cut for each architecture and width: the one table, and nothing else decides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+# Every width is padded to a multiple of this, the narrowest chunk.
+PAD = 32
+
+
+class Config(NamedTuple):
+    """``rows`` of a program (neighbours of its pixels), columns of a ``chunk`` of its hidden state, and its ``warps``.
+
+    A warp's rows times the width are the registers it needs: 16 rows of 256, 32 of 128.
+    """
+
+    rows: int
+    chunk: int
+    warps: int
+
+
+# (least compute capability, widest layer up to): candidates, first the one taken unless measured otherwise. None spills
+# registers; tests/test_triton_compile.py holds that.
+TABLE: dict[tuple[int, int], tuple[Config, ...]] = {
+    (80, 128): (Config(64, 32, 4), Config(128, 32, 8)),
+    (80, 256): (Config(128, 32, 8), Config(64, 32, 4)),
+    (90, 128): (Config(128, 64, 4), Config(128, 64, 8)),
+    (90, 256): (Config(128, 64, 8), Config(64, 64, 4)),
+    (100, 128): (Config(128, 32, 4), Config(64, 32, 4), Config(128, 32, 8)),
+    (100, 256): (Config(128, 32, 8), Config(64, 32, 4)),
+}
+
+
+def padded(width: int) -> int:
+    return -(-width // PAD) * PAD
+
+
+def candidates(capability: int, widths: Sequence[int]) -> list[Config]:
+    """Configurations for layers of padded ``widths`` on a card of that compute capability (80, 86, 89, 90, 120...)."""
+    column = 128 if max(widths) <= 128 else 256
+    row = max(least for least, _ in TABLE if least <= capability)
+    fitting = [config for config in TABLE[row, column] if all(width % config.chunk == 0 for width in widths)]
+    narrow = [config._replace(chunk=PAD) for config in TABLE[row, column]]
+    return list(dict.fromkeys(fitting or narrow))

@@ -1,0 +1,62 @@
+"""The resampling decoder as one kernel; the contract, and the layout of z, is csrc/resample.h.
+
+A pixel is eight fine rows, one after the other, of eight fine pixels in three colours, which neighbouring threads read
+from the nearest cache and sum at the end. Sums over columns are not shared among rows: an intermediate picture would
+cost more to write and read than it saves.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .pixels import VARYING, place, store
+
+# Pixels of a program, and its warps.
+PIXELS, WARPS = 256, 8
+TABLES = ["y_first", "y_taps", "x_first", "x_taps"]
+
+
+@triton.jit(do_not_specialize=["z_rows", "z_wide", *VARYING], do_not_specialize_on_alignment=["out", *TABLES])
+def resample(
+    z, z_columns, z_rows, z_wide,
+    y_first, y_taps, rows,
+    x_first, x_taps, columns, paired,
+    scale_0, scale_1, scale_2, shift_0, shift_1, shift_2, low, high,
+    out, out_row_stride, out_column_stride, out_channel_stride,
+    FACTOR: tl.constexpr, TAPS: tl.constexpr, PIXELS: tl.constexpr,
+):  # fmt: skip
+    """One program of ceil(pixels / PIXELS).
+
+    Args:
+        z: [z_rows, z_wide, 3 * FACTOR**2] float16, bfloat16 or float32, rows ``z_columns`` cells apart.
+        y_*, x_*: tables [rows] and [rows, TAPS], likewise of columns, see `grid.Taps`.
+        paired: 0: a grid. 1: a list of ``rows`` points, ``columns`` is 1.
+        scale, shift, low, high: float32, as in csrc/resample.h.
+        out: uint8, uint16 or any float; strides in elements.
+    """
+    CELL: tl.constexpr = 3 * FACTOR * FACTOR
+    start = tl.program_id(0).to(tl.int64) * PIXELS
+    row, column = place(start, tl.arange(0, PIXELS), columns, paired)
+    inside = row < rows
+    tap = tl.arange(0, TAPS)[None, :]
+    fine_x = tl.load(x_first + column, inside, 0)[:, None] + tap
+    share = tl.load(x_taps + column.to(tl.int64)[:, None] * TAPS + tap, inside[:, None], 0.0)
+    # A picture of fewer fine lines than there are taps has shares of zero for those it lacks.
+    there = inside[:, None] & (fine_x < FACTOR * z_wide)
+    at = z + (fine_x // FACTOR).to(tl.int64) * CELL + fine_x % FACTOR
+    first_y = tl.load(y_first + row, inside, 0)
+    red = tl.zeros((PIXELS, TAPS), tl.float32)
+    green, blue = red, red
+    for k in range(TAPS):
+        fine_y = first_y + k
+        weight = tl.load(y_taps + row.to(tl.int64) * TAPS + k, inside, 0.0)[:, None] * share
+        line = at + ((fine_y // FACTOR).to(tl.int64) * z_columns * CELL + fine_y % FACTOR * (3 * FACTOR))[:, None]
+        exists = there & (fine_y < FACTOR * z_rows)[:, None]
+        red += weight * tl.load(line, exists, 0.0).to(tl.float32)
+        green += weight * tl.load(line + FACTOR, exists, 0.0).to(tl.float32)
+        blue += weight * tl.load(line + 2 * FACTOR, exists, 0.0).to(tl.float32)
+    target = out + row.to(tl.int64) * out_row_stride + column.to(tl.int64) * out_column_stride
+    store(target, tl.sum(red, 1) * scale_0 + shift_0, low, high, inside)
+    store(target + out_channel_stride, tl.sum(green, 1) * scale_1 + shift_1, low, high, inside)
+    store(target + 2 * out_channel_stride, tl.sum(blue, 1) * scale_2 + shift_2, low, high, inside)

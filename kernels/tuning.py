@@ -1,0 +1,92 @@
+"""Which configuration is fastest on this very card: measured once per kind of network, remembered on disk.
+
+The file is one JSON object, key to configuration. It is written whole or not at all; one that cannot be read, or names
+a configuration that is not a candidate any more, is as good as none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from statistics import median
+
+import torch
+import triton
+
+from .configs import Config
+
+VARIABLE = "LIIF_FAST_CACHE"
+# Fewer rows of neighbours say little, and a decoding this short is not worth measuring.
+LEAST_ROWS = 1 << 18
+RUNS = 5
+
+_chosen: dict[str, Config] = {}
+_lock = threading.Lock()
+
+
+def cache_file() -> Path:
+    """In the folder ``LIIF_FAST_CACHE``, or liif_fast in that of the user's caches."""
+    folder = os.environ.get(VARIABLE)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return (Path(folder) if folder else Path(base, "liif_fast")) / "triton.json"
+
+
+def key(device: str, widths: Sequence[int], dtype: torch.dtype, sides: int) -> str:
+    """All that the choice depends on."""
+    return f"{device}, triton {triton.__version__}, {'-'.join(map(str, widths))}, {dtype}, {sides} sides"
+
+
+def choose(name: str, among: Sequence[Config], measure: Callable[[Config], float] | None) -> Config:
+    """The remembered configuration of ``name``, or the fastest by ``measure`` (any unit), which is then remembered.
+
+    ``measure`` None: this is no time for it (a short decoding, a graph being captured); then the remembered one or the
+    first.
+    """
+    with _lock:
+        if name not in _chosen:
+            kept = _read().get(name)
+            if kept in among:
+                _chosen[name] = kept
+            elif measure is not None:
+                _chosen[name] = min(among, key=measure) if len(among) > 1 else among[0]
+                _write(name, _chosen[name])
+        return _chosen.get(name, among[0])
+
+
+def milliseconds(run: Callable[[], object]) -> float:
+    """Of work on the current device, after one run that may compile."""
+    run()
+    times = []
+    for _ in range(RUNS):
+        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        run()
+        stop.record()
+        stop.synchronize()
+        times.append(start.elapsed_time(stop))
+    return median(times)
+
+
+def _read() -> dict[str, Config]:
+    try:
+        found = json.loads(cache_file().read_text())
+        return {str(name): Config(*map(int, value)) for name, value in found.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _write(name: str, config: Config) -> None:
+    path = cache_file()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # A cache that cannot be written is measured again next time.
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_text(json.dumps({**_read(), name: config}, indent=1) + "\n")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)

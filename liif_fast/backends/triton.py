@@ -1,0 +1,210 @@
+"""The decoders for NVIDIA cards: one fused Triton kernel each, see kernels/.
+
+Triton is imported when a decoder is first asked for on such a card, and only then.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from ..grid import Axis, Taps
+    from ..kernels.configs import Config
+
+# The first with all that the kernels use.
+LEAST_VERSION = (3, 4)
+LEAST_CAPABILITY = (8, 0)
+# Queries per side of a table; the kernels count them in 32 bits.
+MOST_QUERIES = 1 << 29
+# Least inner and outer sizes of a matrix product.
+PRODUCT = 16
+
+
+def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
+    if device.type != "cuda":
+        return f"it needs a CUDA device, not {device.type}"
+    if dtype not in (torch.float16, torch.bfloat16):
+        return f"it stores activations as float16 or bfloat16, not {dtype}"
+    if torch.version.cuda is None or not torch.cuda.is_available():
+        return f"PyTorch {torch.__version__} finds no CUDA device"
+    try:
+        import triton
+    except ImportError as error:
+        return f"triton cannot be imported ({error}); `pip install 'liif-fast[cuda]'`"
+    if tuple(int(part) for part in triton.__version__.split(".")[:2]) < LEAST_VERSION:
+        return f"triton {triton.__version__} is too old, {'.'.join(map(str, LEAST_VERSION))} is needed"
+    capability = torch.cuda.get_device_capability(device)
+    if capability < LEAST_CAPABILITY:
+        return f"compute capability {capability[0]}.{capability[1]} is too low, 8.0 is needed"
+    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        return "triton needs a C compiler for its launchers: gcc, clang or what CC names"
+    return None
+
+
+def describe(dtype: torch.dtype) -> str:
+    import triton
+
+    return f"Triton {triton.__version__}"
+
+
+def pack(layers: list[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
+    """[first, last, last bias, weight, bias, weight, bias, ...] as kernels/decode.py reads them, padded with zeros."""
+    from ..kernels.configs import padded
+
+    first_y, first_x, last, last_bias = (t.float() for t in layers[:4])
+    hidden = layers[4:]
+    # Without hidden layers nothing is rounded on the way, so nothing may be.
+    stored = dtype if hidden else torch.float32
+    offsets = torch.zeros(PRODUCT, padded(len(first_y)), dtype=stored)
+    for i, weight in enumerate((first_y, first_x)):
+        high, low = _split(weight, stored)
+        offsets[3 * i : 3 * i + 3, : len(weight)] = torch.stack([high, high, low])
+    colors = torch.zeros(padded(last.shape[1]), PRODUCT, dtype=stored)
+    colors[: last.shape[1], :6] = torch.stack(_split(last.T, stored), dim=-1).flatten(1)
+    packed = [offsets, colors, last_bias]
+    for weight, bias in zip(hidden[::2], hidden[1::2], strict=True):
+        out, into = weight.shape
+        wide = torch.zeros(padded(into), padded(out), dtype=dtype)
+        wide[:into, :out] = weight.T
+        packed += [wide, torch.zeros(padded(out))]
+        packed[-1][:out] = bias
+    return packed
+
+
+def _split(tensor: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """``tensor``, float32, as a sum of two tensors of ``dtype``: what it rounds to, and the rest."""
+    high = tensor.to(dtype)
+    return high, (tensor - high.float()).to(dtype)
+
+
+def _check(z: torch.Tensor, layers: list[torch.Tensor]) -> list[int]:
+    """The layers' padded widths. Layers that `pack` did not make for this z would be read past their ends."""
+    from ..kernels.configs import padded
+
+    widths = [padded(z.shape[2]), *(weight.shape[-1] for weight in layers[3::2])]
+    stored = z.dtype if len(widths) > 1 else torch.float32
+    expected = [((PRODUCT, widths[0]), stored), ((widths[-1], PRODUCT), stored), ((3,), torch.float32)]
+    for into, out in pairwise(widths):
+        expected += [((into, out), z.dtype), ((out,), torch.float32)]
+    given = [(tuple(t.shape), t.dtype) for t in layers]
+    if given != expected or not all(t.is_contiguous() and t.device == z.device for t in layers):
+        raise ValueError(f"layers are not those packed for {z.dtype} z of {z.shape[2]} channels, got {given}")
+    if any(width != padded(width) or width > 256 for width in widths):
+        raise ValueError(f"widths must be at most 256, got {widths}")
+    return widths
+
+
+def decode(
+    z: torch.Tensor,
+    y: Axis,
+    x: Axis,
+    paired: bool,
+    layers: list[torch.Tensor],
+    cell_term: torch.Tensor,
+    scale: list[float],
+    shift: list[float],
+    low: float,
+    high: float,
+    threads: int,
+    out: torch.Tensor,
+) -> None:
+    from ..kernels.decode import decode as kernel
+
+    z, rows, columns, strides = _shape(z, y.size, x.size, paired, out)
+    widths = _check(z, layers)
+    first, last, last_bias = layers[:3]
+    sides = len(y.index)
+    lines = rows * columns * sides**2
+    if not lines:
+        return
+
+    def run(config: Config) -> None:
+        kernel[(-(-lines // config.rows),)](
+            z, z.stride(0) // z.shape[2],
+            y.index, y.offset, y.weight, rows,
+            x.index, x.offset, x.weight, columns, x.size, int(paired),
+            cell_term, first, tuple(layers[3::2]), tuple(layers[4::2]), last, last_bias,
+            *scale, *shift, low, high,
+            out, *strides,
+            CHANNELS=z.shape[2], WIDTHS=tuple(widths), SIDES=sides, ROWS=config.rows, CHUNK=config.chunk,
+            num_warps=config.warps, enable_fp_fusion=True,
+        )  # fmt: skip
+
+    with _on(z.device):
+        run(_config(z, widths, sides, lines, run))
+
+
+def _config(z: torch.Tensor, widths: list[int], sides: int, lines: int, run: Callable[[Config], None]) -> Config:
+    """The table's candidate that is fastest here; the first, where nothing can or need be measured."""
+    from ..kernels import tuning
+    from ..kernels.configs import candidates
+
+    among = candidates(_capability(z.device), widths)
+    if z.device.type != "cuda":
+        return among[0]
+    name = tuning.key(torch.cuda.get_device_name(z.device), widths, z.dtype, sides)
+    fit = lines >= tuning.LEAST_ROWS and not torch.cuda.is_current_stream_capturing()
+    return tuning.choose(name, among, (lambda c: tuning.milliseconds(lambda: run(c))) if fit else None)
+
+
+def _capability(device: torch.device) -> int:
+    """80, 86, 89, 90, 120...; the least for a processor, which only interprets kernels."""
+    major, minor = torch.cuda.get_device_capability(device) if device.type == "cuda" else LEAST_CAPABILITY
+    return 10 * major + minor
+
+
+def resample(
+    z: torch.Tensor,
+    y: Taps,
+    x: Taps,
+    paired: bool,
+    scale: list[float],
+    shift: list[float],
+    low: float,
+    high: float,
+    threads: int,
+    out: torch.Tensor,
+) -> None:
+    from ..kernels.resample import PIXELS, WARPS
+    from ..kernels.resample import resample as kernel
+
+    z, rows, columns, strides = _shape(z, y.size, x.size, paired, out)
+    programs = -(-rows * columns // PIXELS)
+    if not programs:
+        return
+    with _on(z.device):
+        kernel[(programs,)](
+            z, z.stride(0) // z.shape[2], *z.shape[:2],
+            y.first, y.taps, rows,
+            x.first, x.taps, columns, int(paired),
+            *scale, *shift, low, high,
+            out, *strides,
+            FACTOR=y.lines // z.shape[0], TAPS=y.taps.shape[1], PIXELS=PIXELS,
+            num_warps=WARPS, enable_fp_fusion=True,
+        )  # fmt: skip
+
+
+def _shape(
+    z: torch.Tensor, rows: int, columns: int, paired: bool, out: torch.Tensor
+) -> tuple[torch.Tensor, int, int, tuple[int, ...]]:
+    """z, the rows and columns of the output, and its strides, as kernels count them."""
+    if z.dtype not in (torch.float16, torch.bfloat16):
+        raise TypeError(f"z must be float16 or bfloat16, got {z.dtype}")
+    if max(rows, columns) >= MOST_QUERIES:
+        raise ValueError(f"a table may have fewer than {MOST_QUERIES} entries, got {max(rows, columns)}")
+    if z.stride(0) % z.shape[2]:
+        z = z.contiguous()  # its rows are counted in cells
+    # A list of points is a grid of one column.
+    return (z, rows, 1, (out.stride(0), 0, out.stride(1))) if paired else (z, rows, columns, out.stride())
+
+
+def _on(device: torch.device) -> AbstractContextManager[object]:
+    """Kernels are launched on the current device."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()

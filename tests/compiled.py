@@ -1,0 +1,79 @@
+"""Compiles kernels for cards that are not there, as its own process: `python compiled.py JSON`, one job or more.
+
+A job is [capability, kernel, type, widths, [rows, chunk, warps]]; what comes back, as JSON, is one {"registers",
+"stack", "shared", "products"} each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+os.environ["TRITON_INTERPRET"] = "0"
+
+
+def of_type(name: str) -> str:
+    """Of a kernel's argument, as Triton's launcher would find it."""
+    if name.isupper():
+        return "constexpr"
+    if name.startswith(("scale_", "shift_")) or name in ("low", "high"):
+        return "fp32"
+    if name in ("z_columns", "z_rows", "z_wide", "rows", "columns", "x_size", "paired") or name.endswith("_stride"):
+        return "i32"
+    return "*i32" if name.endswith(("_index", "_first")) else "*fp32"
+
+
+def build(capability: int, kernel: str, dtype: str, widths: list[int], config: list[int]) -> dict[str, Any]:
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    module = import_module(f"liif_fast.kernels.{kernel}")
+    function = getattr(module, kernel)
+    signature: dict[str, Any] = {name: of_type(name) for name in function.arg_names}
+    signature |= {"z": f"*{dtype}", "out": "*u8"}
+    if kernel == "decode":
+        rows, chunk, warps = config
+        hidden, stored = len(widths) - 1, dtype if len(widths) > 1 else "fp32"
+        signature |= {"first": f"*{stored}", "last": f"*{stored}"}
+        signature |= {"weights": (f"*{dtype}",) * hidden, "biases": ("*fp32",) * hidden}
+        constants = {"CHANNELS": widths[0], "WIDTHS": tuple(widths), "SIDES": 2, "ROWS": rows, "CHUNK": chunk}
+    else:
+        hidden, warps = 0, module.WARPS
+        constants = {"FACTOR": 4, "TAPS": 8, "PIXELS": module.PIXELS}
+    aligned = {(function.arg_names.index(name),) for name in ("z", "cell_term", "first", "last") if name in signature}
+    aligned |= {(function.arg_names.index(name), i) for i in range(hidden) for name in ("weights", "biases")}
+    source = ASTSource(function, signature, constants, {where: [["tt.divisibility", 16]] for where in aligned})
+    options = {"num_warps": warps, "enable_fp_fusion": True}
+    made = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    ptx = made.asm["ptx"]
+    return {
+        **usage(made.asm["cubin"]),
+        "shared": made.metadata.shared,
+        "products": {name: ptx.count(name) for name in ("mma.sync", "wgmma.mma_async")},
+    }
+
+
+def usage(cubin: bytes) -> dict[str, int]:
+    """Registers of a thread and bytes of its stack, where spilled registers go."""
+    import triton
+
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        text = subprocess.run([tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True)
+    found = re.search(r"REG:(\d+) STACK:(\d+)", text.stdout)
+    assert found, text.stdout
+    return {"registers": int(found[1]), "stack": int(found[2])}
+
+
+if __name__ == "__main__":
+    print(json.dumps([build(*job) for job in json.loads(sys.argv[1])]))

@@ -1,0 +1,82 @@
+"""The Triton kernels, compiled and on a device: `make test-gpu`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from common import BF16, CPU, FP16, Case, cases, check_case, problem, random_weights
+from liif_fast import Upscaler
+from liif_fast.architecture import FACTOR
+from liif_fast.backends import select
+from liif_fast.checkpoint import Architecture
+from liif_fast.ops import OUT_RANGE
+from liif_fast.resample import Resampler
+from test_resample import LONG, SMALL, WEIGHTS, table
+
+CARD = torch.device("cuda")
+compiled = torch.cuda.is_available() and os.environ["TRITON_INTERPRET"] != "1"
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not compiled, reason="for a CUDA device; `make test-gpu`")]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIIF_FAST_CACHE", str(tmp_path))
+
+
+@pytest.mark.parametrize("case", [case for case in cases((FP16, BF16)) if case.threads == 2], ids=str)
+def test_within_twice_the_error_of_plain_pytorch(case: Case) -> None:
+    check_case(case, "triton", CARD)
+
+
+@pytest.mark.parametrize("dtype", [FP16, BF16], ids=str)
+@pytest.mark.parametrize("hidden", [(256,) * 4, (256, 256), (128,) * 3], ids=str)
+def test_large(hidden: tuple[int, ...], dtype: torch.dtype) -> None:
+    """Enough rows to be tuned: every candidate runs, the fastest stays."""
+    check_case(Case(hidden=hidden, dtype=dtype, cells=(67, 71), size=(269, 283)), "triton", CARD)
+
+
+def test_auto_takes_it() -> None:
+    for dtype in (FP16, BF16):
+        assert select("auto", CARD, dtype) == "triton"
+    up = Upscaler(device="cuda")
+    assert ", fp16, triton (Triton " in up.description
+    picture = np.random.default_rng(0).random((37, 41, 3)).astype(np.float32)
+    exact = Upscaler(device="cpu", precision="fp32")(picture, scale=3.7)
+    assert -10 * np.log10(np.mean((up(picture, scale=3.7) - exact) ** 2)) > 60
+
+
+@pytest.mark.parametrize("dtype", [FP16, BF16], ids=str)
+def test_a_part_has_the_bits_of_the_whole(dtype: torch.dtype) -> None:
+    posed = problem(Case(hidden=(256, 256), size=(13, 31), dtype=dtype))
+    whole = posed.decode("triton", torch.empty(13, 31, 3, device=CARD))
+    part = replace(posed, y=posed.y.part(3, 12), x=posed.x.part(5, 24))
+    assert torch.equal(whole[3:12, 5:24], part.decode("triton", torch.empty(9, 19, 3, device=CARD)))
+
+
+@pytest.mark.parametrize("out_dtype", OUT_RANGE, ids=str)
+@pytest.mark.parametrize("dtype", [FP16, BF16], ids=str)
+def test_resamples(dtype: torch.dtype, out_dtype: torch.dtype) -> None:
+    ours, plain = Resampler(WEIGHTS, CARD, dtype, "triton"), Resampler(WEIGHTS, CPU, dtype, "reference")
+    for cells, size in (*SMALL, *LONG):
+        z = (torch.randn(*cells, 3 * FACTOR**2) * 0.6).to(dtype)
+        y, x = (table(n, c) for n, c in zip(size, cells, strict=True))
+        wanted = plain(z, y, x, (0.5, 0.5), torch.empty(*size, 3).to(out_dtype))
+        found = ours(z.to(CARD), y.to(CARD), x.to(CARD), (0.5, 0.5), torch.empty_like(wanted, device=CARD))
+        white = OUT_RANGE[out_dtype]
+        # A value between two integers may fall to either side.
+        step = 0 if out_dtype.is_floating_point else 1
+        assert (found.cpu().double() - wanted.double()).abs().max() <= step + white * 3e-6
+
+
+def test_whole_way_with_the_resampler() -> None:
+    weights = random_weights(Architecture(1, 16, (16,), decoder="resample"), seed=2)
+    picture = np.random.default_rng(0).integers(0, 256, (33, 47, 3), np.uint8)
+    found = Upscaler(weights, device="cuda")(picture, size=(101, 203))
+    exact = Upscaler(weights, device="cpu", precision="fp32")(picture, size=(101, 203))
+    assert np.abs(found.astype(int) - exact).max() <= 3

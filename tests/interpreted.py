@@ -1,0 +1,63 @@
+"""Triton's kernels on the processor: run by its interpreter, counted, and with bfloat16 taught to it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from liif_fast.backends import triton as backend
+
+
+class Spy:
+    """A kernel that notes the compile-time arguments of each launch."""
+
+    def __init__(self, kernel: Any) -> None:
+        self.kernel, self.launches = kernel, []
+
+    def __getitem__(self, programs: tuple[int, ...]) -> Callable[..., None]:
+        def run(*arguments: Any, **options: Any) -> None:
+            self.launches.append(options)
+            self.kernel[programs](*arguments, **options)
+
+        return run
+
+
+def interpret(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str) -> Spy:
+    """Let the triton backend work on the processor; returns the spy in the place of the kernel ``module.name``."""
+    if os.environ["TRITON_INTERPRET"] != "1":
+        pytest.skip("kernels are compiled, not interpreted")
+    monkeypatch.setattr(backend, "unavailable", lambda device, dtype: None)
+    teach_bfloat16(monkeypatch)
+    spy = Spy(getattr(module, name))
+    monkeypatch.setattr(module, name, spy)
+    return spy
+
+
+def teach_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter holds a bfloat16 as its bits in a uint16, and multiplies and compares those."""
+    import triton.language as tl
+    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+
+    def widened(handle: Any) -> Any:
+        if handle.dtype.scalar != tl.bfloat16:
+            return handle
+        return TensorHandle((handle.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
+
+    dot, larger = InterpreterBuilder.create_dot, InterpreterBuilder.create_maxnumf
+
+    def create_dot(self: Any, a: Any, b: Any, *rest: Any) -> Any:
+        return dot(self, widened(a), widened(b), *rest)
+
+    def create_maxnumf(self: Any, a: Any, b: Any) -> Any:
+        found = larger(self, widened(a), widened(b))
+        if a.dtype.scalar != tl.bfloat16:
+            return found
+        return TensorHandle((found.data.view(np.uint32) >> 16).astype(np.uint16), tl.bfloat16)
+
+    monkeypatch.setattr(InterpreterBuilder, "create_dot", create_dot)
+    monkeypatch.setattr(InterpreterBuilder, "create_maxnumf", create_maxnumf)

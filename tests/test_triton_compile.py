@@ -1,0 +1,81 @@
+"""The table of configurations, compiled for every architecture without any of them: no spills, limits, tensor cores.
+
+By default what each architecture takes first; with LIIF_FAST_TEST_TABLE=1 every row of the table, at the paper's depth
+too, which takes many minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from liif_fast.kernels.configs import TABLE, candidates, padded
+
+pytest.importorskip("triton")
+
+# Bytes of shared memory that a program may have.
+SHARED = {80: 163 << 10, 86: 99 << 10, 89: 99 << 10, 90: 227 << 10, 120: 99 << 10}
+WHOLE = bool(os.environ.get("LIIF_FAST_TEST_TABLE"))
+
+
+def jobs(capability: int) -> list[list[Any]]:
+    widths = [(256, 256)]
+    if WHOLE:
+        widths += [(128, 128), (64, 64), (256,) * 4, (96, 256, 32), (256,)]
+    elif capability in (80, 90):
+        widths += [(64, 64)]
+    found = [
+        [capability, "decode", dtype, layers, config]
+        for layers in widths
+        for dtype in (("fp16", "bf16") if WHOLE else ("fp16",))
+        for config in candidates(capability, layers)[: None if WHOLE else 1]
+    ]
+    return [*found, [capability, "resample", "fp16", [], []]]
+
+
+def said(script: str, cache: Path, *arguments: str) -> Any:
+    """What a script beside this file prints as JSON."""
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name(script), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "TRITON_CACHE_DIR": str(cache)},
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("capability", SHARED)
+def test_compiles_without_spilling(capability: int, tmp_path: Path) -> None:
+    todo = jobs(capability)
+    for job, made in zip(todo, said("compiled.py", tmp_path, json.dumps(todo)), strict=True):
+        print(job, made)
+        # Without hidden layers the state is float32, twice as wide; such networks are toys.
+        assert made["stack"] == 0 or len(job[3]) == 1, (job, made)
+        assert made["shared"] <= SHARED[capability], (job, made)
+        if job[1] == "decode":
+            assert made["products"]["wgmma.mma_async" if capability == 90 else "mma.sync"] > 0, (job, made)
+
+
+def test_one_compilation_serves_all_sizes(tmp_path: Path) -> None:
+    """A kernel takes many seconds to compile, so neither sizes, strides, alignment nor points may be part of it."""
+    assert said("launched.py", tmp_path) == {"decode": 1, "resample": 1}
+
+
+def test_table() -> None:
+    assert [padded(width) for width in (16, 32, 48, 256)] == [32, 32, 64, 256]
+    for capability in SHARED:
+        for width in range(16, 257, 16):
+            found = candidates(capability, [padded(width), 32])
+            assert found
+            assert all(padded(width) % config.chunk == 0 and 32 % config.chunk == 0 for config in found)
+    assert all(config.rows % 4 == 0 and config.rows // 16 >= config.warps for row in TABLE.values() for config in row)
+    assert candidates(90, [256, 256])[0].chunk == 64
+    assert candidates(103, [256])[0] == candidates(100, [256])[0]

@@ -1,0 +1,91 @@
+"""The remembered choice among configurations: kept, shared, and worth nothing when damaged."""
+
+from __future__ import annotations
+
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+from liif_fast.kernels import tuning
+from liif_fast.kernels.configs import Config
+
+SLOW, FAST = Config(128, 32, 8), Config(64, 32, 4)
+TIMES = {SLOW: 2.0, FAST: 1.0}
+AMONG = [SLOW, FAST]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(tuning.VARIABLE, str(tmp_path / "new"))
+    monkeypatch.setattr(tuning, "_chosen", {})
+    return tmp_path / "new" / "triton.json"
+
+
+def never(config: Config) -> float:
+    raise AssertionError("measured again")
+
+
+def test_measured_once_and_remembered(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tuning.choose("a", AMONG, None) == SLOW
+    assert not cache.exists()
+    assert tuning.choose("a", AMONG, TIMES.__getitem__) == FAST
+    assert tuning.choose("a", AMONG, never) == FAST
+    monkeypatch.setattr(tuning, "_chosen", {})  # another process
+    assert tuning.choose("a", AMONG, never) == FAST
+    assert tuning.choose("b", AMONG, TIMES.__getitem__) == FAST
+    assert set(json.loads(cache.read_text())) == {"a", "b"}
+    assert [path.name for path in cache.parent.iterdir()] == ["triton.json"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", '{"a": 3}', '{"a": [1]}', '{"a": ["x", "y", "z"]}', '{"a": [16, 16, 1]}', "\0\xff"]
+)
+def test_damaged_or_stale(cache: Path, text: str) -> None:
+    cache.parent.mkdir()
+    cache.write_bytes(text.encode("latin-1"))
+    assert tuning.choose("a", AMONG, None) == SLOW
+    assert tuning.choose("a", AMONG, TIMES.__getitem__) == FAST
+    assert json.loads(cache.read_text())["a"] == list(FAST)
+
+
+def test_nowhere_to_write(cache: Path) -> None:
+    cache.parent.write_text("a file where the folder should be")
+    assert tuning.choose("a", AMONG, TIMES.__getitem__) == FAST
+    assert tuning.choose("a", AMONG, never) == FAST
+
+
+def test_several_threads_measure_once(cache: Path) -> None:
+    asked = []
+
+    def measure(config: Config) -> float:
+        asked.append(config)
+        return TIMES[config]
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(lambda _: tuning.choose("a", AMONG, measure), range(50))) == {FAST}
+    assert asked == AMONG
+
+
+def test_key_says_all() -> None:
+    widths = ((32, 32), (32, 64))
+    keys = {
+        tuning.key(card, w, t, s)
+        for card in ("A", "B")
+        for w in widths
+        for t in (torch.float16, torch.bfloat16)
+        for s in (1, 2)
+    }
+    assert len(keys) == 16
+
+
+def test_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(tuning.VARIABLE)
+    monkeypatch.setenv("XDG_CACHE_HOME", os.sep + "x")
+    assert tuning.cache_file() == Path("/x/liif_fast/triton.json")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert tuning.cache_file() == Path.home() / ".cache/liif_fast/triton.json"
