@@ -188,7 +188,7 @@ def check_case(case: Case, backend: str = "cpu", device: torch.device = CPU) -> 
     allowed = 2 * max(
         plain_error(case.hidden, case.dtype, case.ensemble, case.cell), float(np.abs(plain - exact).max())
     )
-    assert 0 < allowed < (1e-5 if case.dtype == FP32 else 0.1), "the measure itself is of no use"
+    assert 0 < allowed < (1e-5 if case.dtype == FP32 else 0.1), f"the measure itself is of no use: {allowed}"
     whole, view = destination(case)
     there, target = view_on(device, whole, view)
     posed.decode(backend, target, case.threads)

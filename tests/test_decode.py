@@ -128,8 +128,10 @@ def test_ties_round_to_even_and_ends_are_reached(isa: str) -> None:
         for case in (Case(size=(1, 1)), Case(size=(7, 13), dtype=BF16)):
             posed = problem(case)
             decoder = Decoder(posed.weights, CPU, case.dtype, "cpu")
-            decoder.layers[2].zero_()  # the last layer says nothing; its bias alone speaks
-            decoder.layers[3].copy_(torch.tensor(values))
+            decoder.layers[2] = torch.zeros_like(
+                decoder.layers[2]
+            )  # the last layer says nothing; its bias alone speaks
+            decoder.layers[3] = torch.tensor(values)
             out = torch.empty(*case.size, 3, dtype=dtype)
             tables = [[a.index, a.offset, a.weight] for a in (posed.y, posed.x)]
             high = 255.0 if dtype == torch.uint8 else 65535.0

@@ -62,8 +62,8 @@ def test_ties_round_to_even_and_ends_are_reached(kernel: Spy) -> None:
         (FP32, (-1.0, 0.5, 65536.0), (0, 0.5, 65535)),
     ):
         decoder = Decoder(posed.weights, CPU, FP16, "triton")
-        decoder.layers[1].zero_()  # the last layer says nothing; its bias alone speaks
-        decoder.layers[2].copy_(torch.tensor(values))
+        decoder.layers[1] = torch.zeros_like(decoder.layers[1])  # the last layer says nothing; its bias alone speaks
+        decoder.layers[2] = torch.tensor(values)
         out = torch.empty(3, 5, 3, dtype=dtype)
         tables = [[a.index, a.offset, a.weight] for a in (posed.y, posed.x)]
         white = 255.0 if dtype == torch.uint8 else 65535.0
