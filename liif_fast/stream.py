@@ -31,9 +31,9 @@ def stream(
     ended: Exception | None = None
     try:
         while True:
-            # One more than are at work, so that no worker waits for the caller; of a live source it would be a late
-            # one.
-            while ended is None and len(pending) < workers + (dropped is None):
+            # One more than are at work, so that no worker waits for the caller; not where least delay is wanted, as
+            # the source may take its time.
+            while ended is None and len(pending) < workers + (workers > 1 and dropped is None):
                 try:
                     # The caller may fill one buffer again and again.
                     frame = _copy(next(source))

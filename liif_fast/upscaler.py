@@ -127,10 +127,11 @@ class Upscaler:
 
         Args:
             frames: pictures as for calling, read as they are needed and copied, so that one buffer may serve them all.
-                A frame equal to the one before is computed once.
+                A frame equal to the one before, still at work, is not computed again.
             scale, size, longest: as for calling.
             at_once: frames at work at the same time. None: one a thread, each on one thread, which gives the most
-                frames a second. 1: one frame on all threads, which gives the least delay. Memory grows with it.
+                frames a second. 1: one frame on all threads, and its result before the next is read, which gives
+                the least delay. Memory grows with it.
             dropped: for a live source, which does not wait: it is read on a thread of its own, the newest frame that
                 waits replaces an older one, and this is called, on that thread, with the number of each frame replaced
                 (the first is 0). None: the source waits, and no frame is lost.

@@ -1,4 +1,4 @@
-"""What the bundled network is worth, and that low precision costs nothing: PSNR on the sample photograph."""
+"""What the bundled networks are worth, and that low precision costs nothing: PSNR on the sample photograph."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from PIL import Image
 from common import ROOT, supported_isas
 from liif_fast import Upscaler
 from liif_fast.backends.cpu import ISA_VARIABLE
+from liif_fast.checkpoint import load
 from liif_fast.training.resize import resize
 
 
@@ -29,10 +30,22 @@ def reduced(photo: np.ndarray, scale: int) -> np.ndarray:
     return (small.permute(1, 2, 0).clamp(0, 1).numpy() * 255).round().astype(np.float32) / 255
 
 
+CARDS = ROOT / "liif_fast" / "weights"
+MODELS = sorted(path.stem for path in CARDS.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_model_has_the_card_of_its_weights(model: str) -> None:
+    card = (CARDS / f"{model}.md").read_text()
+    assert f"network `{load(model).fingerprint}`" in card, "`make weights` measures it anew"
+    assert f"weights/{model}.md)" in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(("scale", "gain"), [(2, 0.4), (3, 0.3), (4, 0.25)])
-def test_better_than_bicubic(photo: np.ndarray, scale: int, gain: float) -> None:
+def test_better_than_bicubic(photo: np.ndarray, model: str, scale: int, gain: float) -> None:
     small = reduced(photo, scale)
-    ours = Upscaler(precision="fp32")(small, scale=scale)
+    ours = Upscaler(model, precision="fp32")(small, scale=scale)
     bicubic = resize(torch.from_numpy(small).permute(2, 0, 1), photo.shape[:2]).permute(1, 2, 0).clamp(0, 1).numpy()
     assert psnr(ours, photo) > psnr(bicubic, photo) + gain
 

@@ -103,6 +103,18 @@ def test_little_is_read_ahead() -> None:
     assert not [t for t in threading.enumerate() if t.name.startswith("liif_fast-stream")]
 
 
+def test_least_delay_waits_for_no_frame_to_come() -> None:
+    read = 0
+
+    def source() -> Iterator[np.ndarray]:
+        nonlocal read
+        for read in range(1, 10):
+            yield FRAMES[read % len(FRAMES)]
+
+    for done, _ in enumerate(upscaler().stream(source(), scale=2, at_once=1), 1):
+        assert read == done
+
+
 def test_equal_frames_are_computed_once_and_are_the_callers_own() -> None:
     up = Counting()
     frames = [FRAMES[i] for i in (0, 0, 0, 1, 1, 0, 2)]
