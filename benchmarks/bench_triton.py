@@ -19,7 +19,7 @@ from liif_fast.resample import Resampler
 from liif_fast.upscaler import PRECISIONS
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-CARD = torch.device("cuda")
+CARD = torch.device("cuda", 0)
 LARGE = 8192  # side of the matrix product that is the yardstick
 RUNS = 20
 

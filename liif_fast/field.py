@@ -37,8 +37,8 @@ class Decoder(Protocol):
     ) -> torch.Tensor: ...
 
 
-# Pixels decoded between two reports of progress: about a second on two cores.
-REPORT_PIXELS = 1 << 18
+# Pixels decoded between two reports of progress: about a second on two cores. A GPU would wait between so few.
+REPORT_PIXELS = {"cpu": 1 << 18, "cuda": 1 << 24}
 
 
 class Field:
@@ -94,16 +94,13 @@ class Field:
         box: Box | None = None,
         dtype: torch.dtype = torch.float32,
         progress: Progress | None = None,
+        first_row: int = 0,
     ) -> Iterator[tuple[int, torch.Tensor]]:
         """As `render`, from top to bottom in bands of rows: (first row, [rows, width, channels]), in bounded memory."""
         rows, columns = size
         top, left, bottom, right = grid.check_box(box, self.height, self.width)
-        grid.check_scale(rows, bottom - top)
-        grid.check_scale(columns, right - left)
-        cell = (grid.cell(top, bottom, rows, self.cell_clamp), grid.cell(left, right, columns, self.cell_clamp))
-        y = self.decoder.tables(grid.centres(top, bottom, rows), self.height, cell[0])
-        x = self.decoder.tables(grid.centres(left, right, columns), self.width, cell[1])
-
+        y, x, cell = self.tables(size, (top, left, bottom, right))
+        y = y.part(first_row, rows)
         # At most 16 bytes a pixel: three float32 values and their gray mean. The same for colour, so that the bands of
         # a picture's colour and alpha are the same rows.
         band_rows = max(1, self.band_bytes // (16 * columns))
@@ -114,7 +111,7 @@ class Field:
         else:
             length_y, length_x = used_y, used_x
         across = list(tiling.spans(x.index, self.width, self.encoder.halo, length_x))
-        done = 0
+        done = first_row * columns
         for span_y in tiling.spans(y.index, self.height, self.encoder.halo, length_y):
             # With one tile across, its features serve several bands; with more, the band must hold all its rows.
             step = band_rows if len(across) == 1 else span_y.stop - span_y.start
@@ -126,18 +123,35 @@ class Field:
                     stop = min(span_y.stop, start + step)
                     if span_x is across[0]:
                         band = torch.empty(stop - start, columns, self.channels, dtype=dtype, device=z.device)
-                    pieces = max(1, REPORT_PIXELS // tile_x.size)
+                    pieces = max(1, REPORT_PIXELS[z.device.type] // tile_x.size)
                     for first in range(start, stop, pieces):
                         last = min(stop, first + pieces)
                         tile_y = y.part(first, last, origin_y).to(z.device)
-                        self._decode(
+                        self.decode(
                             z, tile_y, tile_x, cell, band[first - start : last - start, span_x.start : span_x.stop]
                         )
                         done += (last - first) * tile_x.size
                         if progress:
                             progress(done, rows * columns)
                     if span_x is across[-1]:
-                        yield start, band
+                        yield first_row + start, band
+
+    def shrink(self) -> bool:
+        """Halves the memory that rendering takes, as a device had less than there should be; False at the end."""
+        kept, self.z = self.z, None
+        if kept is None:
+            self.band_bytes //= 2
+            self.max_cells //= 2
+        return self.max_cells >= (2 * self.encoder.halo + 1) ** 2
+
+    def tables(self, size: tuple[int, int], box: Box) -> tuple[Any, Any, tuple[float, float]]:
+        """Where the rows and columns of a window at ``size`` look, and the decoder's cell."""
+        (rows, columns), (top, left, bottom, right) = size, box
+        grid.check_scale(rows, bottom - top)
+        grid.check_scale(columns, right - left)
+        cell = (grid.cell(top, bottom, rows, self.cell_clamp), grid.cell(left, right, columns, self.cell_clamp))
+        y = self.decoder.tables(grid.centres(top, bottom, rows), self.height, cell[0])
+        return y, self.decoder.tables(grid.centres(left, right, columns), self.width, cell[1]), cell
 
     def sample(self, points: torch.Tensor, scale: float | None = None) -> torch.Tensor:
         """Colours at ``points`` [N, 2] = (y, x) in input pixels, edge based: float32 [N, channels] in [0, 1].
@@ -160,7 +174,7 @@ class Field:
             z, origin_y, origin_x = self._features(span_y, span_x)
             tile_y, tile_x = y.pick(chosen, origin_y), x.pick(chosen, origin_x)
             colors = torch.empty(len(chosen), self.channels, device=z.device)
-            self._decode(z, tile_y.to(z.device), tile_x.to(z.device), (side, side), colors, paired=True)
+            self.decode(z, tile_y.to(z.device), tile_x.to(z.device), (side, side), colors, paired=True)
             out[chosen] = colors
         return out
 
@@ -206,7 +220,7 @@ class Field:
         in_tiles(lambda crop: self.encoder(to_float(crop)), self.color, halo, (high, wide), z)
         return z
 
-    def _decode(
+    def decode(
         self,
         z: torch.Tensor,
         y: Any,
@@ -215,6 +229,7 @@ class Field:
         out: torch.Tensor,
         paired: bool = False,
     ) -> None:
+        """z at the queries of two tables into ``out``, [.., channels] of any dtype of a picture."""
         if self.channels == 3:
             self.decoder(z, y, x, cell, out, paired)
             return

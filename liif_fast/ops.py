@@ -81,7 +81,7 @@ def _check(z: torch.Tensor, y: Axis, x: Axis, paired: bool, cell_term: torch.Ten
                 raise ValueError(
                     f"the {name} table must be contiguous [sides, size]; got {part.dtype} {tuple(part.shape)}"
                 )
-        if table.size and not 0 <= int(table.index.min()) <= int(table.index.max()) < cells:
+        if table.size and not within(table.index, cells):
             raise ValueError(f"the {name} table points outside the {cells} cells of z")
     if len(y.index) not in (1, 2):
         raise ValueError(f"tables must have 1 or 2 sides, got {len(y.index)}")
@@ -94,6 +94,14 @@ def _check(z: torch.Tensor, y: Axis, x: Axis, paired: bool, cell_term: torch.Ten
         raise ValueError(f"cell_term must be float32 [{z.shape[2]}], got {cell_term.dtype} {tuple(cell_term.shape)}")
 
 
+def within(index: torch.Tensor, count: int) -> bool:
+    """Whether all of ``index`` is in 0 .. count - 1; where a CUDA graph is captured, after a run that asked, it is."""
+    if index.is_cuda and torch.cuda.is_current_stream_capturing():
+        return True
+    low, high = torch.stack(index.aminmax()).tolist()  # one wait for a device, not two
+    return bool(low >= 0 and high < count)
+
+
 _library.impl("decode", _decode, "CompositeExplicitAutograd")
 # The output is allocated by the caller, so tracing has nothing to make.
 _library.impl("decode", lambda *_: None, "Meta")
@@ -104,7 +112,8 @@ class Decoder:
 
     Args:
         weights: the network.
-        device, dtype: where z lives and how it and all activations are stored; sums are float32.
+        device, dtype: where z lives (a GPU with its number), and how it and all activations are stored. Sums are
+            float32.
         backend: a name of `backends.BACKENDS` or "auto". BackendUnavailable if it cannot run.
         threads: of the processor; None takes PyTorch's number at each call.
     """
@@ -135,7 +144,7 @@ class Decoder:
         kernel = 3 if architecture.feat_unfold else 1
         projection = first[:, :coordinates].reshape(len(first), architecture.n_feats, kernel, kernel)
         self.head = Head(projection, first_bias)
-        self.first_cell = first[:, coordinates + 2 :].contiguous()  # [C, 2], or [C, 0] without the cell
+        self.first_cell = first[:, coordinates + 2 :].contiguous().to(device)  # [C, 2], or [C, 0] without the cell
         layers = [first[:, coordinates], first[:, coordinates + 1], last, last_bias]
         for weight, bias in linear[1:-1]:
             layers += [weight, bias]
@@ -175,8 +184,9 @@ class Decoder:
         """
         if z.dtype != self.dtype or z.device != self.device:
             raise TypeError(f"z is {z.dtype} on {z.device}; this decoder was made for {self.dtype} on {self.device}")
-        pair = torch.tensor(list(cell), dtype=torch.float32)[: self.first_cell.shape[1]]
-        cell_term = (self.first_cell @ pair).to(self.device)
+        cell_term = torch.zeros(self.width, device=self.device)
+        for column, side in zip(self.first_cell.unbind(1), cell, strict=False):  # without the cell there is no column
+            cell_term += column * side
         torch.ops.liif_fast.decode(
             z,
             [y.index, y.offset, y.weight],

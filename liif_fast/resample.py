@@ -27,7 +27,7 @@ from .backends import BACKENDS, select
 from .checkpoint import Weights
 from .encoder import Head
 from .grid import TAPS, Taps
-from .ops import OUT_RANGE, output_range
+from .ops import OUT_RANGE, output_range, within
 
 # How much the cubic widens at most: at x2, where the fine picture is twice too fine, it spans all TAPS lines.
 WIDEST = 2.0
@@ -100,9 +100,9 @@ def _check(z: torch.Tensor, y: Taps, x: Taps, paired: bool, out: torch.Tensor) -
         if not (fits and first.dim() == 1 and first.is_contiguous() and taps.is_contiguous()):
             shapes = f"{first.dtype} {tuple(first.shape)}, {taps.dtype} {tuple(taps.shape)}"
             raise ValueError(f"the {name} table must be contiguous int32 [N] and float32 [N, {TAPS}]; got {shapes}")
-        if table.size and not 0 <= int(first.min()) <= int(first.max()) <= max(0, table.lines - TAPS):
+        if table.size and not within(first, max(1, table.lines - TAPS + 1)):
             raise ValueError(f"the {name} table points outside the {table.lines} fine lines of z")
-        if not paired and table.size and bool((first.diff() < 0).any()):
+        if not paired and table.size > 1 and not within(first.diff(), table.lines):
             raise ValueError(f"the {name} table of a grid must not fall")
     shape = (x.size, 3) if paired else (y.size, x.size, 3)
     if tuple(out.shape) != shape or (paired and y.size != x.size):

@@ -6,34 +6,47 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-Enlarge = Callable[[Any], Any]
 Dropped = Callable[[int], None]
 
 
-def stream(
-    frames: Iterable[Any], enlarge: Enlarge, workers: int, threads: int, dropped: Dropped | None
-) -> Iterator[Any]:
-    """``enlarge`` of each frame, in order, computed by ``workers`` at once; at most one more frame waits.
+class Pending(Protocol):
+    """A frame at work."""
 
-    Each worker uses ``threads`` of PyTorch's. A frame equal to the one before, which is still at work, is not computed
-    again. An exception, of ``frames`` too, is raised where the result of its frame was due. ``dropped``: see
-    `Upscaler.stream`.
+    def result(self) -> Any:
+        """The enlarged frame, once it is there; raises what went wrong with it."""
+
+
+class Line(Protocol):
+    """Where frames are worked on, in the order they come."""
+
+    ahead: int  # frames it should have at once, so that none of its parts waits for the caller
+
+    def submit(self, frame: Any) -> Pending:
+        """Begins with a frame. The caller's until then, it is not read later."""
+
+    def close(self) -> None:
+        """Ends it; frames that nobody waits for any more are given up."""
+
+
+def stream(frames: Iterable[Any], make_line: Callable[[], Line], dropped: Dropped | None) -> Iterator[Any]:
+    """The frames, enlarged by a line, in order; no more than it wants wait or are at work.
+
+    A frame equal to the one before, which is still at work, is not computed again. An exception, of ``frames`` too, is
+    raised where the result of its frame was due. ``dropped``: see `Upscaler.stream`.
     """
     source = iter(frames) if dropped is None else _Newest(frames, dropped)
-    pool = _pool(workers, threads)
-    pending: deque[Future[Any]] = deque()
+    line = make_line()
+    pending: deque[Pending] = deque()
     previous: Any = None
     ended: Exception | None = None
     try:
         while True:
-            # One more than are at work, so that no worker waits for the caller; not where least delay is wanted, as
-            # the source may take its time.
-            while ended is None and len(pending) < workers + (workers > 1 and dropped is None):
+            while ended is None and len(pending) < line.ahead:
                 try:
                     # The caller may fill one buffer again and again.
                     frame = _copy(next(source))
@@ -41,38 +54,47 @@ def stream(
                     ended = error
                     break
                 again = bool(pending) and _same(frame, previous)
-                pending.append(pending[-1] if again else pool.submit(enlarge, frame))
+                pending.append(pending[-1] if again else line.submit(frame))
                 previous = frame
             if not pending:
                 break
-            future = pending.popleft()
-            result = future.result()
+            first = pending.popleft()
+            result = first.result()
             # Every result is the caller's own, to draw on.
-            yield _copy(result) if pending and pending[0] is future else result
+            yield _copy(result) if pending and pending[0] is first else result
     finally:
         if isinstance(source, _Newest):
             source.close()
-        pool.shutdown(wait=True, cancel_futures=True)
+        line.close()
     if not isinstance(ended, StopIteration):
         assert ended is not None
         raise ended
 
 
-def _pool(workers: int, threads: int) -> ThreadPoolExecutor:
-    """Workers with so many PyTorch threads each. The count is a thread's own, but new threads take the last one set."""
-    before, ready = torch.get_num_threads(), threading.Barrier(workers + 1)
+class Workers:
+    """A `Line` of threads: ``enlarge`` of so many frames at once, each with ``threads`` of PyTorch's."""
 
-    def begin() -> None:
-        torch.get_num_threads()  # the first question makes a thread take the last count set, which must come before
-        torch.set_num_threads(threads)
+    def __init__(self, enlarge: Callable[[Any], Any], at_once: int, threads: int, ahead: int) -> None:
+        self.ahead = ahead
+        self._enlarge, self._pool = enlarge, ThreadPoolExecutor(at_once, thread_name_prefix="liif_fast-stream")
+        # The count is a thread's own, but new threads take the last one set, whoever set it.
+        before, ready = torch.get_num_threads(), threading.Barrier(at_once + 1)
+
+        def begin() -> None:
+            torch.get_num_threads()  # the first question makes a thread take the last count set, so it must come before
+            torch.set_num_threads(threads)
+            ready.wait()
+
+        for _ in range(at_once):
+            self._pool.submit(begin)
         ready.wait()
+        torch.set_num_threads(before)
 
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="liif_fast-stream")
-    for _ in range(workers):
-        pool.submit(begin)
-    ready.wait()
-    torch.set_num_threads(before)
-    return pool
+    def submit(self, frame: Any) -> Future[Any]:
+        return self._pool.submit(self._enlarge, frame)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 class _Newest:
@@ -133,5 +155,7 @@ def _same(a: Any, b: Any) -> bool:
     if isinstance(a, np.ndarray):
         return a.dtype == b.dtype and np.array_equal(a, b)
     if isinstance(a, torch.Tensor):
+        if a.is_cuda:
+            return False  # to know would be to wait for the device
         return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
     return bool(a == b)

@@ -17,15 +17,19 @@ from . import engines, grid
 from .backends import BackendUnavailable, cpu, triton
 from .checkpoint import DEFAULT, Weights, load
 from .field import Box, Field, Progress
+from .gpu_stream import GpuLine
 from .image import Planes, Unpacked, bleed, unpack
 from .ops import OUT_RANGE, Decoder
 from .resample import Resampler
-from .stream import Dropped, stream
+from .stream import Dropped, Workers, stream
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 DECODERS: dict[str, type[Decoder] | type[Resampler]] = {"liif": Decoder, "resample": Resampler}
 # Enough for tiles whose halos cost little, and little enough not to be noticed.
 DEFAULT_MEMORY = 3 << 29
+# On a GPU whole frames of 1920 x 1080 should go through the largest encoder in one piece.
+DEFAULT_GPU_MEMORY = 1 << 32
+GPU_FRAMES = 3
 
 
 class Upscaler:
@@ -41,7 +45,8 @@ class Upscaler:
         engine: of the encoder: "auto", "tensorrt", "tensorrt-rtx", "native" (processors) or "torch", likewise. The
             first two build an engine for this GPU once, which is kept on disk and checked against PyTorch.
         max_memory: bytes that features and buffers may take beside the input and the result; larger pictures are worked
-            on in tiles, with the same result. None: 1.5 GiB or half of what is free, whichever is less.
+            on in tiles, with the same result. None: 1.5 GiB (4 GiB on a GPU) or half of what is free, whichever is
+            less.
         cell_clamp: scale beyond which the decoder's cell input, which was trained up to x4, stays as it is there; None
             is the paper.
 
@@ -129,9 +134,10 @@ class Upscaler:
             frames: pictures as for calling, read as they are needed and copied, so that one buffer may serve them all.
                 A frame equal to the one before, still at work, is not computed again.
             scale, size, longest: as for calling.
-            at_once: frames at work at the same time. None: one a thread, each on one thread, which gives the most
-                frames a second. 1: one frame on all threads, and its result before the next is read, which gives
-                the least delay. Memory grows with it.
+            at_once: frames at work at the same time. None gives the most frames a second: on processors one a thread,
+                each on one thread; on GPUs three, of which one is copied in, one worked on and one copied out. 1: one
+                frame on all threads, and its result before the next is read, which gives the least delay. Memory
+                grows with it.
             dropped: for a live source, which does not wait: it is read on a thread of its own, the newest frame that
                 waits replaces an older one, and this is called, on that thread, with the number of each frame replaced
                 (the first is 0). None: the source waits, and no frame is lost.
@@ -139,17 +145,28 @@ class Upscaler:
         An error, be it of a frame or of ``frames`` itself, is raised where its result was due.
         """
         threads = self.threads or torch.get_num_threads()
+        on_gpu = self.device.type == "cuda"
         if at_once is None:
-            at_once = threads if self.device.type == "cpu" and dropped is None else 1
+            at_once = 1 if dropped is not None else GPU_FRAMES if on_gpu else threads
         if isinstance(at_once, bool) or not isinstance(at_once, int) or at_once < 1:
             raise ValueError(f"at_once must be a whole number of frames of at least 1, or None, got {at_once!r}")
+        request: dict[str, Any] = {"scale": scale, "size": size, "longest": longest}
+        if on_gpu:
+            field = partial(
+                Field, encoder=self.encoder, decoder=self.decoder, max_memory=self._budget(), cell_clamp=self.cell_clamp
+            )
+            size_of = partial(grid.output_size, **request)
+            line = partial(GpuLine, self.device, field, size_of, partial(self, **request), at_once)
+            return stream(frames, line, dropped)
         share = max(1, threads // at_once)
         worker = copy(self)
         worker.encoder, worker.decoder = copy(self.encoder), copy(self.decoder)
         worker.threads = worker.encoder.threads = worker.decoder.threads = share
         worker.max_memory = max(1, self._budget() // at_once)
-        enlarge = partial(worker, scale=scale, size=size, longest=longest)
-        return stream(frames, enlarge, at_once, share, dropped)
+        # One more than are at work, so that no worker waits for the caller; not where least delay is wanted, as the
+        # source may take its time.
+        ahead = at_once + (at_once > 1 and dropped is None)
+        return stream(frames, partial(Workers, partial(worker, **request), at_once, share, ahead), dropped)
 
     def encode(self, image: Any) -> ImageField:
         """The picture as a continuous field, encoded once, to render windows of and sample points from."""
@@ -186,7 +203,16 @@ class Upscaler:
         return f"{what}, encoder by {self.encoder.engine}"
 
     def _budget(self) -> int:
-        return self.max_memory or min(DEFAULT_MEMORY, psutil.virtual_memory().available // 2)
+        if self.max_memory:
+            return self.max_memory
+        return min(DEFAULT_GPU_MEMORY if self.device.type == "cuda" else DEFAULT_MEMORY, self.free_memory // 2)
+
+    @property
+    def free_memory(self) -> int:
+        """Bytes, on the device."""
+        if self.device.type == "cuda":
+            return int(torch.cuda.mem_get_info(self.device)[0])
+        return int(psutil.virtual_memory().available)
 
 
 class ImageField:
@@ -198,7 +224,7 @@ class ImageField:
         self._batched = self._tensor and image.ndim == 4
         frames = self._unpacked.frames
         # Features are what this object is for, so they may take more than the buffers of a single run.
-        budget = upscaler.max_memory or psutil.virtual_memory().available // 2
+        budget = upscaler.max_memory or upscaler.free_memory // 2
         self._frames = [_Frame(frame, upscaler, budget // len(frames), keep=True) for frame in frames]
         self.height, self.width = frames[0].color.shape[:2]
 
@@ -256,11 +282,31 @@ class _Frame:
         self.color = field(bleed(planes.color, planes.alpha) if planes.alpha is not None and varies else planes.color)
         self.alpha = field(planes.alpha) if planes.alpha is not None and varies else None
 
-    def bands(self, size: tuple[int, int], box: Box | None, progress: Progress | None) -> Iterator[tuple[int, Planes]]:
+    def bands(
+        self, size: tuple[int, int], box: Box | None, progress: Progress | None, done: int = 0
+    ) -> Iterator[tuple[int, Planes]]:
+        """From row ``done`` on; where the device is fuller than it said, the rest in smaller tiles."""
+        try:
+            for start, planes in self._bands(size, box, progress, done):
+                yield start, planes
+                done = start + len(planes.color)
+            return
+        except torch.OutOfMemoryError as error:
+            fields = [self.color, self.alpha] if self.alpha else [self.color]
+            if not all([field.shrink() for field in fields]):
+                reason = str(error).partition("\n")[0]
+                full = f"{self.color.encoder.device} is full, in small tiles too: {reason}"
+                raise torch.OutOfMemoryError(full) from None
+        torch.cuda.empty_cache()
+        yield from self.bands(size, box, progress, done)
+
+    def _bands(
+        self, size: tuple[int, int], box: Box | None, progress: Progress | None, first_row: int
+    ) -> Iterator[tuple[int, Planes]]:
         device = self.planes.color.device
         # Both fields have one size and one budget, so their bands are the same rows.
-        alphas = self.alpha.bands(size, box, self.dtype, None) if self.alpha else None
-        for start, color in self.color.bands(size, box, self.dtype, progress):
+        alphas = self.alpha.bands(size, box, self.dtype, None, first_row) if self.alpha else None
+        for start, color in self.color.bands(size, box, self.dtype, progress, first_row):
             alpha = None
             if alphas:
                 alpha = next(alphas)[1].to(device)
@@ -297,7 +343,7 @@ def find_device(device: str | torch.device) -> torch.device:
     """ValueError for a name that is none; BackendUnavailable for a device that is not there."""
     cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "auto":
-        return torch.device("cuda" if cards else "cpu")
+        device = "cuda" if cards else "cpu"
     try:
         found = torch.device(device)
     except RuntimeError as error:
@@ -305,6 +351,8 @@ def find_device(device: str | torch.device) -> torch.device:
     if found.type == "cuda" and (found.index or 0) >= cards:
         there = f"{cards} CUDA devices" if cards else "no CUDA device"
         raise BackendUnavailable(f"no device {found}: PyTorch {torch.__version__} finds {there} here")
+    if found.type == "cuda" and found.index is None:
+        return torch.device("cuda", torch.cuda.current_device())  # as tensors there call it
     return found
 
 

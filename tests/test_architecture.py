@@ -39,7 +39,7 @@ ROWS = [
     ["bench"],
     ["system", "export"],
     ["upscaler"],
-    ["engines"],
+    ["gpu_stream", "engines"],
     ["trt_engine"],
     ["trt_network"],
     ["field", "published", "onnx_graph"],

@@ -57,6 +57,37 @@ def test_bands_are_the_picture(up: Upscaler) -> None:
     assert np.array_equal(window, up.encode(picture).render(size=(70, 90), box=(3.5, 2, 40, 33)))
 
 
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_a_device_that_is_fuller_than_it_said(monkeypatch: pytest.MonkeyPatch, channels: int, keep: bool) -> None:
+    """The encoder runs out of memory above a size, in the middle of a picture: the rest comes in smaller tiles."""
+    picture = np.random.default_rng(1).integers(0, 256, (90, 70, channels), np.uint8)
+    up = Upscaler(SHALLOW, precision="fp32", max_memory=1_000_000)
+    wanted = up(picture, size=(150, 130))
+    encode, asked, most = up.encoder.z, [], 1 << 30
+
+    def z(x: torch.Tensor) -> torch.Tensor:
+        asked.append(x.shape[0] * x.shape[1])
+        if asked[-1] > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nSee the manual")
+        return encode(x)
+
+    monkeypatch.setattr(up.encoder, "z", z)
+    field = up.encode(picture) if keep else None
+    up(picture, size=(150, 130))
+    most = max(asked) - 1
+    seen: list[tuple[int, int]] = []
+    found = up(picture, size=(150, 130), progress=lambda *done: seen.append(done))
+    assert max(asked) > most >= asked[-1]
+    assert np.abs(found.astype(int) - wanted).max() <= 1
+    assert seen[-1] == (150 * 130, 150 * 130)
+    if field:
+        assert np.abs(field.render(size=(150, 130)).astype(int) - wanted).max() <= 1
+    most = 30
+    with pytest.raises(torch.OutOfMemoryError, match=r"^cpu is full, in small tiles too: CUDA out[^\n]*$"):
+        up(picture, size=(150, 130))
+
+
 def test_memory_is_bounded() -> None:
     """A large result takes its own size and the budget, not more, beside what the libraries take."""
     code = """

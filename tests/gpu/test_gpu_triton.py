@@ -19,7 +19,7 @@ from liif_fast.ops import OUT_RANGE
 from liif_fast.resample import Resampler
 from test_resample import LONG, SMALL, WEIGHTS, table
 
-CARD = torch.device("cuda")
+CARD = torch.device("cuda", 0)
 compiled = torch.cuda.is_available() and os.environ["TRITON_INTERPRET"] != "1"
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not compiled, reason="for a CUDA device; `make test-gpu`")]
 

@@ -1,0 +1,166 @@
+"""Frames of one size on a GPU: copied to it and back beside the work, and the work on a frame as one CUDA graph.
+
+The graph holds all from the samples of a picture to those of the enlarged one, so that a frame costs the host a few
+launches, whatever the network. Copies in, work and copies out have a CUDA stream each and are a frame apart.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .field import Field
+from .image import Planes, Unpacked, to_float, unpack
+
+
+class Plan:
+    """All from a picture to its enlargement, in one piece, with nothing left to ask or to copy.
+
+    Args:
+        field: of a picture on the device of the encoder; `run` reads its samples anew each time.
+        size: (height, width) of the enlargement.
+
+    Attributes:
+        image: [H, W, channels], the field's samples.
+        out: [*size, channels] of the same dtype, filled by `run`.
+    """
+
+    def __init__(self, field: Field, size: tuple[int, int]) -> None:
+        self.image, self._field = field.color, field
+        y, x, self._cell = field.tables(size, (0, 0, field.height, field.width))
+        self._y, self._x = y.to(self.image.device), x.to(self.image.device)
+        self.out = torch.empty(*size, field.channels, dtype=self.image.dtype, device=self.image.device)
+
+    def run(self) -> None:
+        z = self._field.encoder(to_float(self.image))
+        self._field.decode(z, self._y, self._x, self._cell, self.out)
+
+
+class GpuLine:
+    """A `stream.Line` on a GPU.
+
+    Args:
+        device: that of ``make_field``'s encoder, with its number.
+        make_field: the field of a picture [H, W, channels] on the device.
+        size_of: (height, width) of a picture -> of its enlargement.
+        enlarge: the ordinary way, for pictures with alpha, in batches, too large, or on another GPU.
+        at_once: frames submitted and not yet asked for.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        make_field: Callable[[torch.Tensor], Field],
+        size_of: Callable[[int, int], tuple[int, int]],
+        enlarge: Callable[[Any], Any],
+        at_once: int,
+    ) -> None:
+        self.ahead = at_once
+        self._device, self._make_field, self._size_of, self._enlarge = device, make_field, size_of, enlarge
+        self._in, self._work, self._out = (torch.cuda.Stream(device) for _ in range(3))
+        self._planned_for: Any = None
+        self._plan: Plan | None = None
+        self._run: Callable[[], None] = lambda: None
+
+    def submit(self, frame: Any) -> _Sent | Future[Any]:
+        done: Future[Any] = Future()
+        try:
+            with torch.cuda.device(self._device):
+                unpacked = unpack(frame)
+                first = unpacked.frames[0]
+                if len(unpacked.frames) == 1 and first.alpha is None and self._ready(first.color):
+                    return self._send(unpacked)
+                done.set_result(self._enlarge(frame))
+        except Exception as error:  # raised where the frame is due
+            done.set_exception(error)
+        return done
+
+    def close(self) -> None:
+        for stream in (self._in, self._work, self._out):
+            stream.synchronize()  # nothing is at work on memory that is let go
+
+    def _ready(self, color: torch.Tensor) -> bool:
+        """Whether frames like this one go through in one piece; the first of a kind waits until that is prepared."""
+        kind = (color.shape, color.dtype)
+        if kind != self._planned_for:
+            self.close()
+            self._planned_for, self._plan, self._run = None, None, lambda: None  # frees the memory of the last kind
+            size = self._size_of(*color.shape[:2])
+            with suppress(torch.OutOfMemoryError):  # the ordinary way takes smaller tiles
+                field = self._make_field(torch.zeros(color.shape, dtype=color.dtype, device=self._device))
+                if field.height * field.width <= field.max_cells:
+                    plan = Plan(field, size)
+                    self._run = self._captured(plan)
+                    self._plan = plan
+            self._planned_for = kind
+        return self._plan is not None and (color.device == self._device or not color.is_cuda)
+
+    def _captured(self, plan: Plan) -> Callable[[], None]:
+        """What runs it, on the stream of the work: as a graph, or, with a warning, as it is."""
+        self._work.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._work):
+            plan.run()  # compiles and tunes kernels, makes what is kept, and checks what a capture cannot
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # Other threads may meanwhile do what would spoil a capture of theirs.
+            with torch.cuda.graph(graph, stream=self._work, capture_error_mode="thread_local"):
+                plan.run()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            warnings.warn(f"frames are launched one kernel at a time, not as a CUDA graph: {reason}", stacklevel=2)
+            return plan.run
+        return graph.replay
+
+    def _send(self, unpacked: Unpacked) -> _Sent:
+        color, plan = unpacked.frames[0].color, self._plan
+        assert plan is not None
+        # Memory that a stream still works on must not be given to another: `record_stream` says so of tensors made on
+        # one stream and used on the next, and PyTorch's pinned memory knows by itself.
+        if color.is_cuda:
+            self._in.wait_stream(torch.cuda.current_stream(color.device))
+            with torch.cuda.stream(self._in):
+                sent = color.to(self._device, copy=True)
+            color.record_stream(self._in)
+        else:
+            pinned = torch.empty(color.shape, dtype=color.dtype, pin_memory=True).copy_(color)
+            with torch.cuda.stream(self._in):
+                sent = pinned.to(self._device, non_blocking=True)
+        self._work.wait_stream(self._in)
+        with torch.cuda.stream(self._work):
+            plan.image.copy_(sent)
+            self._run()
+            made = plan.out.clone()
+        sent.record_stream(self._work)
+        self._out.wait_stream(self._work)
+        if not color.is_cuda:
+            with torch.cuda.stream(self._out):
+                host = torch.empty(made.shape, dtype=made.dtype, pin_memory=True).copy_(made, non_blocking=True)
+            made.record_stream(self._out)
+            made = host
+        return _Sent(unpacked, made, self._out.record_event())
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """A frame on its way."""
+
+    unpacked: Unpacked
+    made: torch.Tensor  # where the caller's frame was: on the host, pinned, or on a GPU
+    there: torch.cuda.Event
+
+    def result(self) -> Any:
+        if self.made.is_cuda:
+            now = torch.cuda.current_stream(self.made.device)
+            now.wait_event(self.there)
+            self.made.record_stream(now)
+        else:
+            self.there.synchronize()
+        return self.unpacked.pack([Planes(self.made, None)])
