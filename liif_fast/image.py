@@ -59,6 +59,8 @@ def unpack(obj: Any) -> Unpacked:
       ``I`` (0..65535) becomes ``I;16``; ``pack`` keeps ``info``'s dpi, and icc_profile unless the colours left it.
     - numpy: HW or HWC, C of 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA; uint8, uint16, float16, float32, float64.
     - torch: CHW or BCHW on any device, the same C and dtypes, and bfloat16.
+    - Other arrays with ``__dlpack__`` (CuPy, JAX), on any device: as numpy's; ``pack`` gives a torch tensor, HW or HWC,
+      on that device, which has ``__dlpack__`` too.
 
     Floats are in 0..1. Raises TypeError for other types and dtypes, ValueError for other ranks and channels, pictures
     without pixels, NaN, infinities, and floats outside -0.5..1.5.
@@ -70,6 +72,8 @@ def unpack(obj: Any) -> Unpacked:
     pillow = sys.modules.get("PIL.Image")  # where it is not imported, nobody has an image of it
     if pillow is not None and isinstance(obj, pillow.Image):
         return _unpack_pillow(obj)
+    if hasattr(obj, "__dlpack__"):
+        return _unpack_dlpack(obj)
     hint = "; read the file first" if isinstance(obj, str) or hasattr(obj, "__fspath__") else ""
     raise TypeError(f"{type(obj).__name__} is not a Pillow image, a numpy array or a torch tensor{hint}")
 
@@ -101,13 +105,7 @@ def _unpack_numpy(array: np.ndarray) -> Unpacked:
     if array.dtype.name not in _NUMPY_DTYPES:
         hint = "; use .astype(np.uint8) * 255" if array.dtype == bool else ""
         raise TypeError(f"arrays of {array.dtype} are no pictures: uint8, uint16, or floats in 0..1 are{hint}")
-    shape = array.shape
-    if array.ndim not in (2, 3) or (array.ndim == 3 and shape[2] not in (1, 2, 3, 4)):
-        hint = "; it looks like CHW: use .transpose(1, 2, 0)" if array.ndim == 3 and shape[0] in (1, 2, 3, 4) else ""
-        if array.ndim == 4:
-            hint = "; pass pictures one by one, or a torch tensor BCHW"
-        raise ValueError(f"shape {shape} is not HW or HWC with 1 to 4 channels{hint}")
-    _check_size(shape)
+    _check_hwc(array.shape)
     flat = array.ndim == 2
     frame = _from_numpy(array[..., None] if flat else array)
 
@@ -116,6 +114,24 @@ def _unpack_numpy(array: np.ndarray) -> Unpacked:
         return made[..., 0] if flat else made
 
     return Unpacked([_split(_checked(frame))], repack)
+
+
+def _unpack_dlpack(obj: Any) -> Unpacked:
+    kind = type(obj).__name__
+    try:
+        tensor = torch.from_dlpack(obj)
+    except Exception as error:  # whatever the other library raises
+        raise TypeError(f"{kind} does not give its memory by DLPack: {error}") from error
+    if tensor.dtype not in _TORCH_DTYPES:
+        raise TypeError(f"{kind} of {tensor.dtype} is no picture: uint8, uint16, or floats in 0..1 are")
+    _check_hwc(tuple(tensor.shape))
+    flat = tensor.ndim == 2
+
+    def repack(joined: list[torch.Tensor]) -> torch.Tensor:
+        made = joined[0].to(tensor.device, tensor.dtype).contiguous()
+        return made[..., 0] if flat else made
+
+    return Unpacked([_split(_checked(tensor[..., None] if flat else tensor))], repack)
 
 
 def _unpack_pillow(im: Image) -> Unpacked:
@@ -136,6 +152,15 @@ def _from_numpy(array: np.ndarray) -> torch.Tensor:
     if not native.flags.writeable or any(stride < 0 or stride % native.itemsize for stride in native.strides):
         native = native.copy()  # torch has no negative strides, and warns about read-only memory
     return torch.from_numpy(native)
+
+
+def _check_hwc(shape: tuple[int, ...]) -> None:
+    if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (1, 2, 3, 4)):
+        hint = "; it looks like CHW: use .transpose(1, 2, 0)" if len(shape) == 3 and shape[0] in (1, 2, 3, 4) else ""
+        if len(shape) == 4:
+            hint = "; pass pictures one by one, or a torch tensor BCHW"
+        raise ValueError(f"shape {tuple(shape)} is not HW or HWC with 1 to 4 channels{hint}")
+    _check_size(shape)
 
 
 def _check_size(shape: tuple[int, ...]) -> None:

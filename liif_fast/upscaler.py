@@ -98,7 +98,8 @@ class Upscaler:
 
         Args:
             image: PIL image; numpy [H, W] or [H, W, C], uint8, uint16 or float in [0, 1]; torch [C, H, W] or [B, C, H,
-                W], likewise. C is 1 (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGBA, alpha not premultiplied).
+                W], likewise. C is 1 (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGBA, alpha not premultiplied). Other arrays
+                with ``__dlpack__`` (CuPy, JAX) as numpy's, for which the result is a torch tensor [H, W, C].
             scale: a factor, or (vertical, horizontal) factors, of at least 0.5.
             size: (height, width) in pixels.
             longest: length of the longer side in pixels, aspect kept. Give exactly one of these three.

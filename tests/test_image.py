@@ -128,6 +128,45 @@ def test_torch(dtype, channels, batch):
     assert unpacked.pack([enlarged(f) for f in unpacked.frames]).shape == (*shape[:-2], 10, 7)
 
 
+class Foreign:
+    """An array of another library, which shares its memory."""
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+    def __dlpack__(self, **options):
+        return self.tensor.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.tensor.__dlpack_device__()
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.float16, torch.float32])
+@pytest.mark.parametrize("channels", [None, 1, 2, 3, 4])
+def test_dlpack(dtype, channels):
+    shape = (5, 7) if channels is None else (5, 7, channels)
+    sample = torch.rand(shape)
+    tensor = sample.to(dtype) if dtype.is_floating_point else (sample * 200).to(dtype)
+    unpacked = image.unpack(Foreign(tensor))
+    planes = unpacked.frames[0]
+    assert planes.color.shape == (5, 7, 3 if channels in (3, 4) else 1)
+    assert (planes.alpha is not None) == (channels in (2, 4))
+    if dtype != torch.float16:
+        assert planes.color.data_ptr() == tensor.data_ptr()
+    back = unpacked.pack(unpacked.frames)
+    assert back.dtype == dtype
+    assert torch.equal(back.float(), tensor.float())
+
+
+def test_dlpack_errors():
+    with pytest.raises(TypeError, match=r"Foreign of torch\.int32 is no picture"):
+        image.unpack(Foreign(torch.zeros(5, 7, 3, dtype=torch.int32)))
+    with pytest.raises(ValueError, match=r"shape \(3, 5, 7\) is not HW or HWC .* CHW"):
+        image.unpack(Foreign(torch.zeros(3, 5, 7)))
+    with pytest.raises(TypeError, match=r"Foreign does not give its memory by DLPack: .*grad"):
+        image.unpack(Foreign(torch.zeros(5, 7, 3, requires_grad=True)))
+
+
 def test_no_copy_and_no_gradient():
     tensor = torch.rand(3, 4, 5, requires_grad=True)
     unpacked = unpack(tensor)

@@ -67,6 +67,27 @@ def test_kinds_of_frames(kind: str) -> None:
         assert np.array_equal(np.asarray(found), np.asarray(wanted))
 
 
+def test_foreign_frames_are_not_compared() -> None:
+    class Foreign:
+        """Of another library: its ``==`` is for each sample, as arrays' is."""
+
+        def __init__(self, frame: np.ndarray) -> None:
+            self.frame = frame
+
+        def __eq__(self, other: object) -> object:  # type: ignore[override]
+            return [True, False]
+
+        def __dlpack__(self, **options: object) -> object:
+            return torch.from_numpy(self.frame).__dlpack__(**options)  # type: ignore[arg-type]
+
+        def __dlpack_device__(self) -> object:
+            return torch.from_numpy(self.frame).__dlpack_device__()
+
+    up = upscaler(threads=2)
+    for found, frame in zip(up.stream([Foreign(frame) for frame in FRAMES], scale=2), FRAMES, strict=True):
+        assert np.array_equal(found.numpy(), up(frame, scale=2))
+
+
 def test_several_frames_are_at_work() -> None:
     together = threading.Barrier(2, timeout=20)
 
