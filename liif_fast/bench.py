@@ -10,21 +10,44 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
 import torch
 
-from . import __version__, grid, published
-from .backends import cpu, select
+from . import __version__, published
+from .backends import BACKENDS, cpu, select
 from .encoder import torch_threads
+from .field import Field
 from .system import processor
-from .upscaler import PRECISIONS, Upscaler
+from .upscaler import PRECISIONS, Upscaler, find_device
 
-SIDE, SCALE = 128, 4  # the usual small job: 128 x 128 -> 512 x 512
-GEMM = (8192, 256)  # rows and width of the matrix product that is the machine's yardstick
+
+@dataclass(frozen=True)
+class Job:
+    """A picture of some (height, width) and the size it is enlarged to, with names of both."""
+
+    before: str
+    after: str
+    picture: tuple[int, int]
+    size: tuple[int, int]
+
+    def __str__(self) -> str:
+        return f"{self.before} → {self.after}"
+
+
+SMALL = Job("128²", "512²", (128, 128), (512, 512))
+LIVE = Job("270p", "1080p", (270, 480), (1080, 1920))
+FILM = Job("1080p", "2160p", (1080, 1920), (2160, 3840))
+# Taken apart into stages, and measured as a whole.
+STAGES = {"cpu": SMALL, "cuda": FILM}
+WHOLE = {"cpu": LIVE, "cuda": Job("540p", "2160p", (540, 960), (2160, 3840))}
+STREAMED = 60  # frames
+# Rows, inner and outer width of the matrix product that is the yardstick: as the decoder's own, or as large as a GPU
+# needs to be at its best.
+GEMM = {"cpu": (8192, 256), "cuda": (8192, 8192)}
 # A precision that multiplies matrices this much slower than fp32 is emulated; timing it would take minutes and tell
 # nothing.
 EMULATED = 4
@@ -48,26 +71,29 @@ class Row:
     psnr_to_fp32: float | None = None
 
 
-def timed(run: Callable[[], object], seconds: float = 1.0, most: int = 20) -> list[float]:
+def timed(run: Callable[[], object], device: torch.device, seconds: float = 1.0, most: int = 20) -> list[float]:
     """Sorted times in ms of repeated calls after one to warm up: at least three, for about ``seconds``."""
+    wait = partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
     run()
     times: list[float] = []
     while len(times) < 3 or (sum(times) < 1000 * seconds and len(times) < most):
+        wait()
         start = time.perf_counter()
         run()
+        wait()
         times.append(1000 * (time.perf_counter() - start))
     return sorted(times)
 
 
 def gemm_rate(dtype: torch.dtype, device: torch.device, seconds: float = 1.0) -> float:
-    """GFLOP/s of PyTorch's [8192, 256] x [256, 256] product."""
-    rows, width = GEMM
+    """GFLOP/s of PyTorch's matrix product of the shape `GEMM`."""
+    rows, width = GEMM[device.type]
     a, b = torch.randn(rows, width, device=device).to(dtype), torch.randn(width, width, device=device).to(dtype)
     out = torch.empty_like(a)
     start = time.perf_counter()
     torch.matmul(a[:256], b)
     count = 1 if time.perf_counter() - start > 0.05 else 8  # an emulated product takes seconds
-    times = timed(lambda: [torch.matmul(a, b, out=out) for _ in range(count)], seconds)
+    times = timed(lambda: [torch.matmul(a, b, out=out) for _ in range(count)], device, seconds)
     return count * 2 * rows * width * width / statistics.median(times) / 1e6
 
 
@@ -92,38 +118,49 @@ def run(
 def measure(model: str, device: str, backend: str, precision: str | None, quick: bool) -> dict:
     """All rows of one machine and model, as JSON data."""
     threads, seconds = torch.get_num_threads(), 0.5 if quick else 2.0
-    exact = Upscaler(model, device=device, backend=backend, precision="fp32")
-    image = picture(SIDE, SIDE)
+    on = find_device(device)
+    # What others are compared with; a backend that was named need not do fp32.
+    does_fp32 = backend == "auto" or BACKENDS[backend].unavailable(on, torch.float32) is None
+    exact = Upscaler(model, device=on, backend=backend if does_fp32 else "auto", precision="fp32")
+    up, job = exact, STAGES[on.type]
+    image = picture(*job.picture)
     rates: dict[str, float] = {}
     rows: list[Row] = []
     notes: list[str] = []
-    for name in [precision] if precision else _with_kernels(exact.device):
-        rates[name] = gemm_rate(PRECISIONS[name], exact.device, seconds)
+    for name in [precision] if precision else _with_kernels(on, backend):
+        rates[name] = gemm_rate(PRECISIONS[name], on, seconds)
         if name != "fp32" and precision is None and rates[name] * EMULATED < rates.get("fp32", 0):
             notes.append(f"{name}: not native here ({rates[name]:.0f} GFLOP/s matrix product), left out")
             continue
-        up = exact if name == "fp32" else Upscaler(exact.weights, device=device, backend=backend, precision=name)
-        for count in sorted({1, threads}):
+        same = name == "fp32" and does_fp32
+        up = exact if same else Upscaler(exact.weights, device=on, backend=backend, precision=name)
+        for count in sorted({1, threads} if on.type == "cpu" else {threads}):
             with torch_threads(count):
-                rate = rates[name] if count == threads else gemm_rate(PRECISIONS[name], exact.device, seconds)
-                rows.append(_gemm_row(name, count, rate))
-                rows += _stages(up, exact, image, rate, seconds)
-    rows += _peers(exact, image, rates, 0 if quick else seconds)
+                rate = rates[name] if count == threads else gemm_rate(PRECISIONS[name], on, seconds)
+                rows.append(_gemm_row(name, on, rate))
+                rows += _stages(up, exact, job, image, rate, seconds)
+        if on.type == "cuda":
+            rows.append(_streamed(up, job, STREAMED // 4 if quick else STREAMED))
+    is_liif = exact.weights.architecture.decoder == "liif"
+    rows += _peers(exact, job, image, rates, 0 if quick else seconds, is_liif)
     if not quick:
-        rows.append(_frame(Upscaler(exact.weights, device=device, backend=backend, precision=precision or "auto")))
-    published_ms = next(r.ms for r in rows if r.stage == "published, PyTorch")
-    best = min((r for r in rows if r.stage.startswith("end to end 128")), key=lambda r: r.ms)
-    return {
-        "machine": machine(exact),
+        rows.append(_whole(Upscaler(exact.weights, device=on, backend=backend, precision=precision or "auto")))
+    report = {
+        "machine": machine(up),
         "model": {"name": exact.weights.name, "architecture": exact.weights.architecture.summary()},
-        "speedup_over_published": {"precision": best.precision, "ratio": published_ms / best.ms},
         "notes": notes,
-        "rows": [asdict(row) for row in rows],
     }
+    if is_liif:
+        published_ms = next(r.ms for r in rows if r.stage == "published, PyTorch")
+        best = min((r for r in rows if r.stage == f"end to end {job}"), key=lambda r: r.ms)
+        report["speedup_over_published"] = {"precision": best.precision, "ratio": published_ms / best.ms}
+    return {**report, "rows": [asdict(row) for row in rows]}
 
 
-def _with_kernels(device: torch.device) -> list[str]:
-    """Precisions that another backend than plain PyTorch decodes in, and fp32 to compare with."""
+def _with_kernels(device: torch.device, backend: str) -> list[str]:
+    """Precisions that the backend decodes in; of "auto", those that another than plain PyTorch does, and fp32."""
+    if backend in BACKENDS:
+        return [name for name, dtype in PRECISIONS.items() if BACKENDS[backend].unavailable(device, dtype) is None]
     return [n for n, dtype in PRECISIONS.items() if n == "fp32" or select("auto", device, dtype) != "reference"]
 
 
@@ -145,63 +182,76 @@ def _row(
     return Row(stage, precision, count, ms, times[0], times[-1], len(times), pixels / ms / 1e3, gflops, share)
 
 
-def _gemm_row(precision: str, threads: int, rate: float) -> Row:
-    ms = 2 * GEMM[0] * GEMM[1] ** 2 / rate / 1e6
-    return Row("GEMM 8192x256x256", precision, threads, ms, ms, ms, 1, None, rate, 1.0)
+def _gemm_row(precision: str, device: torch.device, rate: float) -> Row:
+    rows, width = GEMM[device.type]
+    ms = 2 * rows * width**2 / rate / 1e6
+    count = torch.get_num_threads()
+    return Row(f"GEMM {rows}x{width}x{width}", precision, count, ms, ms, ms, 1, None, rate, 1.0)
 
 
-def _stages(up: Upscaler, exact: Upscaler, image: np.ndarray, gemm: float, seconds: float) -> list[Row]:
-    """Encoder, decoder and both, for 128 x 128 -> 512 x 512."""
-    side = SIDE * SCALE
+def _stages(up: Upscaler, exact: Upscaler, job: Job, image: np.ndarray, gemm: float, seconds: float) -> list[Row]:
+    """Encoder, decoder and both."""
     planes = torch.from_numpy(image).float().div(255).to(up.device)
     z = up.encoder(planes)
-    cell = (2 / SCALE, 2 / SCALE)
-    axis: Any = up.decoder.tables(grid.centres(0, SIDE, side), SIDE, cell[0]).to(up.device)
-    out = torch.empty(side, side, 3, dtype=torch.uint8, device=up.device)
-
-    def decode() -> torch.Tensor:
-        return up.decoder(z, axis, axis, cell, out)
-
-    sync = torch.cuda.synchronize if up.device.type == "cuda" else lambda: None
-    encode = timed(lambda: (up.encoder(planes), sync()), seconds)
-    decoded = timed(lambda: (decode(), sync()), seconds)
-    whole = timed(lambda: up(image, scale=SCALE), seconds)
+    field = Field(planes, up.encoder, up.decoder, 1 << 40, up.cell_clamp)
+    y, x, cell = field.tables(job.size, (0, 0, *job.picture))
+    y, x = y.to(up.device), x.to(up.device)
+    out = torch.empty(*job.size, 3, dtype=torch.uint8, device=up.device)
+    cells, pixels = math.prod(job.picture), math.prod(job.size)
+    encode = timed(lambda: up.encoder(planes), up.device, seconds)
+    decode = timed(lambda: up.decoder(z, y, x, cell, out), up.device, seconds)
+    whole = timed(lambda: up(image, size=job.size), up.device, seconds)
     rows = [
-        _row("encoder 128²", up.precision, encode, SIDE**2, SIDE**2 * up.encoder.flops_per_cell, gemm),
-        _row("decoder 128² → 512²", up.precision, decoded, side**2, side**2 * up.decoder.flops_per_pixel, gemm),
-        _row("end to end 128² → 512²", up.precision, whole, side**2),
+        _row(f"encoder {job.before}", up.precision, encode, cells, cells * up.encoder.flops_per_cell, gemm),
+        _row(f"decoder {job}", up.precision, decode, pixels, pixels * up.decoder.flops_per_pixel, gemm),
+        _row(f"end to end {job}", up.precision, whole, pixels),
     ]
     if up is not exact:
         floats = image.astype(np.float32) / 255
-        rows[-1].psnr_to_fp32 = psnr(up(floats, scale=SCALE), exact(floats, scale=SCALE))
+        rows[-1].psnr_to_fp32 = psnr(up(floats, size=job.size), exact(floats, size=job.size))
     return rows
 
 
-def _peers(exact: Upscaler, image: np.ndarray, rates: dict[str, float], seconds: float) -> list[Row]:
-    """The published algorithm in plain PyTorch, and fixed filters, for the same job."""
-    size = (SIDE * SCALE, SIDE * SCALE)
-    planes = torch.from_numpy(image).permute(2, 0, 1).float().div(255).to(exact.device)
+def _streamed(up: Upscaler, job: Job, frames: int) -> Row:
+    """Milliseconds a frame of a film, numpy in and out, from the third frame on."""
+    still = picture(*job.picture)
+    moving = (np.roll(still, i, axis=1) for i in range(frames))
+    done = [time.perf_counter() for _ in up.stream(moving, size=job.size)]
+    times = sorted(1e3 * (after - before) for before, after in pairwise(done[2:]))
+    return _row(f"stream {job}", up.precision, times, math.prod(job.size))
+
+
+def _peers(
+    exact: Upscaler, job: Job, image: np.ndarray, rates: dict[str, float], seconds: float, is_liif: bool
+) -> list[Row]:
+    """The same job by the published algorithm in plain PyTorch, where the network is one for it, and fixed filters."""
+    device, pixels = exact.device, math.prod(job.size)
+    planes = torch.from_numpy(image).permute(2, 0, 1).float().div(255).to(device)
 
     def plain() -> np.ndarray:
-        return published.upscale(exact.weights, planes, size).mul(255).round().clamp(0, 255).byte().cpu().numpy()
+        return published.upscale(exact.weights, planes, job.size).mul(255).round().clamp(0, 255).byte().cpu().numpy()
 
-    pixels = math.prod(size)
-    rows = [_row("published, PyTorch", "fp32", timed(plain, seconds, most=3), pixels)]
-    if rates.get("bf16", 0) * EMULATED > rates.get("fp32", 0):
-        with torch.autocast(exact.device.type, torch.bfloat16):
-            rows.append(_row("published, autocast", "bf16", timed(plain, seconds, most=3), pixels))
+    rows = []
+    if is_liif:
+        rows.append(_row("published, PyTorch", "fp32", timed(plain, device, seconds, most=3), pixels))
+        half = "fp16" if device.type == "cuda" else "bf16"
+        if rates.get(half, 0) * EMULATED > rates.get("fp32", 0):
+            with torch.autocast(device.type, PRECISIONS[half]):
+                rows.append(_row("published, autocast", half, timed(plain, device, seconds, most=3), pixels))
     from PIL import Image
 
-    small = Image.fromarray(image)
+    small, host = Image.fromarray(image), torch.device("cpu")
     for name, method in (("bicubic", Image.Resampling.BICUBIC), ("Lanczos", Image.Resampling.LANCZOS)):
-        rows.append(_row(f"{name}, Pillow", "uint8", timed(partial(small.resize, size, method), 0.2), pixels))
+        resize = partial(small.resize, job.size[::-1], method)
+        rows.append(_row(f"{name}, Pillow", "uint8", timed(resize, host, 0.2), pixels))
     return rows
 
 
-def _frame(up: Upscaler) -> Row:
-    """480 x 270 -> 1920 x 1080, once."""
-    image = picture(270, 480)
-    return _row("end to end 270p → 1080p", up.precision, timed(lambda: up(image, scale=4), 0, 1), 1920 * 1080)
+def _whole(up: Upscaler) -> Row:
+    job = WHOLE[up.device.type]
+    image = picture(*job.picture)
+    times = timed(lambda: up(image, size=job.size), up.device, 0, 1)
+    return _row(f"end to end {job}", up.precision, times, math.prod(job.size))
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
@@ -256,7 +306,7 @@ def show(report: dict) -> None:
         cells = ["" if value is None else form.format(value) for value, form in columns]
         table.add_row(row["stage"], row["precision"], *cells)
     console.print(table)
-    best = report["speedup_over_published"]
-    console.print(f"{best['ratio']:.1f} x the published algorithm in plain PyTorch fp32 (ours in {best['precision']})")
+    if best := report.get("speedup_over_published"):
+        console.print(f"{best['ratio']:.1f} x the published algorithm in plain PyTorch fp32 (in {best['precision']})")
     for note in report["notes"]:
         console.print(note)

@@ -1,0 +1,60 @@
+"""`liif-fast bench`: what it measures, of which network, on which backend."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from common import random_weights
+from liif_fast import BackendUnavailable, bench
+from liif_fast.checkpoint import Architecture, save
+
+SMALL = bench.Job("8x12", "17x31", (8, 12), (17, 31))
+NETWORKS = {
+    "liif": random_weights(Architecture(1, 16, (16, 16))),
+    "resample": random_weights(Architecture(1, 16, (16,), decoder="resample")),
+}
+
+
+@pytest.fixture(autouse=True)
+def _small_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(bench.STAGES, "cpu", SMALL)
+    monkeypatch.setitem(bench.WHOLE, "cpu", SMALL)
+    monkeypatch.setitem(bench.GEMM, "cpu", (512, 64))
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_rows(network: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(tmp_path / "net.safetensors", NETWORKS[network])
+    bench.run(str(tmp_path / "net.safetensors"), precision="fp32", threads=2, json_path=tmp_path / "new" / "out.json")
+    report = json.loads((tmp_path / "new" / "out.json").read_text())
+    rows = {(row["stage"], row["threads"]): row for row in report["rows"]}
+    stages = ["GEMM 512x64x64", "encoder 8x12", "decoder 8x12 → 17x31", "end to end 8x12 → 17x31"]
+    assert {(stage, threads) for stage in stages for threads in (1, 2)} <= rows.keys()
+    assert (("published, PyTorch", 2) in rows) == (network == "liif") == ("speedup_over_published" in report)
+    for row in rows.values():
+        assert 0 < row["ms_min"] <= row["ms"] <= row["ms_max"]
+    decoder = rows["decoder 8x12 → 17x31", 2]
+    assert decoder["megapixels_per_s"] == pytest.approx(17 * 31 / decoder["ms"] / 1e3)
+    assert decoder["gflops"] / decoder["share_of_gemm"] == pytest.approx(rows["GEMM 512x64x64", 2]["gflops"])
+    printed = capsys.readouterr().out
+    assert all(stage in printed for stage in stages)
+    assert ("x the published algorithm" in printed) == (network == "liif")
+
+
+def test_precision_beside_fp32(tmp_path: Path) -> None:
+    save(tmp_path / "net.safetensors", NETWORKS["liif"])
+    report = bench.measure(str(tmp_path / "net.safetensors"), "cpu", "cpu", "bf16", quick=True)
+    whole = [row for row in report["rows"] if row["stage"] == f"end to end {SMALL}"]
+    assert {row["precision"] for row in whole} == {"bf16"}
+    assert all(40 < row["psnr_to_fp32"] < 100 for row in whole)
+
+
+def test_a_named_backend_is_the_one_measured(tmp_path: Path) -> None:
+    save(tmp_path / "net.safetensors", NETWORKS["liif"])
+    report = bench.measure(str(tmp_path / "net.safetensors"), "cpu", "reference", "fp32", quick=True)
+    assert report["machine"]["backend"] == "reference"
+    with pytest.raises(BackendUnavailable, match="backend 'triton' cannot run on cpu"):
+        bench.measure(str(tmp_path / "net.safetensors"), "cpu", "triton", "bf16", quick=True)
