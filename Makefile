@@ -24,6 +24,7 @@ test-gpu: $(VENV)/installed
 
 bench-gpu: $(VENV)/installed
 	$(BIN)/python -m pytest benchmarks/bench_triton.py --benchmark-only
+	$(BIN)/liif-fast bench --device cuda
 
 bench: $(VENV)/installed
 	$(BIN)/python -m pytest benchmarks --benchmark-only

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ import torch.nn.functional as F
 
 from . import tiling
 from .checkpoint import Weights
+
+# Set, all features are looked at, which waits for a GPU: float16 overflows above 65504, and then pictures turn black.
+CHECK_VARIABLE = "LIIF_FAST_CHECK"
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,13 @@ class BaseEncoder(ABC):
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         """Image [H, W, 1 or 3] float32 in [0, 1] -> z [H, W, width], contiguous."""
         with torch.inference_mode():
-            return self.z(((image - self.mean) / self.std).to(self.dtype))  # a gray channel becomes three
+            z = self.z(((image - self.mean) / self.std).to(self.dtype))  # a gray channel becomes three
+        if os.environ.get(CHECK_VARIABLE) and (bad := int((~z.isfinite()).sum())):
+            raise FloatingPointError(
+                f"{bad} of {z.numel()} features are NaN or infinite in {self.dtype} by engine {self.engine!r}; another "
+                "precision (bf16 has the range of fp32) or engine may do"
+            )
+        return z
 
     @abstractmethod
     def z(self, x: torch.Tensor) -> torch.Tensor:

@@ -350,11 +350,22 @@ def find_device(device: str | torch.device) -> torch.device:
     except RuntimeError as error:
         raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {device!r}") from error
     if found.type == "cuda" and (found.index or 0) >= cards:
-        there = f"{cards} CUDA devices" if cards else "no CUDA device"
+        there = f"{cards} CUDA devices" if cards else f"no CUDA device ({_why_none()})"
         raise BackendUnavailable(f"no device {found}: PyTorch {torch.__version__} finds {there} here")
     if found.type == "cuda" and found.index is None:
         return torch.device("cuda", torch.cuda.current_device())  # as tensors there call it
     return found
+
+
+def _why_none() -> str:
+    """Why PyTorch has no CUDA device: its own build, no driver, one too old, none visible."""
+    if torch.version.cuda is None:
+        return "it was built without CUDA"
+    try:
+        torch.cuda.init()
+    except RuntimeError as error:
+        return str(error).partition(". ")[0].partition("\n")[0]
+    return "none is visible"
 
 
 def find_precision(precision: str, device: torch.device) -> str:

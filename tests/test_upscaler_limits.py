@@ -12,7 +12,7 @@ import torch
 
 from common import ROOT, random_weights
 from liif_fast import BackendUnavailable, CheckpointError, Upscaler
-from liif_fast.checkpoint import Architecture
+from liif_fast.checkpoint import Architecture, Weights
 
 SHALLOW = random_weights(Architecture(1, 16, (16, 16)), seed=5)
 PICTURE = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
@@ -95,7 +95,7 @@ import resource, sys, numpy as np, torch
 sys.path.insert(0, {tests!r})
 from common import random_weights
 from liif_fast import Upscaler
-from liif_fast.checkpoint import Architecture
+from liif_fast.checkpoint import Architecture, Weights
 up = Upscaler(random_weights(Architecture(1, 64, (64, 32))), precision="fp32", max_memory=100 << 20)
 up(np.zeros((64, 64, 3), np.uint8), scale=2)
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
@@ -213,3 +213,45 @@ def test_an_explicit_backend_never_falls_back(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(BackendUnavailable, match=r"backend 'cpu' cannot run on cpu.*compiled module is missing"):
         Upscaler(SHALLOW, precision="fp32", backend="cpu")
     assert "reference" in Upscaler(SHALLOW, precision="fp32").description
+
+
+def test_overflow_is_found_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors = {name: tensor.clone() for name, tensor in SHALLOW.tensors.items()}
+    tensors["encoder.head.0.weight"][:] = 3e4
+    large = Upscaler(Weights(SHALLOW.architecture, tensors), device="cpu", precision="fp16", engine="torch")
+    white = np.full((9, 9, 3), 255, np.uint8)
+    large(white, scale=1)
+    monkeypatch.setenv("LIIF_FAST_CHECK", "1")
+    with pytest.raises(
+        FloatingPointError, match=r"of 1296 features are NaN or infinite in torch.float16 by engine 'to"
+    ):
+        large(white, scale=1)
+    assert Upscaler(SHALLOW, precision="fp32")(white, scale=1).shape == white.shape
+
+
+@pytest.mark.parametrize(
+    ("built", "error", "reason"),
+    [
+        (None, None, "it was built without CUDA"),
+        ("12.8", None, "none is visible"),
+        (
+            "12.8",
+            "The NVIDIA driver on your system is too old (found version 11040). Please update",
+            "too old (found ver",
+        ),
+    ],
+)
+def test_why_there_is_no_gpu(
+    monkeypatch: pytest.MonkeyPatch, built: str | None, error: str | None, reason: str
+) -> None:
+    def init() -> None:
+        if error:
+            raise RuntimeError(error)
+
+    monkeypatch.setattr(torch.version, "cuda", built)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "init", init)
+    with pytest.raises(BackendUnavailable, match=r"no device cuda: PyTorch .* finds no CUDA device \(") as caught:
+        Upscaler(SHALLOW, device="cuda")
+    assert reason in str(caught.value)
+    assert "Please" not in str(caught.value)
