@@ -82,7 +82,7 @@ def _pictures(reader: Reader, chosen: Colors) -> Iterator[np.ndarray]:
 
 
 def _one_by_one(pictures: Iterator[np.ndarray], upscaler: Upscaler, size: tuple[int, int]) -> Iterator[Any]:
-    """As `Upscaler.stream`, which reads ahead."""
+    """As `Upscaler.stream` with ``at_once=1``, but equal frames in a row are computed once."""
     before: np.ndarray | None = None
     large: Any = None
     for picture in pictures:
