@@ -1,14 +1,24 @@
-"""Builds liif_fast._cpu: one binary with every instruction set the compiler knows, chosen among at run time."""
+"""Builds liif_fast._cpu: one binary with every instruction set the compiler knows, chosen among at run time.
+
+And, where nvcc is, liif_fast._cuda: LIIF_FAST_CUDA=0 leaves it out, =1 insists on it, and LIIF_FAST_CUDA_ARCHS names
+other devices than those of ARCHS ("90", "80 90").
+"""
 
 from __future__ import annotations
 
+import os
 import platform
 import re
+import shutil
+import subprocess
+import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 
+import pybind11
 from pybind11.setup_helpers import Pybind11Extension
-from setuptools import setup
+from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma"]
@@ -24,6 +34,13 @@ FLAGS = [
     "-Wno-uninitialized",
     "-Wno-maybe-uninitialized",
 ]
+# Compute capabilities that code is made for. Machine code serves its own generation (that of 8.0 also 8.6 and 8.9), and
+# PTX, which devices compile themselves, all later ones.
+ARCHS = "80 90 120"
+# Fused products would change results, see csrc/colors.h; without --exclude-libs PyTorch's CUDA runtime would answer for
+# ours.
+NVCC_FLAGS = ["-std=c++17", "-O3", "--fmad=false", "-shared", "-cudart=static", "--threads=0"]
+NVCC_FLAGS += ["-Xcompiler=-fPIC,-fvisibility=hidden,-g0", "-Xlinker=--exclude-libs,ALL"]
 
 
 class BuildExt(build_ext):
@@ -50,6 +67,20 @@ class BuildExt(build_ext):
             self.compiler._compile = compile_with_isa
         super().build_extensions()
 
+    def build_extension(self, ext: Extension) -> None:
+        if not ext.name.endswith("_cuda"):
+            return super().build_extension(ext)
+        known = subprocess.run([nvcc, "--list-gpu-code"], capture_output=True, text=True, check=True).stdout.split()
+        wanted = os.environ.get("LIIF_FAST_CUDA_ARCHS", ARCHS).split()
+        archs = [arch for arch in wanted if f"sm_{arch}" in known]
+        if not archs:
+            raise RuntimeError(f"{nvcc} knows none of {wanted}; it knows {' '.join(known)}")
+        codes = [f"-gencode=arch=compute_{arch},code=[sm_{arch},compute_{arch}]" for arch in archs]
+        includes = [f"-I{path}" for path in (pybind11.get_include(), sysconfig.get_path("include"))]
+        target = Path(self.get_ext_fullpath(ext.name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self.spawn([nvcc, *NVCC_FLAGS, *codes, *includes, *ext.sources, "-o", str(target)])
+
     def knows(self, isa: str) -> bool:
         if platform.machine().lower() not in ("x86_64", "amd64"):
             return False
@@ -68,10 +99,25 @@ def isa_of(source: str) -> str:
     return match[1] if match and match[1] in ISA_FLAGS else ""
 
 
+def find_nvcc() -> str | None:
+    """nvcc, or None with a word about it. RuntimeError where it is asked for and not there."""
+    asked = os.environ.get("LIIF_FAST_CUDA", "")
+    if asked == "0":
+        return None
+    found = shutil.which("nvcc", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/cuda/bin"]))
+    if found is None and asked == "1":
+        raise RuntimeError("LIIF_FAST_CUDA=1, but there is no nvcc on PATH or in /usr/local/cuda/bin")
+    if found is None:
+        print("liif_fast: no nvcc, so no CUDA code; videos' colours are converted on the processor", file=sys.stderr)
+    return found
+
+
+HEADERS = [str(p) for p in Path("csrc").rglob("*.h")]
 cpu = Pybind11Extension(
-    "liif_fast._cpu",
-    sorted(str(p) for p in Path("csrc/cpu").glob("*.cpp")),
-    depends=[str(p) for p in Path("csrc").rglob("*.h")],
-    cxx_std=17,
+    "liif_fast._cpu", sorted(str(p) for p in Path("csrc/cpu").glob("*.cpp")), depends=HEADERS, cxx_std=17
 )
-setup(ext_modules=[cpu], cmdclass={"build_ext": BuildExt})
+nvcc = find_nvcc() if os.name == "posix" else None
+cuda = (
+    [Extension("liif_fast._cuda", ["csrc/cuda/bindings.cpp", "csrc/cuda/colors.cu"], depends=HEADERS)] if nvcc else []
+)
+setup(ext_modules=[cpu, *cuda], cmdclass={"build_ext": BuildExt})

@@ -12,9 +12,9 @@
 
 #include <cstdint>
 
-namespace liif {
+#include "numbers.h"
 
-enum class Type : int32_t { u8 = 0, u16 = 1, f32 = 2, bf16 = 3 };
+namespace liif {
 
 constexpr int kPanel = 16;      // columns of a packed weight panel; every width is a multiple of it
 constexpr int kMaxWidth = 256;  // widest hidden layer

@@ -1,4 +1,4 @@
-"""The compiled decoders; csrc/decode.h and csrc/resample.h say what every argument means."""
+"""The compiled decoders; the headers in csrc say what every argument means."""
 
 from enum import Enum
 
@@ -7,6 +7,7 @@ class Type(Enum):
     u16 = 1
     f32 = 2
     bf16 = 3
+    f16 = 4
 
 def isas() -> list[tuple[str, bool]]: ...
 def decode(
@@ -73,3 +74,27 @@ def convolve(
     add: int,
     output: tuple[int, int],
 ) -> None: ...
+
+class ColorParams:
+    def __init__(
+        self,
+        *,
+        size: tuple[int, int],
+        y: tuple[int, int, int],
+        u: tuple[int, int, int],
+        v: tuple[int, int, int],
+        sample: Type,
+        unused: int,
+        between: tuple[bool, bool],
+        rgb: int,
+        rgb_type: Type,
+        rgb_strides: tuple[int, int, int],
+        zero: list[float],
+        by: list[list[float]],
+        shift: list[float],
+        low: list[float],
+        high: list[float],
+    ) -> None: ...
+
+def to_rgb(params: ColorParams, *, isa: str, threads: int) -> None: ...
+def from_rgb(params: ColorParams, *, isa: str, threads: int) -> None: ...

@@ -1,4 +1,4 @@
-"""The decoders under AddressSanitizer and UndefinedBehaviorSanitizer: no byte beside its buffers is read or written."""
+"""The native code under AddressSanitizer and UndefinedBehaviorSanitizer: no byte beside its buffers is used."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ DRIVER = Path(__file__).parent / "native/sanitized_driver.py"
 BUFFERS = (
     "z", "index", "offset", "share", "weight", "bias", "first", "by_y", "by_x", "last", "last_bias", "out",
     "fine", "line", "taps", "resampled", "image", "skip", "kernel", "winograd", "winograd_skip", "shift", "convolved",
+    "luma", "cb", "cr", "rgb",
 )  # fmt: skip
 
 

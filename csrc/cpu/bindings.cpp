@@ -1,5 +1,7 @@
-// liif_fast._cpu: the decoder, the resampler and the convolution for processors. Chooses the instruction set at run time, splits
-// the work over threads.
+// liif_fast._cpu: the decoder, the resampler, the convolution and the colour conversions for processors. Chooses the instruction
+// set at run time, splits the work over threads.
+#include "../bindings.h"
+
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -24,6 +26,7 @@ struct Isa {
   DecodeRange decode;
   ResampleRange resample;
   ConvolveRange convolve;
+  ConvertRange to_rgb, from_rgb;
   bool supported;  // by this processor and operating system
 };
 
@@ -42,17 +45,18 @@ const std::vector<Isa>& isas() {
 #endif
 #endif
 #ifdef LIIF_HAVE_AVX512BF16
-    list.push_back({"avx512bf16", decode_avx512bf16, resample_avx512, convolve_avx512bf16, avx512bf16});
+    list.push_back(
+        {"avx512bf16", decode_avx512bf16, resample_avx512, convolve_avx512bf16, to_rgb_avx2, from_rgb_avx2, avx512bf16});
 #endif
 #ifdef LIIF_HAVE_AVX512
-    list.push_back({"avx512", decode_avx512, resample_avx512, convolve_avx512, avx512});
+    list.push_back({"avx512", decode_avx512, resample_avx512, convolve_avx512, to_rgb_avx2, from_rgb_avx2, avx512});
 #endif
 #ifdef LIIF_HAVE_AVX2
     __builtin_cpu_init();
-    list.push_back(
-        {"avx2", decode_avx2, resample_avx2, convolve_avx2, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")});
+    list.push_back({"avx2", decode_avx2, resample_avx2, convolve_avx2, to_rgb_avx2, from_rgb_avx2,
+                    __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")});
 #endif
-    list.push_back({"scalar", decode_scalar, resample_scalar, convolve_scalar, true});
+    list.push_back({"scalar", decode_scalar, resample_scalar, convolve_scalar, to_rgb_scalar, from_rgb_scalar, true});
     return list;
   }();
   return all;
@@ -67,16 +71,9 @@ const Isa& find(const std::string& name) {
   throw std::invalid_argument("no instruction set '" + name + "' in this build");
 }
 
-using Pointer = uintptr_t;
 using Table = std::tuple<Pointer, Pointer, Pointer, int64_t>;  // index, offset, weight, size
 using Layer = std::tuple<Pointer, Pointer, int32_t, int32_t>;  // weight, bias, in, out
-using Strides = std::tuple<int64_t, int64_t, int64_t>;         // row, column, channel
 using Floats3 = std::tuple<float, float, float>;
-
-template <class T>
-T* as(Pointer p) {
-  return reinterpret_cast<T*>(p);
-}
 
 void decode(const std::string& isa, int threads, Pointer z, Type type, int32_t width, int64_t z_row_stride, int32_t sides,
             const Table& y, const Table& x, bool paired, Pointer first, Pointer first_y, Pointer first_x,
@@ -159,19 +156,29 @@ void convolve(const std::string& isa, int threads, Type type, int64_t rows, int6
   });
 }
 
+void convert(ConvertRange run, const ColorParams& p, int threads) {
+  const py::gil_scoped_release release;
+  // Threads begin for a frame, not for a thumbnail.
+  const int64_t grain = std::max<int64_t>(1, 16384 / p.width);
+  parallel_for((p.height + 1) / 2, grain, threads, [&](int64_t begin, int64_t end) { run(p, begin, end); });
+}
+
 }  // namespace
 }  // namespace liif
 
 PYBIND11_MODULE(_cpu, m) {
   using namespace liif;
   m.doc() =
-      "The decoder, the resampler and the convolution for processors; see csrc/decode.h, csrc/resample.h and csrc/convolve.h for "
-      "the meaning, layout and unit of every argument.";
-  py::enum_<Type>(m, "Type", py::module_local())
-      .value("u8", Type::u8)
-      .value("u16", Type::u16)
-      .value("f32", Type::f32)
-      .value("bf16", Type::bf16);
+      "The decoder, the resampler, the convolution and the colour conversions for processors; see csrc/decode.h, "
+      "csrc/resample.h, csrc/convolve.h and csrc/colors.h for the meaning, layout and unit of every argument.";
+  bind_type(m);
+  bind_color_params(m);
+  m.def(
+      "to_rgb", [](const ColorParams& p, const std::string& isa, int threads) { convert(find(isa).to_rgb, p, threads); },
+      py::arg("params"), py::kw_only(), py::arg("isa"), py::arg("threads"));
+  m.def(
+      "from_rgb", [](const ColorParams& p, const std::string& isa, int threads) { convert(find(isa).from_rgb, p, threads); },
+      py::arg("params"), py::kw_only(), py::arg("isa"), py::arg("threads"));
   m.def(
       "isas",
       [] {

@@ -1,9 +1,11 @@
-// The implementations of the decoder, the resampler and the convolution, one per instruction set, and what they share.
+// The implementations of the decoder, the resampler, the convolution and the colour conversions, one per instruction set, and
+// what they share.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
+#include "../colors.h"
 #include "../convolve.h"
 #include "../decode.h"
 #include "../resample.h"
@@ -61,6 +63,14 @@ void convolve_scalar(const ConvolveParams&, int64_t begin, int64_t end, Winograd
 void convolve_avx2(const ConvolveParams&, int64_t begin, int64_t end, WinogradScratch&);
 void convolve_avx512(const ConvolveParams&, int64_t begin, int64_t end, WinogradScratch&);
 void convolve_avx512bf16(const ConvolveParams&, int64_t begin, int64_t end, WinogradScratch&);
+
+// Converts chroma rows [begin, end) and the pixel rows that share them.
+using ConvertRange = void (*)(const ColorParams&, int64_t begin, int64_t end);
+
+void to_rgb_scalar(const ColorParams&, int64_t begin, int64_t end);
+void to_rgb_avx2(const ColorParams&, int64_t begin, int64_t end);
+void from_rgb_scalar(const ColorParams&, int64_t begin, int64_t end);
+void from_rgb_avx2(const ColorParams&, int64_t begin, int64_t end);
 
 // As in pixel.h, what follows is compiled once per instruction set and never shared.
 namespace {

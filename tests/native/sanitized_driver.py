@@ -1,4 +1,4 @@
-"""Decodes, resamples and convolves odd shapes with every instruction set of a sanitized module.
+"""Decodes, resamples, convolves and converts colours of odd shapes with every instruction set of a sanitized module.
 
 Every buffer has just the size needed.
 
@@ -150,6 +150,46 @@ def convolve(
     )
 
 
+def convert(isa: str, size: tuple[int, int], deep: bool, paired: bool, rgb: str, between: tuple[bool, bool]) -> None:
+    """To R'G'B' and back, into the same buffers."""
+    keep: list[np.ndarray] = []
+    rows, columns = size
+    chroma_columns = (columns + 1) // 2
+    chroma = (rows + 1) // 2 * chroma_columns
+    kind, bits = (np.uint16, 10) if deep else (np.uint8, 8)
+
+    def samples(count: int, name: str) -> int:
+        return exact(RANDOM.integers(0, 1 << bits, count).astype(kind), name, keep)
+
+    if paired:
+        u = samples(2 * chroma, "cb")
+        v = u + keep[-1].itemsize
+    else:
+        u, v = samples(chroma, "cb"), samples(chroma, "cr")
+    step = 2 if paired else 1
+    white = {"u8": 255.0, "u16": 65535.0}.get(rgb, 1.0)
+    out = {**OUT, "bf16": np.uint16, "f16": np.uint16}[rgb]
+    params = native.ColorParams(
+        size=size,
+        y=(samples(rows * columns, "luma"), columns, 1),
+        u=(u, step * chroma_columns, step),
+        v=(v, step * chroma_columns, step),
+        sample=native.Type.u16 if deep else native.Type.u8,
+        unused=0,
+        between=between,
+        rgb=exact(np.zeros(rows * columns * 3, out), "rgb", keep),
+        rgb_type=getattr(native.Type, rgb),
+        rgb_strides=(columns * 3, 3, 1) if rows % 2 else (columns, 1, rows * columns),
+        zero=[0.0] * 3,
+        by=[[0.5, 0.3, 0.2]] * 3,
+        shift=[0.0] * 3,
+        low=[0.0] * 3,
+        high=[min(white, float((1 << bits) - 1))] * 3,
+    )
+    native.to_rgb(params, isa=isa, threads=2)
+    native.from_rgb(params, isa=isa, threads=2)
+
+
 SIZES = [(1, 1), (1, 47), (7, 7), (5, 29)]
 HIDDEN = [(16,), (16, 16), (48, 16, 80), (144, 208)]
 for isa, supported in native.isas():
@@ -160,6 +200,7 @@ for isa, supported in native.isas():
         resample(isa, "f32", (3, 5), (12, 24), "u8", False)
         for tiles in (False, True):
             convolve(isa, "f32", (3, 5), 16, 32, 3, True, tiles)
+        convert(isa, (3, 5), False, False, "u8", (True, False))
         continue
     for dtype in ("f32", "bf16"):
         for sides in (1, 2):
@@ -180,6 +221,10 @@ for isa, supported in native.isas():
                     convolve(isa, dtype, size, inputs, outputs, kernel, skips, False)
                     if dtype == "f32" and kernel == 3 and inputs >= 16:
                         convolve(isa, dtype, size, inputs, outputs, kernel, skips, True)
+    for size in (*SIZES, (2, 2), (3, 2050)):
+        for deep, paired, between in itertools.product((False, True), (False, True), ((True, False), (False, True))):
+            for rgb in (*OUT, "bf16", "f16"):
+                convert(isa, size, deep, paired, rgb, between)
     # The scratch memory of a thread is as large as the widest layers need.
     decode(isa, "f32", (256, 256, 256), (7, 17), 2, "u8", False, 1)
     convolve(isa, "f32", (3, 101), 256, 256, 3, True, True)

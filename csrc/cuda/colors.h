@@ -1,0 +1,16 @@
+// The colour conversions for CUDA devices.
+#pragma once
+
+#include "../colors.h"
+
+namespace liif {
+
+// Queue a conversion on `stream`, a cudaStream_t of `device`; all pointers of the parameters are to that device's memory. Null,
+// or the name of CUDA's error and what it means, in static memory.
+struct CudaError {
+  const char *name, *text;
+};
+CudaError to_rgb_cuda(const ColorParams&, int device, void* stream);
+CudaError from_rgb_cuda(const ColorParams&, int device, void* stream);
+
+}  // namespace liif
