@@ -33,7 +33,7 @@ ROWS = [
     ["video.commands"],
     ["video.film", "video.preview", "video.motion", "video.pipe"],
     ["video.mux", "video.frames"],
-    ["video.source", "video.encoding", "video.segments", "video.stages"],
+    ["video.source", "video.encoding", "video.segments", "video.stages", "video.planes"],
     ["video.colors", "video.hdr", "video.raw"],
     ["video.errors"],
     ["bench"],

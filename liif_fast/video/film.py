@@ -11,8 +11,6 @@ from fractions import Fraction
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..batch import Request
 from ..console import Meter, Stopped, say_error
 from ..output import check_place, one_line_errors, whole_file
@@ -26,6 +24,7 @@ from .stages import Pipeline
 
 if TYPE_CHECKING:
     from ..upscaler import Upscaler
+    from .planes import PlaneConverter
 
 # Frames of a segment, all that a killed run loses at most. Each begins with a key frame, about as often as is usual.
 SEGMENT = 120
@@ -47,6 +46,7 @@ class Job:
     resume: bool = False
     force: bool = False
     segment: int = SEGMENT
+    native: bool | None = None  # whose colours: see `planes.converter`
 
 
 @dataclass(frozen=True)
@@ -154,6 +154,8 @@ def encoding_of(job: Job, clip: Clip) -> Encoding:
 
 def _settings(job: Job, encoding: Encoding, upscaler: Upscaler) -> dict[str, Any]:
     """All that decides about the bits of a segment, in words for a person who changed it."""
+    from .planes import converter
+
     found = os.stat(job.input)
     parts = {name: str(value) for name, value in asdict(encoding).items()}
     return {
@@ -163,6 +165,7 @@ def _settings(job: Job, encoding: Encoding, upscaler: Upscaler) -> dict[str, Any
         "backend": [upscaler.decoder.backend, upscaler.decoder.description],
         "engine": upscaler.encoder.engine,
         "cell clamp": upscaler.cell_clamp,
+        "colours": type(converter(upscaler.device, job.native)).__name__,
         "--start": str(job.start),
         "--deinterlace": job.deinterlace,
         **parts,
@@ -174,6 +177,7 @@ def _encode(
 ) -> tuple[tuple[int, int], dict[str, float]]:
     """Fills the segments; (frames that were there before, frames in all) and the seconds of work of each step."""
     from .frames import enlarged, pictures_of
+    from .planes import converter
 
     first = work.finished * job.segment
     wanted = source.clip.frames if job.frames is None else min(job.frames, source.clip.frames)
@@ -184,34 +188,40 @@ def _encode(
     done = 0
     with Pipeline("encoding") as pipeline:
         meter.slowest = pipeline.slowest
-        pictures = pipeline.step("decoding", pictures_of(source, first, count))
+        pictures = pipeline.step("decoding", pictures_of(source, first, count, converter(upscaler.device, job.native)))
         frames = pipeline.step("upscaling", enlarged(pictures, upscaler, (encoding.height, encoding.width)))
 
-        def counted() -> Iterator[tuple[np.ndarray, int, int]]:
+        def counted() -> Iterator[tuple[Any, int, int]]:
             nonlocal done
             for item in frames:
                 yield item
                 done += 1
                 meter(min(done, total - 1), total)
 
-        encode_segments(counted(), encoding, work, job.segment)
+        encode_segments(counted(), encoding, work, job.segment, converter(upscaler.device, job.native))
         steps = pipeline.seconds()
     if first + done == 0:
         raise VideoError(f"{job.input}: no frame in the part asked for")
     return (first, first + done), steps
 
 
-def encode_segments(frames: Iterator[tuple[np.ndarray, int, int]], encoding: Encoding, work: Work, length: int) -> None:
+def encode_segments(
+    frames: Iterator[tuple[Any, int, int]],
+    encoding: Encoding,
+    work: Work,
+    length: int,
+    by: Converter | PlaneConverter | None = None,
+) -> None:
     """Each of ``length`` frames, and the last with what is left; by an encoder of its own, so that any can be the first
-    of a run that goes on."""
-    converter = Converter()
+    of a run that goes on. ``by``: who makes frames of the pictures; None is swscale."""
+    by = by or Converter()
     for head in frames:  # one more segment as long as there is a frame for it
         encoder = encoding.open()
         durations: dict[int, int] = {}
         with work.segment(work.finished) as segment:
             for picture, start, duration in chain([head], islice(frames, length - 1)):
                 durations[start] = duration
-                frame = converter.frame(picture, encoding.format, encoding.colors)
+                frame = by.frame(picture, encoding.format, encoding.colors)
                 frame.pts, frame.time_base, frame.duration = start, encoding.time_base, duration
                 _store(encoder.encode(frame), segment, durations)
             _store(encoder.encode(None), segment, durations)

@@ -8,11 +8,10 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..field import Box
 from ..upscaler import Upscaler
 from .colors import Colors, Converter
+from .planes import PlaneConverter, converter, to_array
 from .source import Source, Stamped
 
 if TYPE_CHECKING:
@@ -29,6 +28,7 @@ def upscale(
     upscaler: Upscaler | None = None,
     at_once: int | None = None,
     deinterlace: bool = False,
+    native: bool | None = None,
 ) -> Iterator[Any]:
     """The frames of a film at another size, in order, each bit for bit what ``Upscaler`` makes of it alone.
 
@@ -42,14 +42,16 @@ def upscale(
         upscaler: None is ``Upscaler()``.
         at_once: as for `Upscaler.stream`; of no use with ``boxes``.
         deinterlace: of a file whose frames are interlaced, which are refused otherwise.
+        native: whether frames of 4:2:0 are converted by our own code, on the upscaler's device, or by swscale; None:
+            where that is a CUDA device.
 
     Raises, as the frames come, VideoError for a file that is no film or is damaged, and what `Upscaler.stream` raises.
     """
     upscaler = upscaler or Upscaler()
     request = {"scale": scale, "size": size, "longest": longest}
     if isinstance(source, (str, os.PathLike)):
-        return _of_file(os.fspath(source), upscaler, request, boxes, at_once, deinterlace)
-    return _of_frames(source, upscaler, request, boxes, at_once)
+        return _of_file(os.fspath(source), upscaler, request, boxes, at_once, deinterlace, native)
+    return _of_frames(source, upscaler, request, boxes, at_once, native)
 
 
 def _of_file(
@@ -59,10 +61,11 @@ def _of_file(
     boxes: Iterable[Box | None] | None,
     at_once: int | None,
     deinterlace: bool,
+    native: bool | None,
 ) -> Iterator[Any]:
     with Source(path, deinterlace=deinterlace) as source:
-        pictures = (picture for picture, _ in pictures_of(source))
-        yield from _enlarged(pictures, upscaler, request, boxes, at_once)
+        pictures = (picture for picture, _ in pictures_of(source, by=converter(upscaler.device, native)))
+        yield from map(to_array, _enlarged(pictures, upscaler, request, boxes, at_once))
         source.check()
 
 
@@ -72,15 +75,16 @@ def _of_frames(
     request: dict[str, Any],
     boxes: Iterable[Box | None] | None,
     at_once: int | None,
+    native: bool | None,
 ) -> Iterator[Any]:
-    converter, back = Converter(), Converter()
+    there, back = converter(upscaler.device, native), converter(upscaler.device, native)
     waiting: deque[av.VideoFrame | None] = deque()
 
     def pictures() -> Iterator[Any]:
         for frame in frames:
             decoded = hasattr(frame, "planes") and hasattr(frame, "pts")  # an av.VideoFrame, without importing av
             waiting.append(frame if decoded else None)
-            yield converter.picture(frame) if decoded else frame
+            yield there.picture(frame) if decoded else frame
 
     for large in _enlarged(pictures(), upscaler, request, boxes, at_once):
         frame = waiting.popleft()
@@ -106,21 +110,26 @@ def _enlarged(
         yield upscaler.encode(picture).render(box=box, **request)
 
 
-def pictures_of(source: Source, first: int = 0, count: int | None = None) -> Iterator[tuple[np.ndarray, Stamped]]:
-    """The pictures of a film from frame ``first`` on, ``count`` of them, each with the frame it comes from."""
-    converter = Converter()
+def pictures_of(
+    source: Source, first: int = 0, count: int | None = None, by: Converter | PlaneConverter | None = None
+) -> Iterator[tuple[Any, Stamped]]:
+    """The pictures of a film from frame ``first`` on, ``count`` of them, each with the frame it comes from.
+
+    They are those that ``by`` makes; None is swscale, which makes arrays.
+    """
+    by = by or Converter()
     stop = None if count is None else first + count
     for stamped in islice(source.frames(), first, stop):
-        yield converter.picture(stamped.frame, source.clip.colors), stamped
+        yield by.picture(stamped.frame, source.clip.colors), stamped
 
 
 def enlarged(
-    pictures: Iterable[tuple[np.ndarray, Stamped]], upscaler: Upscaler, size: tuple[int, int]
-) -> Iterator[tuple[np.ndarray, int, int]]:
+    pictures: Iterable[tuple[Any, Stamped]], upscaler: Upscaler, size: tuple[int, int]
+) -> Iterator[tuple[Any, int, int]]:
     """(picture, start, duration) of each, at another size."""
     times: deque[tuple[int, int]] = deque()
 
-    def plain() -> Iterator[np.ndarray]:
+    def plain() -> Iterator[Any]:
         for picture, stamped in pictures:
             times.append((stamped.start, stamped.duration))
             yield picture
