@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from common import random_weights
 from liif_fast import Upscaler, checkpoint
@@ -22,7 +23,8 @@ av = pytest.importorskip("av")
 from clips import pattern  # noqa: E402
 from liif_fast.video import VideoError  # noqa: E402
 from liif_fast.video import pipe as pipes  # noqa: E402
-from liif_fast.video.colors import Colors, Converter  # noqa: E402
+from liif_fast.video.colors import Colors  # noqa: E402
+from liif_fast.video.planes import converter, same  # noqa: E402
 from liif_fast.video.raw import Layout, Reader, Writer  # noqa: E402
 from test_cli_ends import process  # noqa: E402
 
@@ -60,25 +62,46 @@ def y4m(count: int, header: bytes = HEADER, size: int = 64 * 48 * 3 // 2) -> byt
 
 def through(network: Weights, data: bytes, layout: Layout | None = None, **request: object) -> tuple[bytes, int, int]:
     result = Pipe()
-    latency = bool(request.pop("latency", False))
+    latency, native = bool(request.pop("latency", False)), request.pop("native", None)
     up = Upscaler(network, precision="fp32", threads=1)
     asked = Request.parse(**request)  # type: ignore[arg-type]
-    done, cut = pipes.run(Pipe(data), result, layout, asked, "auto", latency, lambda: up)
+    done, cut = pipes.run(Pipe(data), result, layout, asked, "auto", latency, lambda: up, native)
     return bytes(result.data), done, cut
 
 
+@pytest.mark.parametrize("native", [False, True])
 @pytest.mark.parametrize("latency", [False, True])
-def test_frames_are_those_of_still_pictures(network: Weights, latency: bool) -> None:
-    made, done, cut = through(network, y4m(4), size="96x80", latency=latency)
+def test_frames_are_those_of_still_pictures(network: Weights, latency: bool, native: bool) -> None:
+    made, done, cut = through(network, y4m(4), size="96x80", latency=latency, native=native)
     assert (done, cut) == (4, 0)
     reader = Reader(Pipe(made), None)
     assert (reader.layout.width, reader.layout.height, reader.layout.format) == (96, 80, "yuv420p")
     assert made.startswith(b"YUV4MPEG2 W96 H80 F25:1 Ip A10:9 C420jpeg XYSCSS=420JPEG\n")
-    up, there, back = Upscaler(network, precision="fp32", threads=1), Converter(), Converter()
+    up = Upscaler(network, device="cpu", precision="fp32", threads=1)
+    there, back = (converter(up.device, native, "center") for _ in range(2))
     for found, frame in zip(reader.frames(), Reader(Pipe(y4m(4)), None).frames(), strict=True):
         colors = Colors.of(frame)
         wanted = back.frame(up(there.picture(frame, colors), size=(80, 96)), "yuv420p", colors)
         assert np.array_equal(found.to_ndarray(), wanted.to_ndarray())
+
+
+@pytest.mark.parametrize(
+    ("word", "siting"),
+    [("C420jpeg", "center"), ("C420", "center"), ("C420mpeg2", "left"), ("C420paldv", "topleft"), ("C420p10", "left")],
+)
+def test_where_chroma_lies(word: str, siting: str) -> None:
+    assert Reader(Pipe(y4m(0, f"YUV4MPEG2 W4 H2 {word}\n".encode())), None).layout.siting == siting
+    assert Layout(4, 2, "yuv420p").siting == "left"
+
+
+def test_equal_pictures() -> None:
+    for a in (pattern(1, 4, 6), pattern(1, 4, 6).astype(np.uint16) * 257):
+        b = a.copy()
+        b[3, 5, 2] ^= 1
+        for kind in (np.asarray, lambda p: torch.from_numpy(p).permute(2, 0, 1)):
+            assert same(kind(a), kind(a.copy()))
+            assert not same(kind(a), kind(b))
+        assert not same(a, torch.from_numpy(a).permute(2, 0, 1))
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,9 @@ import io
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..batch import Request
 from . import colors
-from .colors import MATRICES, Colors, Converter
+from .colors import MATRICES, Colors
 from .encoding import fitted
 from .errors import VideoError
 from .raw import RAW_FORMATS, Layout, Reader, Writer
@@ -18,6 +16,8 @@ from .stages import Pipeline
 
 if TYPE_CHECKING:
     from ..upscaler import Upscaler
+    from .colors import Converter
+    from .planes import PlaneConverter
 
 
 def run(
@@ -28,11 +28,13 @@ def run(
     matrix: str,
     latency: bool,
     upscaler: Callable[[], Upscaler],
+    native: bool | None = None,
 ) -> tuple[int, int]:
     """Frames done, and bytes of one more that the input broke off in.
 
     ``layout`` is that of raw frames, None for Y4M. ``matrix``: a name in `colors.MATRICES`, or "auto", of YUV; the
-    result has the same. ``latency``: each frame is written before the next is read. Raises VideoError, BrokenPipeError.
+    result has the same. ``latency``: each frame is written before the next is read.
+    ``native``: whose colours, see `planes.converter`. Raises VideoError, BrokenPipeError.
     """
     reader = Reader(source, layout)
     found = reader.layout
@@ -43,10 +45,12 @@ def run(
     if larger.height % steps[0] or larger.width % steps[1]:
         raise VideoError(f"{larger.width} x {larger.height} cannot be {found.format}: its chroma needs even sizes")
     up = upscaler()
-    writer, back, done = Writer(result, larger), Converter(), 0
+    from .planes import converter
+
+    writer, back, done = Writer(result, larger), converter(up.device, native, found.siting), 0
     chosen = _colors(found, matrix)
     with Pipeline("writing") as pipeline:
-        pictures = _pictures(reader, chosen)
+        pictures = _pictures(reader, chosen, converter(up.device, native, found.siting))
         if latency:
             large = _one_by_one(pictures, up, (larger.height, larger.width))
         else:
@@ -75,18 +79,19 @@ def _colors(layout: Layout, matrix: str) -> Colors:
     return Colors(found.matrix, colors.FULL) if layout.full_range or found.matrix == colors.RGB else found
 
 
-def _pictures(reader: Reader, chosen: Colors) -> Iterator[np.ndarray]:
-    converter = Converter()
+def _pictures(reader: Reader, chosen: Colors, by: Converter | PlaneConverter) -> Iterator[Any]:
     for frame in reader.frames():
-        yield converter.picture(frame, chosen)
+        yield by.picture(frame, chosen)
 
 
-def _one_by_one(pictures: Iterator[np.ndarray], upscaler: Upscaler, size: tuple[int, int]) -> Iterator[Any]:
+def _one_by_one(pictures: Iterator[Any], upscaler: Upscaler, size: tuple[int, int]) -> Iterator[Any]:
     """As `Upscaler.stream` with ``at_once=1``, but equal frames in a row are computed once."""
-    before: np.ndarray | None = None
+    from .planes import same
+
+    before: Any = None
     large: Any = None
     for picture in pictures:
-        if before is None or not np.array_equal(picture, before):
+        if before is None or not same(picture, before):
             large = upscaler(picture, size=size)
         before = picture
         yield large

@@ -23,10 +23,11 @@ class PlaneConverter:
     """Frames -> pictures on a device and back.
 
     A picture is a tensor [3, H, W] on the device, of the dtypes and ranges of `colors.Converter`'s arrays. What is not
-    of `yuv.FORMATS` is converted by that one, to and from its arrays: pictures are then numpy.
+    of `yuv.FORMATS` is converted by that one, to and from its arrays: pictures are then numpy. On a device work is
+    queued on the stream that is current in the calling thread, which is where whoever takes the picture must work too.
 
     Args:
-        siting: where chroma lies, of `yuv.SITINGS`. Decoders here do not say it; "left" is what players assume.
+        siting: where chroma lies, of `yuv.SITINGS`. PyAV does not say it of frames; "left" is what players assume.
     """
 
     def __init__(self, device: torch.device, siting: str = "left") -> None:
@@ -42,8 +43,6 @@ class PlaneConverter:
         planes = [plane.to(self.device) for plane in _planes(frame, format)]
         picture = torch.empty(frame.height, frame.width, 3, dtype=planes[0].dtype, device=self.device).permute(2, 0, 1)
         yuv.to_rgb(planes, format, **self._how(colors), out=picture)
-        if self.device.type == "cuda":
-            torch.cuda.current_stream(self.device).synchronize()  # whoever takes it may work on another stream
         return picture
 
     def frame(self, picture: Any, format: str, colors: Colors) -> av.VideoFrame:
@@ -69,7 +68,7 @@ class PlaneConverter:
         return {"matrix": _NAMES[colors.matrix], "full_range": colors.range == FULL, "siting": self.siting}
 
 
-def converter(device: torch.device, native: bool | None = None) -> Converter | PlaneConverter:
+def converter(device: torch.device, native: bool | None = None, siting: str = "left") -> Converter | PlaneConverter:
     """For one thread. ``native``: whether it is our own code, on ``device``; None: where that is a CUDA device.
 
     BackendUnavailable where that is asked for and not there.
@@ -79,12 +78,20 @@ def converter(device: torch.device, native: bool | None = None) -> Converter | P
         raise yuv.BackendUnavailable(reason)
     if native is None:
         native = device.type == "cuda" and reason is None
-    return PlaneConverter(device) if native else Converter()
+    return PlaneConverter(device, siting) if native else Converter()
 
 
 def to_array(picture: Any) -> np.ndarray:
     """A picture of either converter as an array [H, W, C]."""
     return picture.permute(1, 2, 0).contiguous().cpu().numpy() if isinstance(picture, torch.Tensor) else picture
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two pictures of either converter are equal; waits for the device they are on."""
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        # By bytes: not every comparison knows uint16 on every device.
+        return a.shape == b.shape and torch.equal(*(p.permute(1, 2, 0).contiguous().view(torch.uint8) for p in (a, b)))
+    return not isinstance(a, torch.Tensor) and not isinstance(b, torch.Tensor) and np.array_equal(a, b)
 
 
 def _planes(frame: av.VideoFrame, format: str) -> list[torch.Tensor]:

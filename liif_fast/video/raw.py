@@ -25,6 +25,8 @@ _Y4M = {
 }  # fmt: skip
 # Packed formats, with bytes a pixel; of the others a pipe has the planes.
 _PACKED = {"rgb24": 3, "bgr24": 3, "rgb48le": 6}
+# Where chroma lies, of `yuv.SITINGS`, by Y4M's words for it; "left" by all others.
+_SITINGS = {"C420": "center", "C420jpeg": "center", "C420paldv": "topleft"}
 RAW_FORMATS = (*_PACKED, *dict.fromkeys(_Y4M.values()), "gbrp", "gbrp10le", "nv12", "p010le")
 _MAGIC = b"YUV4MPEG2"
 _LONGEST = 1024  # bytes of a header line
@@ -39,6 +41,10 @@ class Layout:
     format: str
     full_range: bool = False
     header: tuple[str, ...] | None = None
+
+    @property
+    def siting(self) -> str:
+        return next((_SITINGS[word] for word in self.header or () if word in _SITINGS), "left")
 
     def sized(self, size: tuple[int, int], stretched: bool) -> Layout:
         """The same for frames of (height, width); if stretched, they keep the shape that they have on the screen."""
