@@ -23,7 +23,7 @@ test-gpu: $(VENV)/installed
 	TRITON_INTERPRET=0 $(BIN)/python -m pytest -m gpu
 
 bench-gpu: $(VENV)/installed
-	$(BIN)/python -m pytest benchmarks/bench_triton.py --benchmark-only
+	$(BIN)/python -m pytest benchmarks/bench_triton.py benchmarks/bench_colors.py --benchmark-only
 	$(BIN)/liif-fast bench --device cuda
 
 bench: $(VENV)/installed
