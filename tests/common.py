@@ -249,12 +249,12 @@ def build_emulated(folder: Path, flags: list[str]) -> Path:
     return module
 
 
-def load_native(path: Path) -> ModuleType:
-    """A compiled `_cpu`, without a place in sys.modules."""
+def load_native(path: Path, name: str = "_cpu") -> ModuleType:
+    """A compiled module, without a place in sys.modules."""
     from importlib.machinery import ExtensionFileLoader
     from importlib.util import module_from_spec, spec_from_file_location
 
-    spec = spec_from_file_location("_cpu", path, loader=ExtensionFileLoader("_cpu", str(path)))
+    spec = spec_from_file_location(name, path, loader=ExtensionFileLoader(name, str(path)))
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)

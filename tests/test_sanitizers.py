@@ -13,6 +13,7 @@ from common import build_emulated, can_emulate
 
 pytestmark = pytest.mark.skipif(can_emulate() is not None, reason=can_emulate() or "")
 DRIVER = Path(__file__).parent / "native/sanitized_driver.py"
+SANITIZERS = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
 BUFFERS = (
     "z", "index", "offset", "share", "weight", "bias", "first", "by_y", "by_x", "last", "last_bias", "out",
     "fine", "line", "taps", "resampled", "image", "skip", "kernel", "winograd", "winograd_skip", "shift", "convolved",
@@ -30,8 +31,7 @@ def libasan() -> str:
 def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not Path(libasan()).is_file():
         pytest.skip("this compiler has no AddressSanitizer")
-    flags = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
-    return build_emulated(tmp_path_factory.mktemp("sanitized"), flags)
+    return build_emulated(tmp_path_factory.mktemp("sanitized"), SANITIZERS)
 
 
 def drive(module: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -305,8 +305,7 @@ CudaError launch(const ColorParams& p, int device, void* stream) {
   void* arguments[] = {&plan};
   const auto kernel = p.sample == Type::u8 ? kernel_for<Way, uint8_t>(p.rgb_type) : kernel_for<Way, uint16_t>(p.rgb_type);
   const dim3 grid(blocks(p.width, kColumns * kThreadsAcross), blocks(p.height, kRows * kThreadsDown));
-  error = cudaLaunchKernel(reinterpret_cast<const void*>(kernel), grid, dim3(kThreadsAcross, kThreadsDown), arguments, 0,
-                           static_cast<cudaStream_t>(stream));
+  error = cudaLaunchKernel(kernel, grid, dim3(kThreadsAcross, kThreadsDown), arguments, 0, static_cast<cudaStream_t>(stream));
   const cudaError_t back = before == device ? cudaSuccess : cudaSetDevice(before);
   return said(error == cudaSuccess ? back : error);
 }

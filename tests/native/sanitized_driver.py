@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-spec = spec_from_file_location("_cpu", sys.argv[1], loader=ExtensionFileLoader("_cpu", sys.argv[1]))
+NAME = sys.argv[1].rpartition("/")[2].partition(".")[0]  # _cpu, or _cuda, which has the colours only
+spec = spec_from_file_location(NAME, sys.argv[1], loader=ExtensionFileLoader(NAME, sys.argv[1]))
 native: Any = module_from_spec(spec)  # type: ignore[arg-type]
 spec.loader.exec_module(native)  # type: ignore[union-attr]
 SHORT = sys.argv[2] if len(sys.argv) > 2 else None
@@ -186,13 +187,27 @@ def convert(isa: str, size: tuple[int, int], deep: bool, paired: bool, rgb: str,
         low=[0.0] * 3,
         high=[min(white, float((1 << bits) - 1))] * 3,
     )
-    native.to_rgb(params, isa=isa, threads=2)
-    native.from_rgb(params, isa=isa, threads=2)
+    how: dict[str, Any] = {"device": 0, "stream": 0} if NAME == "_cuda" else {"isa": isa, "threads": 2}
+    native.to_rgb(params, **how)
+    native.from_rgb(params, **how)
+
+
+def colors(isa: str) -> None:
+    if SHORT:
+        convert(isa, (3, 5), False, False, "u8", (True, False))
+        return
+    for size in (*SIZES, (2, 2), (2, 8), (3, 8), (3, 2050)):
+        for deep, paired, between in itertools.product((False, True), (False, True), ((True, False), (False, True))):
+            for rgb in (*OUT, "bf16", "f16"):
+                convert(isa, size, deep, paired, rgb, between)
 
 
 SIZES = [(1, 1), (1, 47), (7, 7), (5, 29)]
 HIDDEN = [(16,), (16, 16), (48, 16, 80), (144, 208)]
-for isa, supported in native.isas():
+if NAME == "_cuda":
+    colors("cuda")
+    print("decoded with cuda")
+for isa, supported in native.isas() if NAME == "_cpu" else ():
     if not supported:
         continue
     if SHORT:
@@ -200,7 +215,7 @@ for isa, supported in native.isas():
         resample(isa, "f32", (3, 5), (12, 24), "u8", False)
         for tiles in (False, True):
             convolve(isa, "f32", (3, 5), 16, 32, 3, True, tiles)
-        convert(isa, (3, 5), False, False, "u8", (True, False))
+        colors(isa)
         continue
     for dtype in ("f32", "bf16"):
         for sides in (1, 2):
@@ -221,10 +236,7 @@ for isa, supported in native.isas():
                     convolve(isa, dtype, size, inputs, outputs, kernel, skips, False)
                     if dtype == "f32" and kernel == 3 and inputs >= 16:
                         convolve(isa, dtype, size, inputs, outputs, kernel, skips, True)
-    for size in (*SIZES, (2, 2), (3, 2050)):
-        for deep, paired, between in itertools.product((False, True), (False, True), ((True, False), (False, True))):
-            for rgb in (*OUT, "bf16", "f16"):
-                convert(isa, size, deep, paired, rgb, between)
+    colors(isa)
     # The scratch memory of a thread is as large as the widest layers need.
     decode(isa, "f32", (256, 256, 256), (7, 17), 2, "u8", False, 1)
     convolve(isa, "f32", (3, 101), 256, 256, 3, True, True)
