@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from liif_fast import yuv
-from liif_fast.video.colors import BT709, LIMITED, Colors, Converter
+from liif_fast.video.colors import BT709, LIMITED, Colors, Swscale
 
 HEIGHT, WIDTH = 1080, 1920
 LARGE = 1 << 28  # bytes
@@ -50,7 +50,7 @@ def test_processor(report: Callable, threads: int, way: str, format: str, dtype:
 @pytest.mark.parametrize("way", ["to", "from"])
 def test_swscale(report: Callable, way: str, format: str) -> None:
     pytest.importorskip("av")
-    colors, converter = Colors(BT709, LIMITED), Converter()
+    colors, converter = Colors(BT709, LIMITED), Swscale()
     kind, white = (np.uint8, 255) if yuv.FORMATS[format].bits == 8 else (np.uint16, 65535)
     picture = np.random.default_rng(0).integers(0, white + 1, (HEIGHT, WIDTH, 3)).astype(kind)
     made = converter.frame(picture, format, colors)

@@ -28,6 +28,7 @@ av = pytest.importorskip("av")
 
 from liif_fast.video import film, frames  # noqa: E402
 from liif_fast.video.encoding import Choice  # noqa: E402
+from liif_fast.video.planes import Converter  # noqa: E402
 from liif_fast.video.segments import Work  # noqa: E402
 from liif_fast.video.source import Source  # noqa: E402
 
@@ -85,7 +86,7 @@ def test_film(benchmark: Any, precision: str, name: str, threads: int | None, tm
 
     def encode() -> None:
         work = Work(str(tmp_path / "steps.mkv"), {}, film.SEGMENT, resume=False, again=True)
-        film.encode_segments(iter(large), encoding, work, film.SEGMENT)
+        film.encode_segments(iter(large), encoding, work, film.SEGMENT, Converter())
         work.remove()
 
     def whole() -> None:

@@ -13,10 +13,10 @@
 // Filters. Chroma samples lie on a pixel of every second one along an axis ("on"), or halfway between it and the next
 // ("between"). MPEG-2's siting, that of film by default, is "on" horizontally and "between" vertically.
 // - To RGB they are interpolated by Catmull-Rom splines, whose 2D kernel is the product of two 1D ones. On photographs and text
-//   that took the way through 4:2:0 its R'G'B' is 0.3 to 1.5 dB closer to the original than a bilinear one's, while an enlarging
+//   that took the way through 4:2:0 its R'G'B' is 0.3 to 1.3 dB closer to the original than a bilinear one's, while an enlarging
 //   network takes what chroma is blurred by for the picture.
 // - From RGB they are means with weights 1-2-1 where they lie on a pixel and 1-1 between two, the shortest that pass nothing of
-//   the highest frequency. Halfband filters of 7 taps and more are within 0.2 dB of them, above and below.
+//   the highest frequency. Halfband filters of 7 taps and more are within 0.25 dB of them, above and below.
 // Lines beyond the edge are the edge's. All weights are multiples of 1/128, so that for samples of up to 10 bits interpolation is
 // exact in float32. Products are never fused with sums (see colors_avx2.cpp and nvcc's --fmad=false), and sums have one order:
 // every implementation gives the same bits.

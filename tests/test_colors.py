@@ -337,14 +337,14 @@ def test_close_to_swscale(format: str, matrix: str, full: bool) -> None:
     pytest.importorskip("av")
     from clips import pattern
     from liif_fast.video import colors
-    from liif_fast.video.colors import Colors, Converter
+    from liif_fast.video.colors import Colors, Swscale
 
     known = Colors(colors.MATRICES[matrix], colors.FULL if full else colors.LIMITED)
     picture = pattern(3, 96, 128)
     deep = BITS[format] > 8
     picture = picture.astype(np.uint16) * 257 if deep else picture
     how: dict[str, Any] = {"matrix": matrix, "full_range": full, "siting": "center"}
-    frame = Converter().frame(picture, format, known)
+    frame = Swscale().frame(picture, format, known)
     planes = [torch.from_numpy(plane) for plane in plane_arrays(frame, format)]
     ours = samples_of(yuv.from_rgb(torch.from_numpy(picture).permute(2, 0, 1), format, **how), format)
     for found, plane in zip(ours, samples_of(planes, format), strict=True):
@@ -352,7 +352,7 @@ def test_close_to_swscale(format: str, matrix: str, full: bool) -> None:
         assert difference.max() <= 2
         assert difference.mean() < 0.6
     back = yuv.to_rgb(planes, format, dtype=torch.uint16 if deep else torch.uint8, **how)
-    difference = np.abs(back.permute(1, 2, 0).numpy().astype(int) - Converter().picture(frame, known)) / (
+    difference = np.abs(back.permute(1, 2, 0).numpy().astype(int) - Swscale().picture(frame, known)) / (
         257 if deep else 1
     )
     assert difference.max() <= 3

@@ -21,8 +21,9 @@ av = pytest.importorskip("av")
 from clips import RATE, TICKS, decoded, film, pattern, shown  # noqa: E402
 from liif_fast.video import VideoError, frames, upscale  # noqa: E402
 from liif_fast.video import film as films  # noqa: E402
-from liif_fast.video.colors import Colors, Converter  # noqa: E402
+from liif_fast.video.colors import Colors  # noqa: E402
 from liif_fast.video.encoding import Choice  # noqa: E402
+from liif_fast.video.planes import Converter  # noqa: E402
 
 SMALL = Architecture(1, 8, (16, 16))
 LOSSLESS = Choice("libx264rgb", crf=0, preset="ultrafast", pixel_format="rgb24")

@@ -20,7 +20,8 @@ av = pytest.importorskip("av")
 
 from clips import decoded, film, pattern, shown  # noqa: E402
 from liif_fast.video import motion  # noqa: E402
-from liif_fast.video.colors import Colors, Converter  # noqa: E402
+from liif_fast.video.colors import Colors  # noqa: E402
+from liif_fast.video.planes import Converter  # noqa: E402
 
 NETWORK = random_weights(Architecture(1, 8, (16, 16)))
 

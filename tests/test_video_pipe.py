@@ -24,7 +24,7 @@ from clips import pattern  # noqa: E402
 from liif_fast.video import VideoError  # noqa: E402
 from liif_fast.video import pipe as pipes  # noqa: E402
 from liif_fast.video.colors import Colors  # noqa: E402
-from liif_fast.video.planes import converter, same  # noqa: E402
+from liif_fast.video.planes import Converter, same  # noqa: E402
 from liif_fast.video.raw import Layout, Reader, Writer  # noqa: E402
 from test_cli_ends import process  # noqa: E402
 
@@ -62,23 +62,22 @@ def y4m(count: int, header: bytes = HEADER, size: int = 64 * 48 * 3 // 2) -> byt
 
 def through(network: Weights, data: bytes, layout: Layout | None = None, **request: object) -> tuple[bytes, int, int]:
     result = Pipe()
-    latency, native = bool(request.pop("latency", False)), request.pop("native", None)
+    latency = bool(request.pop("latency", False))
     up = Upscaler(network, precision="fp32", threads=1)
     asked = Request.parse(**request)  # type: ignore[arg-type]
-    done, cut = pipes.run(Pipe(data), result, layout, asked, "auto", latency, lambda: up, native)
+    done, cut = pipes.run(Pipe(data), result, layout, asked, "auto", latency, lambda: up)
     return bytes(result.data), done, cut
 
 
-@pytest.mark.parametrize("native", [False, True])
 @pytest.mark.parametrize("latency", [False, True])
-def test_frames_are_those_of_still_pictures(network: Weights, latency: bool, native: bool) -> None:
-    made, done, cut = through(network, y4m(4), size="96x80", latency=latency, native=native)
+def test_frames_are_those_of_still_pictures(network: Weights, latency: bool) -> None:
+    made, done, cut = through(network, y4m(4), size="96x80", latency=latency)
     assert (done, cut) == (4, 0)
     reader = Reader(Pipe(made), None)
     assert (reader.layout.width, reader.layout.height, reader.layout.format) == (96, 80, "yuv420p")
     assert made.startswith(b"YUV4MPEG2 W96 H80 F25:1 Ip A10:9 C420jpeg XYSCSS=420JPEG\n")
     up = Upscaler(network, device="cpu", precision="fp32", threads=1)
-    there, back = (converter(up.device, native, "center") for _ in range(2))
+    there, back = (Converter(up.device, "center") for _ in range(2))
     for found, frame in zip(reader.frames(), Reader(Pipe(y4m(4)), None).frames(), strict=True):
         colors = Colors.of(frame)
         wanted = back.frame(up(there.picture(frame, colors), size=(80, 96)), "yuv420p", colors)

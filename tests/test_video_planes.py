@@ -1,4 +1,4 @@
-"""Films whose colours our own code converts on the upscaler's device, forced onto the processor."""
+"""Frames of 4:2:0, whose colours our own code converts, on the processor here."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from liif_fast.checkpoint import Architecture
 
 av = pytest.importorskip("av")
 
-from clips import decoded, film, pattern, shown  # noqa: E402
+from clips import film, pattern, shown  # noqa: E402
 from liif_fast.batch import Request  # noqa: E402
 from liif_fast.video import colors  # noqa: E402
-from liif_fast.video.colors import Colors, Converter  # noqa: E402
+from liif_fast.video.colors import Colors, Swscale  # noqa: E402
 from liif_fast.video.encoding import Choice  # noqa: E402
 from liif_fast.video.film import FilmMeter, Job, make  # noqa: E402
-from liif_fast.video.planes import PlaneConverter, converter, to_array  # noqa: E402
+from liif_fast.video.planes import Converter, to_array  # noqa: E402
 
 NETWORK = random_weights(Architecture(1, 8, (16, 16)))
 CPU = torch.device("cpu")
@@ -47,7 +47,7 @@ def planes_of(frame: Any) -> list[np.ndarray]:
 
 def frame_of(format: str, size: tuple[int, int], range: int = colors.LIMITED) -> Any:
     known = Colors(colors.BT709, range)
-    return Converter().frame(pattern(1, *size), format, known)
+    return Swscale().frame(pattern(1, *size), format, known)
 
 
 @pytest.mark.parametrize("range", [colors.LIMITED, colors.FULL])
@@ -58,7 +58,7 @@ def test_pictures_and_frames_are_swscales(format: str, size: tuple[int, int], ra
 
     Of even sizes: of odd ones it stretches chroma over all pixels, which test_colors.py knows better.
     """
-    frame, ours, theirs = frame_of(format, size, range), PlaneConverter(CPU, "center"), Converter()
+    frame, ours, theirs = frame_of(format, size, range), Converter(CPU, "center"), Swscale()
     picture, wanted = to_array(ours.picture(frame)), theirs.picture(frame)
     assert picture.shape == wanted.shape
     assert picture.dtype == wanted.dtype
@@ -78,16 +78,20 @@ def test_pictures_and_frames_are_swscales(format: str, size: tuple[int, int], ra
 
 
 def test_what_is_not_420_is_swscales() -> None:
-    ours = PlaneConverter(CPU)
+    ours = Converter(CPU)
     frame = frame_of("yuv444p", (16, 24))
     picture = ours.picture(frame)
-    assert np.array_equal(picture, Converter().picture(frame))
-    assert np.array_equal(planes_of(ours.frame(picture, "yuv420p", Colors(1, 1)))[0], planes_of(
-        Converter().frame(picture, "yuv420p", Colors(1, 1)))[0])  # fmt: skip
-    # From 4:2:0 to something else, by way of an array.
+    assert np.array_equal(picture, Swscale().picture(frame))
+    wanted = yuv.from_rgb(torch.from_numpy(picture).permute(2, 0, 1), "yuv420p")
+    made = planes_of(ours.frame(picture, "yuv420p", Colors(1, 1)))
+    assert all(np.array_equal(a, b.numpy()) for a, b in zip(made, wanted, strict=True))
+    gray = picture[..., :1].copy()
+    assert np.array_equal(planes_of(ours.frame(gray, "yuv420p", Colors(1, 1)))[0], planes_of(
+        Swscale().frame(gray, "yuv420p", Colors(1, 1)))[0])  # fmt: skip
+    # From 4:2:0 to something else.
     there = ours.picture(frame_of("yuv420p", (16, 24)))
     made = ours.frame(there, "yuv444p", Colors(1, 1))
-    assert np.array_equal(made.to_ndarray(), Converter().frame(to_array(there), "yuv444p", Colors(1, 1)).to_ndarray())
+    assert np.array_equal(made.to_ndarray(), Swscale().frame(to_array(there), "yuv444p", Colors(1, 1)).to_ndarray())
 
 
 def test_full_range_by_the_name_of_the_format() -> None:
@@ -96,15 +100,15 @@ def test_full_range_by_the_name_of_the_format() -> None:
     planes = [torch.from_numpy(plane) for plane in planes_of(frame)]
     matrix = "bt601" if Colors.of(frame).matrix == colors.MATRICES["bt601"] else "bt709"
     wanted = yuv.to_rgb(planes, "yuv420p", matrix=matrix, full_range=True, dtype=torch.uint8)
-    assert torch.equal(PlaneConverter(CPU).picture(frame), wanted)
+    assert np.array_equal(Converter(CPU).picture(frame), wanted.permute(1, 2, 0).numpy())
 
 
-def test_who_converts() -> None:
-    assert isinstance(converter(CPU), Converter)
-    assert isinstance(converter(CPU, False), Converter)
-    assert isinstance(converter(CPU, True), PlaneConverter)
-    with pytest.raises(yuv.BackendUnavailable, match="meta"):
-        converter(torch.device("meta"), True)
+def test_without_code_for_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(yuv, "_cuda", None)
+    there = Converter(torch.device("cuda", 0))
+    assert there.device == CPU
+    frame = frame_of("nv12", (16, 24))
+    assert np.array_equal(there.picture(frame), Converter().picture(frame))
 
 
 @pytest.mark.parametrize(("source", "target"), [("yuv420p", "yuv420p"), ("yuv420p10le", "yuv420p10le")])
@@ -113,7 +117,7 @@ def test_a_film(tmp_path: Path, up: Upscaler, source: str, target: str) -> None:
     path = film(tmp_path / "in.mkv", 5, codec="ffv1", format=source, colors=HOW, sounds=1)
     job = Job(
         str(path), str(tmp_path / "out.mkv"), Request.parse(size="96x72"), Choice(codec="ffv1", pixel_format=target),
-        native=True, segment=3,
+        segment=3,
     )  # fmt: skip
     assert make(job, lambda: up, FilmMeter(False)).frames == 5
     deep = yuv.FORMATS[source].bits > 8
@@ -126,58 +130,20 @@ def test_a_film(tmp_path: Path, up: Upscaler, source: str, target: str) -> None:
     assert shown(job.output) == shown(path)
 
 
-def test_a_film_close_to_swscales(tmp_path: Path, up: Upscaler) -> None:
-    """Of grays, where it does not matter where chroma lies; a random network makes more of differences in rounding."""
-    grays = [pattern(i)[..., :1].repeat(3, -1) for i in range(3)]
-    path = film(tmp_path / "in.mkv", grays, codec="ffv1", colors=HOW, sounds=0)
-    made = []
-    for native in (True, False):
-        job = Job(
-            str(path), str(tmp_path / f"{native}.mkv"), Request.parse(size="96x72"), Choice(codec="ffv1"), native=native
-        )
-        make(job, lambda: up, FilmMeter(False))
-        made.append(np.stack(decoded(job.output)).astype(int))
-    assert np.abs(made[0] - made[1]).max() <= 8
-    assert np.abs(made[0] - made[1]).mean() < 0.6
-
-
-def test_a_broken_off_film_does_not_go_on_with_other_colours(tmp_path: Path, up: Upscaler) -> None:
-    path = film(tmp_path / "in.mkv", 4, codec="ffv1", colors=HOW, sounds=0)
-
-    class Broken(FilmMeter):
-        def __call__(self, done: int, total: int) -> None:
-            if done == 3:
-                raise RuntimeError("broken off")
-
-    def job(native: bool, resume: bool) -> Job:
-        return Job(
-            str(path), str(tmp_path / "out.mkv"), Request.parse(size="64x48"), Choice(codec="ffv1"), resume=resume,
-            native=native, segment=2,
-        )  # fmt: skip
-
-    with pytest.raises(RuntimeError, match="broken off"):
-        make(job(True, False), lambda: up, Broken(False))
-    with pytest.raises(video.VideoError, match="another colours"):
-        make(job(False, True), lambda: up, FilmMeter(False))
-    assert make(job(True, True), lambda: up, FilmMeter(False)).frames == 4
-
-
 def test_frames_in_python(tmp_path: Path, up: Upscaler) -> None:
     path = film(tmp_path / "in.mkv", 3, codec="ffv1", colors=HOW, sounds=0)
     with av.open(str(path)) as opened:
         frames = list(opened.decode(video=0))
-    pictures = [PlaneConverter(CPU).picture(frame) for frame in frames]
-    found = list(video.upscale(path, size=(72, 96), upscaler=up, native=True))
+    pictures = [Converter(CPU).picture(frame) for frame in frames]
+    found = list(video.upscale(path, size=(72, 96), upscaler=up))
     assert all(isinstance(array, np.ndarray) for array in found)
     for array, picture in zip(found, pictures, strict=True):
         assert np.array_equal(array, to_array(up(picture, size=(72, 96))))
     boxes = [(0, 0, 24, 32)] * 3
-    windows = video.upscale(path, size=(72, 96), boxes=boxes, upscaler=up, native=True)
+    windows = video.upscale(path, size=(72, 96), boxes=boxes, upscaler=up)
     for array, picture in zip(windows, pictures, strict=True):
         assert np.array_equal(array, to_array(up.encode(picture).render(box=boxes[0], size=(72, 96))))
-    for large, frame, array in zip(
-        video.upscale(frames, size=(72, 96), upscaler=up, native=True), frames, found, strict=True
-    ):
+    for large, frame, array in zip(video.upscale(frames, size=(72, 96), upscaler=up), frames, found, strict=True):
         assert (large.format.name, large.pts, large.time_base) == ("yuv420p", frame.pts, Fraction(1, 1000))
         wanted = yuv.from_rgb(torch.from_numpy(array).permute(2, 0, 1), "yuv420p")
         assert all(np.array_equal(a, b.numpy()) for a, b in zip(planes_of(large), wanted, strict=True))

@@ -86,11 +86,11 @@ def _format(name: str) -> Any:
         raise VideoError(f"{name!r} is no pixel format that ffmpeg knows") from None
 
 
-class Converter:
-    """Frames -> pictures and back, with swscale at its most exact. For one thread.
+class Swscale:
+    """Frames -> pictures and back, with swscale at its most exact: what `planes.Converter` has no code for.
 
-    A picture is numpy ``[H, W, C]``, C of 3 (RGB) or 1 (a gray film), uint8 or, of more than 8 bits, uint16 whose
-    white is 65535. Chroma is interpolated bicubically. Gray of limited range stays in its range.
+    A picture is numpy ``[H, W, C]``, C of 3 (RGB) or 1 (a gray film), uint8 or, of more than 8 bits, uint16 whose white
+    is 65535. Chroma is interpolated bicubically. Gray of limited range stays in its range. For one thread.
     """
 
     @cached_property

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..batch import Request
 from ..console import Meter, Stopped, say_error
 from ..output import check_place, one_line_errors, whole_file
-from .colors import Converter, has_alpha
+from .colors import has_alpha
 from .encoding import Choice, Encoding, container_of, fitted
 from .errors import VideoError, check_library
 from .mux import Copied, Cut, check, verify, write
@@ -24,7 +24,7 @@ from .stages import Pipeline
 
 if TYPE_CHECKING:
     from ..upscaler import Upscaler
-    from .planes import PlaneConverter
+    from .planes import Converter
 
 # Frames of a segment, all that a killed run loses at most. Each begins with a key frame, about as often as is usual.
 SEGMENT = 120
@@ -46,7 +46,6 @@ class Job:
     resume: bool = False
     force: bool = False
     segment: int = SEGMENT
-    native: bool | None = None  # whose colours: see `planes.converter`
 
 
 @dataclass(frozen=True)
@@ -154,8 +153,6 @@ def encoding_of(job: Job, clip: Clip) -> Encoding:
 
 def _settings(job: Job, encoding: Encoding, upscaler: Upscaler) -> dict[str, Any]:
     """All that decides about the bits of a segment, in words for a person who changed it."""
-    from .planes import converter
-
     found = os.stat(job.input)
     parts = {name: str(value) for name, value in asdict(encoding).items()}
     return {
@@ -165,7 +162,6 @@ def _settings(job: Job, encoding: Encoding, upscaler: Upscaler) -> dict[str, Any
         "backend": [upscaler.decoder.backend, upscaler.decoder.description],
         "engine": upscaler.encoder.engine,
         "cell clamp": upscaler.cell_clamp,
-        "colours": type(converter(upscaler.device, job.native)).__name__,
         "--start": str(job.start),
         "--deinterlace": job.deinterlace,
         **parts,
@@ -177,7 +173,7 @@ def _encode(
 ) -> tuple[tuple[int, int], dict[str, float]]:
     """Fills the segments; (frames that were there before, frames in all) and the seconds of work of each step."""
     from .frames import enlarged, pictures_of
-    from .planes import converter
+    from .planes import Converter
 
     first = work.finished * job.segment
     wanted = source.clip.frames if job.frames is None else min(job.frames, source.clip.frames)
@@ -188,7 +184,7 @@ def _encode(
     done = 0
     with Pipeline("encoding") as pipeline:
         meter.slowest = pipeline.slowest
-        pictures = pipeline.step("decoding", pictures_of(source, first, count, converter(upscaler.device, job.native)))
+        pictures = pipeline.step("decoding", pictures_of(source, first, count, Converter(upscaler.device)))
         frames = pipeline.step("upscaling", enlarged(pictures, upscaler, (encoding.height, encoding.width)))
 
         def counted() -> Iterator[tuple[Any, int, int]]:
@@ -198,7 +194,7 @@ def _encode(
                 done += 1
                 meter(min(done, total - 1), total)
 
-        encode_segments(counted(), encoding, work, job.segment, converter(upscaler.device, job.native))
+        encode_segments(counted(), encoding, work, job.segment, Converter(upscaler.device))
         steps = pipeline.seconds()
     if first + done == 0:
         raise VideoError(f"{job.input}: no frame in the part asked for")
@@ -210,11 +206,10 @@ def encode_segments(
     encoding: Encoding,
     work: Work,
     length: int,
-    by: Converter | PlaneConverter | None = None,
+    by: Converter,
 ) -> None:
     """Each of ``length`` frames, and the last with what is left; by an encoder of its own, so that any can be the first
-    of a run that goes on. ``by``: who makes frames of the pictures; None is swscale."""
-    by = by or Converter()
+    of a run that goes on. ``by`` makes frames of the pictures."""
     for head in frames:  # one more segment as long as there is a frame for it
         encoder = encoding.open()
         durations: dict[int, int] = {}

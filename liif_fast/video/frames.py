@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..field import Box
 from ..upscaler import Upscaler
-from .colors import Colors, Converter
-from .planes import PlaneConverter, converter, to_array
+from .colors import Colors
+from .planes import Converter, to_array
 from .source import Source, Stamped
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ def upscale(
     upscaler: Upscaler | None = None,
     at_once: int | None = None,
     deinterlace: bool = False,
-    native: bool | None = None,
 ) -> Iterator[Any]:
     """The frames of a film at another size, in order, each bit for bit what ``Upscaler`` makes of it alone.
 
@@ -42,16 +41,14 @@ def upscale(
         upscaler: None is ``Upscaler()``.
         at_once: as for `Upscaler.stream`; of no use with ``boxes``.
         deinterlace: of a file whose frames are interlaced, which are refused otherwise.
-        native: whether frames of 4:2:0 are converted by our own code, on the upscaler's device, or by swscale; None:
-            where that is a CUDA device.
 
     Raises, as the frames come, VideoError for a file that is no film or is damaged, and what `Upscaler.stream` raises.
     """
     upscaler = upscaler or Upscaler()
     request = {"scale": scale, "size": size, "longest": longest}
     if isinstance(source, (str, os.PathLike)):
-        return _of_file(os.fspath(source), upscaler, request, boxes, at_once, deinterlace, native)
-    return _of_frames(source, upscaler, request, boxes, at_once, native)
+        return _of_file(os.fspath(source), upscaler, request, boxes, at_once, deinterlace)
+    return _of_frames(source, upscaler, request, boxes, at_once)
 
 
 def _of_file(
@@ -61,10 +58,9 @@ def _of_file(
     boxes: Iterable[Box | None] | None,
     at_once: int | None,
     deinterlace: bool,
-    native: bool | None,
 ) -> Iterator[Any]:
     with Source(path, deinterlace=deinterlace) as source:
-        pictures = (picture for picture, _ in pictures_of(source, by=converter(upscaler.device, native)))
+        pictures = (picture for picture, _ in pictures_of(source, by=Converter(upscaler.device)))
         yield from map(to_array, _enlarged(pictures, upscaler, request, boxes, at_once))
         source.check()
 
@@ -75,9 +71,8 @@ def _of_frames(
     request: dict[str, Any],
     boxes: Iterable[Box | None] | None,
     at_once: int | None,
-    native: bool | None,
 ) -> Iterator[Any]:
-    there, back = converter(upscaler.device, native), converter(upscaler.device, native)
+    there, back = Converter(upscaler.device), Converter(upscaler.device)
     waiting: deque[av.VideoFrame | None] = deque()
 
     def pictures() -> Iterator[Any]:
@@ -111,11 +106,11 @@ def _enlarged(
 
 
 def pictures_of(
-    source: Source, first: int = 0, count: int | None = None, by: Converter | PlaneConverter | None = None
+    source: Source, first: int = 0, count: int | None = None, by: Converter | None = None
 ) -> Iterator[tuple[Any, Stamped]]:
     """The pictures of a film from frame ``first`` on, ``count`` of them, each with the frame it comes from.
 
-    They are those that ``by`` makes; None is swscale, which makes arrays.
+    They are those that ``by`` makes; None makes arrays.
     """
     by = by or Converter()
     stop = None if count is None else first + count

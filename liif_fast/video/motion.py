@@ -13,9 +13,10 @@ import numpy as np
 
 from ..field import Box
 from ..output import check_place, whole_file
-from .colors import BT709, LIMITED, Colors, Converter
+from .colors import BT709, LIMITED, Colors
 from .encoding import Choice, Encoding, container_of
 from .errors import check_library, one_line
+from .planes import Converter
 from .stages import Pipeline
 
 if TYPE_CHECKING:

@@ -16,8 +16,7 @@ from .stages import Pipeline
 
 if TYPE_CHECKING:
     from ..upscaler import Upscaler
-    from .colors import Converter
-    from .planes import PlaneConverter
+    from .planes import Converter
 
 
 def run(
@@ -28,13 +27,11 @@ def run(
     matrix: str,
     latency: bool,
     upscaler: Callable[[], Upscaler],
-    native: bool | None = None,
 ) -> tuple[int, int]:
     """Frames done, and bytes of one more that the input broke off in.
 
     ``layout`` is that of raw frames, None for Y4M. ``matrix``: a name in `colors.MATRICES`, or "auto", of YUV; the
-    result has the same. ``latency``: each frame is written before the next is read.
-    ``native``: whose colours, see `planes.converter`. Raises VideoError, BrokenPipeError.
+    result has the same. ``latency``: each frame is written before the next is read. Raises VideoError, BrokenPipeError.
     """
     reader = Reader(source, layout)
     found = reader.layout
@@ -45,12 +42,12 @@ def run(
     if larger.height % steps[0] or larger.width % steps[1]:
         raise VideoError(f"{larger.width} x {larger.height} cannot be {found.format}: its chroma needs even sizes")
     up = upscaler()
-    from .planes import converter
+    from .planes import Converter
 
-    writer, back, done = Writer(result, larger), converter(up.device, native, found.siting), 0
+    writer, back, done = Writer(result, larger), Converter(up.device, found.siting), 0
     chosen = _colors(found, matrix)
     with Pipeline("writing") as pipeline:
-        pictures = _pictures(reader, chosen, converter(up.device, native, found.siting))
+        pictures = _pictures(reader, chosen, Converter(up.device, found.siting))
         if latency:
             large = _one_by_one(pictures, up, (larger.height, larger.width))
         else:
@@ -79,7 +76,7 @@ def _colors(layout: Layout, matrix: str) -> Colors:
     return Colors(found.matrix, colors.FULL) if layout.full_range or found.matrix == colors.RGB else found
 
 
-def _pictures(reader: Reader, chosen: Colors, by: Converter | PlaneConverter) -> Iterator[Any]:
+def _pictures(reader: Reader, chosen: Colors, by: Converter) -> Iterator[Any]:
     for frame in reader.frames():
         yield by.picture(frame, chosen)
 

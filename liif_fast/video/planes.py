@@ -1,6 +1,7 @@
-"""Frames as planes on the upscaler's device: what `colors.Converter` does with swscale, by our own code there.
+"""4:2:0 frames <-> pictures by our own code, on the upscaler's device; what is not 4:2:0 goes through swscale.
 
-A pixel of 4:2:0 is half as many bytes on their way to a device and back as one of R'G'B', and no processor converts it.
+Chroma is placed where films have it, which swscale is not told. On a processor it takes a fraction of swscale's time;
+on its way to a GPU and back a frame is half as many bytes as a picture.
 """
 
 from __future__ import annotations
@@ -11,28 +12,30 @@ import numpy as np
 import torch
 
 from .. import yuv
-from .colors import FULL, MATRICES, Colors, Converter
+from .colors import FULL, MATRICES, Colors, Swscale
 
 if TYPE_CHECKING:
     import av
 
+CPU = torch.device("cpu")
 _NAMES = {number: name for name, number in MATRICES.items()}
 
 
-class PlaneConverter:
-    """Frames -> pictures on a device and back.
+class Converter:
+    """Frames -> pictures on a device and back. For one thread.
 
-    A picture is a tensor [3, H, W] on the device, of the dtypes and ranges of `colors.Converter`'s arrays. What is not
-    of `yuv.FORMATS` is converted by that one, to and from its arrays: pictures are then numpy. On a device work is
-    queued on the stream that is current in the calling thread, which is where whoever takes the picture must work too.
+    On a processor a picture is numpy [H, W, C], as those of `colors.Swscale` are, which converts what is not of
+    `yuv.FORMATS`. On a GPU it is a tensor [3, H, W] there, of the same dtypes and ranges. Work on it is queued on the
+    stream that is current in the calling thread, which is where whoever takes the picture must work too.
 
     Args:
         siting: where chroma lies, of `yuv.SITINGS`. PyAV does not say it of frames; "left" is what players assume.
     """
 
-    def __init__(self, device: torch.device, siting: str = "left") -> None:
-        self.device, self.siting = device, siting
-        self._swscale = Converter()
+    def __init__(self, device: torch.device = CPU, siting: str = "left") -> None:
+        # A build without code for the device converts on the processor.
+        self.device, self.siting = (CPU if yuv.unavailable(device) else device), siting
+        self._swscale = Swscale()
 
     def picture(self, frame: av.VideoFrame, colors: Colors | None = None) -> Any:
         """``colors`` None: those that the frame names."""
@@ -41,23 +44,21 @@ class PlaneConverter:
         if format not in yuv.FORMATS:
             return self._swscale.picture(frame, colors)
         planes = [plane.to(self.device) for plane in _planes(frame, format)]
-        picture = torch.empty(frame.height, frame.width, 3, dtype=planes[0].dtype, device=self.device).permute(2, 0, 1)
-        yuv.to_rgb(planes, format, **self._how(colors), out=picture)
-        return picture
+        picture = torch.empty(frame.height, frame.width, 3, dtype=planes[0].dtype, device=self.device)
+        yuv.to_rgb(planes, format, **self._how(colors), out=picture.permute(2, 0, 1))
+        return picture.permute(2, 0, 1) if picture.is_cuda else picture.numpy()
 
     def frame(self, picture: Any, format: str, colors: Colors) -> av.VideoFrame:
         """As the encoder wants it. ``colors`` are those to write."""
-        if not isinstance(picture, torch.Tensor):
-            return self._swscale.frame(picture, format, colors)
-        if format not in yuv.FORMATS:
+        rgb = picture if isinstance(picture, torch.Tensor) else torch.from_numpy(picture).permute(2, 0, 1)
+        if format not in yuv.FORMATS or len(rgb) != 3:
             return self._swscale.frame(to_array(picture), format, colors)
         import av
 
-        made = av.VideoFrame(picture.shape[2], picture.shape[1], format)
+        made = av.VideoFrame(rgb.shape[2], rgb.shape[1], format)
         targets = _planes(made, format)
-        here = picture.device.type == "cpu"
-        planes = yuv.from_rgb(picture, format, **self._how(colors), out=targets if here else None)
-        if not here:
+        planes = yuv.from_rgb(rgb, format, **self._how(colors), out=None if rgb.is_cuda else targets)
+        if rgb.is_cuda:
             for target, plane in zip(targets, planes, strict=True):
                 target.copy_(plane)
         made.colorspace, made.color_range = colors.matrix, colors.range
@@ -65,29 +66,19 @@ class PlaneConverter:
         return made
 
     def _how(self, colors: Colors) -> dict[str, Any]:
-        return {"matrix": _NAMES[colors.matrix], "full_range": colors.range == FULL, "siting": self.siting}
-
-
-def converter(device: torch.device, native: bool | None = None, siting: str = "left") -> Converter | PlaneConverter:
-    """For one thread. ``native``: whether it is our own code, on ``device``; None: where that is a CUDA device.
-
-    BackendUnavailable where that is asked for and not there.
-    """
-    reason = yuv.unavailable(device)
-    if native and reason:
-        raise yuv.BackendUnavailable(reason)
-    if native is None:
-        native = device.type == "cuda" and reason is None
-    return PlaneConverter(device, siting) if native else Converter()
+        # One thread: the steps of a pipeline are side by side already.
+        return {
+            "matrix": _NAMES[colors.matrix], "full_range": colors.range == FULL, "siting": self.siting, "threads": 1,
+        }  # fmt: skip
 
 
 def to_array(picture: Any) -> np.ndarray:
-    """A picture of either converter as an array [H, W, C]."""
+    """A picture, wherever it is, as an array [H, W, C]."""
     return picture.permute(1, 2, 0).contiguous().cpu().numpy() if isinstance(picture, torch.Tensor) else picture
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two pictures of either converter are equal; waits for the device they are on."""
+    """Whether two pictures are equal; waits for the device they are on."""
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
         # By bytes: not every comparison knows uint16 on every device.
         return a.shape == b.shape and torch.equal(*(p.permute(1, 2, 0).contiguous().view(torch.uint8) for p in (a, b)))
