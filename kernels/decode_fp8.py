@@ -1,0 +1,113 @@
+"""The decoder of decode.py with its hidden layers' products in float8 (e4m3): twice the rate of halves on tensor cores.
+
+What a hidden layer reads is quantised per channel c with a scale and a zero point, ``q = e4m3(h / scale + zero)``, so
+that a rectifier is a maximum with the zero point, which is a number of the type: what is off stays exactly off, and the
+sign, which rectified values have no use for, halves the error of the others. Scales are folded into the weights around
+them, zero points into biases; an output of a layer, sum ``acc``, becomes what the next one reads by
+
+    max(acc * multiplier + bias, zero), at most 448, the largest of the type, rounded to nearest even.
+
+The first layer, the blend and the last layer are those of decode.py.
+
+With ``RESIDENT`` a program loads all tiles of weights once, into shared memory, and works on one block of ROWS queries
+after the other; else it loads what it multiplies with.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .ends import answer, ask, first_layer, product
+from .pixels import VARYING
+
+TABLES = ["y_index", "y_offset", "y_weight", "x_index", "x_offset", "x_weight"]
+ZERO = tl.constexpr(-4.0)
+
+
+@triton.jit
+def _scaled(acc, steps, column, WIDTH: tl.constexpr):
+    """``acc`` of the outputs from ``column`` on, times multiplier plus bias: ``steps`` is [multiplier, bias][WIDTH]."""
+    at = steps + column + tl.arange(0, acc.shape[1])
+    return acc * tl.load(at)[None, :] + tl.load(at + WIDTH)[None, :]
+
+
+@triton.jit
+def _quantized(x):
+    """To e4m3, of each 16 columns (2, 4, 2) the middle axis first.
+
+    That is the order in which one thread's sums of a product are four neighbours of an operand of the next, so nothing
+    has to move between threads. `liif_fast.backends.triton.pack` orders the weights' inputs likewise.
+    """
+    ROWS: tl.constexpr = x.shape[0]
+    COLUMNS: tl.constexpr = x.shape[1]
+    q = tl.maximum(x, ZERO).to(tl.float8e4nv)
+    q = tl.reshape(q, (ROWS, COLUMNS // 16, 2, 4, 2))
+    return tl.reshape(tl.permute(q, (0, 1, 3, 2, 4)), (ROWS, COLUMNS))
+
+
+@triton.jit
+def _tile(weight, n, k, INTO: tl.constexpr, DEPTH: tl.constexpr, WIDE: tl.constexpr):
+    """[DEPTH inputs, WIDE outputs] of [out, INTO]: inputs are neighbours in memory, as these products read them."""
+    into, out = k * DEPTH + tl.arange(0, DEPTH), n * WIDE + tl.arange(0, WIDE)
+    return tl.load(weight + out[None, :] * INTO + into[:, None])
+
+
+@triton.jit(do_not_specialize=[*VARYING, "blocks"], do_not_specialize_on_alignment=["out", *TABLES])
+def decode_fp8(
+    z, z_columns,
+    y_index, y_offset, y_weight, rows,
+    x_index, x_offset, x_weight, columns, x_size, paired,
+    cell_term, first, weights, steps, last, last_bias,
+    scale_0, scale_1, scale_2, shift_0, shift_1, shift_2, low, high,
+    out, out_row_stride, out_column_stride, out_channel_stride, blocks,
+    CHANNELS: tl.constexpr, WIDTHS: tl.constexpr, SIDES: tl.constexpr, ROWS: tl.constexpr, CHUNK: tl.constexpr,
+    WIDE: tl.constexpr, RESIDENT: tl.constexpr,
+):  # fmt: skip
+    """Any number of programs, which share ``blocks`` = ceil(pixels / (ROWS / SIDES**2)) blocks.
+
+    Args as of `decode.decode`, but z, first and last are float16, there are at least two WIDTHS, and
+        weights: a tuple of [WIDTHS[i + 1], WIDTHS[i]] e4m3, inputs in the order of `_quantized`.
+        steps: a tuple of [3, WIDTHS[i]] float32: multiplier, bias and zero point of the layer's outputs.
+    """
+    tiles = ()
+    if RESIDENT:
+        for i in tl.static_range(len(WIDTHS) - 1):
+            of_layer = ()
+            for n in tl.static_range(WIDTHS[i + 1] // WIDE):
+                for k in tl.static_range(WIDTHS[i] // (WIDE if i else CHUNK)):
+                    of_layer = of_layer + (_tile(weights[i], n, k, WIDTHS[i], WIDE if i else CHUNK, WIDE),)
+            tiles = tiles + (of_layer,)
+    for block in tl.range(tl.program_id(0), blocks, tl.num_programs(0)):
+        start = block.to(tl.int64) * (ROWS // SIDES**2)
+        # Zero, as the compiler cannot know: it would keep the addresses of what all blocks read in registers.
+        none = block // blocks * 16
+        cell, share, queries = ask(
+            start, z_columns, y_index, y_offset, y_weight, rows + none, x_index, x_offset, x_weight, columns, x_size + none, paired,
+            first, SIDES, ROWS,
+        )  # fmt: skip
+        h = ()
+        for n in tl.static_range(WIDTHS[0] // CHUNK):
+            acc = first_layer(z + none, cell, cell_term + none, queries, first + none, n * CHUNK, CHANNELS, WIDTHS[0], CHUNK)
+            h = h + (_quantized(acc + ZERO),)
+        for i in tl.static_range(len(WIDTHS) - 1):
+            hidden = ()
+            for n in tl.static_range(WIDTHS[i + 1] // WIDE):
+                acc = tl.zeros((ROWS, WIDE), tl.float32)
+                for k in tl.static_range(len(h)):
+                    if RESIDENT:
+                        acc = tl.dot(h[k], tiles[i][n * len(h) + k], acc)
+                    else:
+                        acc = tl.dot(h[k], _tile(weights[i], n, k, WIDTHS[i], WIDE if i else CHUNK, WIDE), acc)
+                acc = _scaled(acc, steps[i] + none, n * WIDE, WIDTHS[i + 1])
+                if i == len(WIDTHS) - 2:
+                    hidden = hidden + (tl.maximum(acc.to(last.dtype.element_ty), 0.0),)
+                else:
+                    hidden = hidden + (_quantized(acc),)
+            h = hidden
+        acc = product(h, last + none, 0, tl.zeros((ROWS, 16), tl.float32), 16, WIDE)
+        answer(
+            acc, share, start, rows + none, columns, paired, last_bias + none,
+            scale_0 + none, scale_1 + none, scale_2 + none, shift_0 + none, shift_1 + none, shift_2 + none, low, high,
+            out, out_row_stride, out_column_stride, out_channel_stride + none, SIDES, ROWS,
+        )  # fmt: skip

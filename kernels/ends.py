@@ -1,0 +1,80 @@
+"""Both ends of LIIF's decoding kernels: what they ask and their first layer; the blend, the colour and its place."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .pixels import place, store
+
+
+@triton.jit
+def _queries(offset_y, offset_x, like):
+    """[ROWS, 16] of the type of ``like``: the offsets' (high, low, high) for weights' (high, high, low), then zeros."""
+    lane = tl.arange(0, 16)[None, :]
+    value = tl.where(lane < 3, offset_y[:, None], tl.where(lane < 6, offset_x[:, None], 0.0))
+    high = value.to(like.dtype.element_ty).to(tl.float32)
+    return tl.where((lane == 1) | (lane == 4), value - high, high).to(like.dtype.element_ty)
+
+
+@triton.jit
+def ask(
+    start, z_columns,
+    y_index, y_offset, y_weight, rows,
+    x_index, x_offset, x_weight, columns, x_size, paired,
+    first, SIDES: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """Of each row of a program whose first pixel is ``start``: its cell in z, its share in the blend, its query."""
+    NEIGHBOURS: tl.constexpr = SIDES * SIDES
+    line = tl.arange(0, ROWS)
+    row, column = place(start, line // NEIGHBOURS, columns, paired)
+    inside = row < rows
+    at_y = line % NEIGHBOURS // SIDES * rows + row
+    at_x = line % SIDES * x_size + column
+    cell = tl.load(y_index + at_y, inside, 0).to(tl.int64) * z_columns + tl.load(x_index + at_x, inside, 0)
+    share = tl.load(y_weight + at_y, inside, 0.0) * tl.load(x_weight + at_x, inside, 0.0)
+    queries = _queries(tl.load(y_offset + at_y, inside, 0.0), tl.load(x_offset + at_x, inside, 0.0), first)
+    return cell, share, queries
+
+
+@triton.jit
+def product(h, weight, column, acc, OUT: tl.constexpr, DEPTH: tl.constexpr):
+    """``acc`` plus the chunks ``h``, DEPTH wide, times ``weight``, [in, OUT], from its column ``column`` on."""
+    tile = tl.arange(0, DEPTH)[:, None] * OUT + tl.arange(0, acc.shape[1])[None, :]
+    for k in tl.static_range(len(h)):
+        acc = tl.dot(h[k], tl.load(weight + (k * DEPTH * OUT + column) + tile), acc, input_precision="tf32x3")
+    return acc
+
+
+@triton.jit
+def first_layer(
+    z, cell, cell_term, queries, first, column, CHANNELS: tl.constexpr, WIDTH: tl.constexpr, CHUNK: tl.constexpr
+):
+    """The first layer's CHUNK outputs from ``column`` on, before they are rectified."""
+    channel = column + tl.arange(0, CHUNK)
+    acc = tl.load(z + cell[:, None] * CHANNELS + channel[None, :], channel[None, :] < CHANNELS, 0.0).to(tl.float32)
+    acc += tl.load(cell_term + channel, channel < CHANNELS, 0.0)[None, :]
+    return product((queries,), first, column, acc, WIDTH, 16)
+
+
+@triton.jit
+def answer(
+    acc, share, start, rows, columns, paired, last_bias,
+    scale_0, scale_1, scale_2, shift_0, shift_1, shift_2, low, high,
+    out, out_row_stride, out_column_stride, out_channel_stride,
+    SIDES: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """Blends the last layer's products ``acc`` [ROWS, 16] and stores the colours."""
+    NEIGHBOURS: tl.constexpr = SIDES * SIDES
+    PIXELS: tl.constexpr = ROWS // NEIGHBOURS
+    color = tl.sum(tl.reshape(acc * share[:, None], (PIXELS, NEIGHBOURS, 16)), 1)
+    color = tl.sum(tl.reshape(color, (PIXELS, 8, 2)), 2)
+    row, column = place(start, tl.arange(0, PIXELS), columns, paired)
+    channel = tl.arange(0, 8)[None, :]
+    color += tl.load(last_bias + channel, channel < 3, 0.0)
+    scale = tl.where(channel == 0, scale_0, tl.where(channel == 1, scale_1, scale_2))
+    shift = tl.where(channel == 0, shift_0, tl.where(channel == 1, shift_1, shift_2))
+    target = out + row.to(tl.int64)[:, None] * out_row_stride + column.to(tl.int64)[:, None] * out_column_stride
+    store(
+        target + channel * out_channel_stride, color * scale + shift, low, high, (row < rows)[:, None] & (channel < 3)
+    )
