@@ -12,12 +12,15 @@ PAD = 32
 class Config(NamedTuple):
     """``rows`` of a program (neighbours of its pixels), columns of a ``chunk`` of its hidden state, and its ``warps``.
 
-    A warp's rows times the width are the registers it needs: 16 rows of 256, 32 of 128.
+    A warp's rows times the width are the registers it needs: 16 rows of 256, 32 of 128. In float8 ``chunk`` is the first
+    layer's, ``wide`` that of the others, and ``resident`` says that weights stay in shared memory.
     """
 
     rows: int
     chunk: int
     warps: int
+    wide: int = 0
+    resident: int = 0
 
 
 # (least compute capability, widest layer up to): candidates, first the one taken unless measured otherwise. None spills

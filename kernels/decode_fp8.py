@@ -18,11 +18,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .ends import answer, ask, first_layer, product
+from .ends import answer, ask, gather, tile
 from .pixels import VARYING
 
 TABLES = ["y_index", "y_offset", "y_weight", "x_index", "x_offset", "x_weight"]
-ZERO = tl.constexpr(-4.0)
 
 
 @triton.jit
@@ -33,7 +32,7 @@ def _scaled(acc, steps, column, WIDTH: tl.constexpr):
 
 
 @triton.jit
-def _quantized(x):
+def _quantized(x, ZERO: tl.constexpr):
     """To e4m3, of each 16 columns (2, 4, 2) the middle axis first.
 
     That is the order in which one thread's sums of a product are four neighbours of an operand of the next, so nothing
@@ -62,7 +61,7 @@ def decode_fp8(
     scale_0, scale_1, scale_2, shift_0, shift_1, shift_2, low, high,
     out, out_row_stride, out_column_stride, out_channel_stride, blocks,
     CHANNELS: tl.constexpr, WIDTHS: tl.constexpr, SIDES: tl.constexpr, ROWS: tl.constexpr, CHUNK: tl.constexpr,
-    WIDE: tl.constexpr, RESIDENT: tl.constexpr,
+    WIDE: tl.constexpr, RESIDENT: tl.constexpr, ZERO: tl.constexpr,
 ):  # fmt: skip
     """Any number of programs, which share ``blocks`` = ceil(pixels / (ROWS / SIDES**2)) blocks.
 
@@ -70,8 +69,12 @@ def decode_fp8(
         weights: a tuple of [WIDTHS[i + 1], WIDTHS[i]] e4m3, inputs in the order of `_quantized`.
         steps: a tuple of [3, WIDTHS[i]] float32: multiplier, bias and zero point of the layer's outputs.
     """
-    tiles = ()
+    of_first, tiles, of_last = (), (), ()
     if RESIDENT:
+        for n in tl.static_range(WIDTHS[0] // CHUNK):
+            of_first = of_first + (tile(first, 0, n, WIDTHS[0], 16, CHUNK),)
+        for k in tl.static_range(WIDTHS[-1] // WIDE):
+            of_last = of_last + (tile(last, k, 0, 16, WIDE, 16),)
         for i in tl.static_range(len(WIDTHS) - 1):
             of_layer = ()
             for n in tl.static_range(WIDTHS[i + 1] // WIDE):
@@ -80,16 +83,18 @@ def decode_fp8(
             tiles = tiles + (of_layer,)
     for block in tl.range(tl.program_id(0), blocks, tl.num_programs(0)):
         start = block.to(tl.int64) * (ROWS // SIDES**2)
-        # Zero, as the compiler cannot know: it would keep the addresses of what all blocks read in registers.
-        none = block // blocks * 16
         cell, share, queries = ask(
-            start, z_columns, y_index, y_offset, y_weight, rows + none, x_index, x_offset, x_weight, columns, x_size + none, paired,
+            start, z_columns, y_index, y_offset, y_weight, rows, x_index, x_offset, x_weight, columns, x_size, paired,
             first, SIDES, ROWS,
         )  # fmt: skip
         h = ()
         for n in tl.static_range(WIDTHS[0] // CHUNK):
-            acc = first_layer(z + none, cell, cell_term + none, queries, first + none, n * CHUNK, CHANNELS, WIDTHS[0], CHUNK)
-            h = h + (_quantized(acc + ZERO),)
+            acc = gather(z, cell, cell_term, n, CHANNELS, CHUNK) + ZERO
+            if RESIDENT:
+                acc = tl.dot(queries, of_first[n], acc)
+            else:
+                acc = tl.dot(queries, tile(first, 0, n, WIDTHS[0], 16, CHUNK), acc)
+            h = h + (_quantized(acc, ZERO),)
         for i in tl.static_range(len(WIDTHS) - 1):
             hidden = ()
             for n in tl.static_range(WIDTHS[i + 1] // WIDE):
@@ -99,15 +104,20 @@ def decode_fp8(
                         acc = tl.dot(h[k], tiles[i][n * len(h) + k], acc)
                     else:
                         acc = tl.dot(h[k], _tile(weights[i], n, k, WIDTHS[i], WIDE if i else CHUNK, WIDE), acc)
-                acc = _scaled(acc, steps[i] + none, n * WIDE, WIDTHS[i + 1])
+                acc = _scaled(acc, steps[i], n * WIDE, WIDTHS[i + 1])
                 if i == len(WIDTHS) - 2:
                     hidden = hidden + (tl.maximum(acc.to(last.dtype.element_ty), 0.0),)
                 else:
-                    hidden = hidden + (_quantized(acc),)
+                    hidden = hidden + (_quantized(acc, ZERO),)
             h = hidden
-        acc = product(h, last + none, 0, tl.zeros((ROWS, 16), tl.float32), 16, WIDE)
+        acc = tl.zeros((ROWS, 16), tl.float32)
+        for k in tl.static_range(len(h)):
+            if RESIDENT:
+                acc = tl.dot(h[k], of_last[k], acc)
+            else:
+                acc = tl.dot(h[k], tile(last, k, 0, 16, WIDE, 16), acc)
         answer(
-            acc, share, start, rows + none, columns, paired, last_bias + none,
-            scale_0 + none, scale_1 + none, scale_2 + none, shift_0 + none, shift_1 + none, shift_2 + none, low, high,
-            out, out_row_stride, out_column_stride, out_channel_stride + none, SIDES, ROWS,
+            acc, share, start, rows, columns, paired, last_bias,
+            scale_0, scale_1, scale_2, shift_0, shift_1, shift_2, low, high,
+            out, out_row_stride, out_column_stride, out_channel_stride, SIDES, ROWS,
         )  # fmt: skip

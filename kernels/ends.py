@@ -38,23 +38,26 @@ def ask(
 
 
 @triton.jit
-def product(h, weight, column, acc, OUT: tl.constexpr, DEPTH: tl.constexpr):
-    """``acc`` plus the chunks ``h``, DEPTH wide, times ``weight``, [in, OUT], from its column ``column`` on."""
-    tile = tl.arange(0, DEPTH)[:, None] * OUT + tl.arange(0, acc.shape[1])[None, :]
+def tile(weight, k, n, OUT: tl.constexpr, DEPTH: tl.constexpr, WIDE: tl.constexpr):
+    """[DEPTH, WIDE] of ``weight`` [in, OUT]: the k-th so many rows and the n-th so many columns."""
+    into = tl.arange(0, DEPTH)[:, None] * OUT + tl.arange(0, WIDE)[None, :]
+    return tl.load(weight + (k * DEPTH * OUT + n * WIDE) + into)
+
+
+@triton.jit
+def product(h, weight, n, acc, OUT: tl.constexpr, DEPTH: tl.constexpr):
+    """``acc`` plus the chunks ``h``, DEPTH wide, times the n-th columns of ``weight``, [in, OUT], as wide as ``acc``."""
     for k in tl.static_range(len(h)):
-        acc = tl.dot(h[k], tl.load(weight + (k * DEPTH * OUT + column) + tile), acc, input_precision="tf32x3")
+        acc = tl.dot(h[k], tile(weight, k, n, OUT, DEPTH, acc.shape[1]), acc, input_precision="tf32x3")
     return acc
 
 
 @triton.jit
-def first_layer(
-    z, cell, cell_term, queries, first, column, CHANNELS: tl.constexpr, WIDTH: tl.constexpr, CHUNK: tl.constexpr
-):
-    """The first layer's CHUNK outputs from ``column`` on, before they are rectified."""
-    channel = column + tl.arange(0, CHUNK)
+def gather(z, cell, cell_term, n, CHANNELS: tl.constexpr, CHUNK: tl.constexpr):
+    """What the first layer adds to its queries' products: z and cell term of the n-th CHUNK of channels, float32."""
+    channel = n * CHUNK + tl.arange(0, CHUNK)
     acc = tl.load(z + cell[:, None] * CHANNELS + channel[None, :], channel[None, :] < CHANNELS, 0.0).to(tl.float32)
-    acc += tl.load(cell_term + channel, channel < CHANNELS, 0.0)[None, :]
-    return product((queries,), first, column, acc, WIDTH, 16)
+    return acc + tl.load(cell_term + channel, channel < CHANNELS, 0.0)[None, :]
 
 
 @triton.jit

@@ -21,6 +21,7 @@ from . import __version__, published
 from .backends import BACKENDS, cpu, select
 from .encoder import torch_threads
 from .field import Field
+from .fp8 import FP8, stored
 from .system import processor
 from .upscaler import PRECISIONS, Upscaler, find_device
 
@@ -128,7 +129,7 @@ def measure(model: str, device: str, backend: str, precision: str | None, quick:
     rows: list[Row] = []
     notes: list[str] = []
     for name in [precision] if precision else _with_kernels(on, backend):
-        rates[name] = gemm_rate(PRECISIONS[name], on, seconds)
+        rates[name] = gemm_rate(stored(PRECISIONS[name]), on, seconds)
         if name != "fp32" and precision is None and rates[name] * EMULATED < rates.get("fp32", 0):
             notes.append(f"{name}: not native here ({rates[name]:.0f} GFLOP/s matrix product), left out")
             continue
@@ -136,7 +137,7 @@ def measure(model: str, device: str, backend: str, precision: str | None, quick:
         up = exact if same else Upscaler(exact.weights, device=on, backend=backend, precision=name)
         for count in sorted({1, threads} if on.type == "cpu" else {threads}):
             with torch_threads(count):
-                rate = rates[name] if count == threads else gemm_rate(PRECISIONS[name], on, seconds)
+                rate = rates[name] if count == threads else gemm_rate(stored(PRECISIONS[name]), on, seconds)
                 rows.append(_gemm_row(name, on, rate))
                 rows += _stages(up, exact, job, image, rate, seconds)
         if on.type == "cuda":
@@ -159,9 +160,11 @@ def measure(model: str, device: str, backend: str, precision: str | None, quick:
 
 def _with_kernels(device: torch.device, backend: str) -> list[str]:
     """Precisions that the backend decodes in; of "auto", those that another than plain PyTorch does, and fp32."""
+    # fp8 only where it is asked for: not every model can.
+    every = {name: dtype for name, dtype in PRECISIONS.items() if dtype != FP8}
     if backend in BACKENDS:
-        return [name for name, dtype in PRECISIONS.items() if BACKENDS[backend].unavailable(device, dtype) is None]
-    return [n for n, dtype in PRECISIONS.items() if n == "fp32" or select("auto", device, dtype) != "reference"]
+        return [name for name, dtype in every.items() if BACKENDS[backend].unavailable(device, dtype) is None]
+    return [n for n, dtype in every.items() if n == "fp32" or select("auto", device, dtype) != "reference"]
 
 
 def picture(height: int, width: int) -> np.ndarray:

@@ -24,6 +24,7 @@ from safetensors import safe_open
 from safetensors.torch import save as serialize
 
 from .architecture import Architecture, CheckpointError, require, show
+from .fp8 import FP8, Quantized
 
 DEFAULT = "edsr-baseline"
 MODELS_VARIABLE = "LIIF_FAST_MODELS"
@@ -45,14 +46,16 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 class Weights:
     """A network: its architecture and tensors (exactly `architecture.shapes`; fp32, contiguous, CPU, finite).
 
-    `metadata` is what else the file said (description, licence, calibrations); `save` keeps it. Raises
-    `CheckpointError` where a tensor is missing, unknown, of the wrong shape or type, or holds NaN or infinity.
+    `metadata` is what else the file said (description, licence), which `save` keeps, as it does `fp8`, what `liif-fast
+    calibrate` measured: hidden layers in float8, which are not part of the fingerprint. Raises `CheckpointError` where
+    a tensor is missing, unknown, of the wrong shape or type, or holds NaN or infinity.
     """
 
     architecture: Architecture
     tensors: dict[str, torch.Tensor]
     name: str = "unnamed"
     metadata: dict[str, str] = field(default_factory=dict)
+    fp8: Quantized | None = None
 
     def __post_init__(self) -> None:
         shapes = self.architecture.shapes
@@ -66,6 +69,8 @@ class Weights:
             plain = tensor.dtype == torch.float32 and tensor.device.type == "cpu" and tensor.is_contiguous()
             require(plain, f"{key} must be a contiguous float32 tensor on the CPU")
             require(bool(torch.isfinite(tensor).all()), f"{key} holds NaN or infinite values: damaged or diverged")
+        if self.fp8 is not None:
+            _check_fp8(self.fp8, self.architecture)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -128,7 +133,7 @@ def load(path_or_name: str | os.PathLike[str] = DEFAULT) -> Weights:
         architecture, res_scale, state = _understand(content, metadata)
         tensors = _convert(state, architecture, res_scale, size)
         rest = {key: value for key, value in metadata.items() if key not in _to_metadata(architecture)}
-        return Weights(architecture, tensors, path.stem, rest)
+        return Weights(architecture, tensors, path.stem, rest, _quantized(content))
     except CheckpointError as error:
         name = str(path) if str(path).isprintable() else repr(str(path))
         raise CheckpointError(f"{name}: {error}") from error.__cause__
@@ -137,12 +142,13 @@ def load(path_or_name: str | os.PathLike[str] = DEFAULT) -> Weights:
 def save(
     path: str | os.PathLike[str],
     weights: Weights,
-    dtype: torch.dtype = torch.float16,
+    dtype: torch.dtype | None = torch.float16,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Writes our `.safetensors`, whole or not at all: a temporary file beside `path`, synced, then renamed.
 
-    `dtype`, of the stored tensors, is `torch.float16`, `torch.bfloat16` or `torch.float32`; `metadata` is added to,
+    `dtype`, of the stored tensors, is `torch.float16`, `torch.bfloat16` or `torch.float32`, or None: the smallest that
+    keeps every bit; `metadata` is added to,
     or put over, that of the weights. An existing file is replaced.
 
     Raises:
@@ -150,6 +156,8 @@ def save(
         ValueError: another dtype, or metadata under a key that belongs to the format.
         CheckpointError: a value does not fit `dtype`.
     """
+    if dtype is None:
+        dtype = next(d for d in _FLOATS[:3] if all(torch.equal(t.to(d).float(), t) for t in weights.tensors.values()))
     if dtype not in _FLOATS[:3]:
         raise ValueError(f"dtype must be float16, bfloat16 or float32, not {dtype}")
     extra = {**weights.metadata, **(metadata or {})}
@@ -159,6 +167,10 @@ def save(
     tensors = {key: tensor.detach().to(dtype) for key, tensor in weights.tensors.items()}
     for key, tensor in tensors.items():
         require(bool(torch.isfinite(tensor).all()), f"{key} does not fit {dtype}: save it as float32")
+    if weights.fp8 is not None:
+        tensors["fp8.scale"] = weights.fp8.scale
+        tensors |= {f"fp8.{i}.weight": tensor for i, tensor in enumerate(weights.fp8.weight)}
+        tensors |= {f"fp8.{i}.steps": tensor for i, tensor in enumerate(weights.fp8.steps)}
     data = serialize(tensors, {**extra, **ours})
 
     path = Path(path)
@@ -323,6 +335,33 @@ def _convert(state: dict[Any, Any], architecture: Architecture, res_scale: float
         folded = value.detach().double() * res_scale if ".body.2." in key and res_scale != 1 else value.detach()
         kept[key] = folded.to(torch.float32, copy=True).contiguous()  # copy: never a view of the mapped file
     return kept
+
+
+def _quantized(content: object) -> Quantized | None:
+    """What `save` wrote of `Weights.fp8`; None where there is none."""
+    if not isinstance(content, dict) or "fp8.scale" not in content:
+        return None
+    weight, steps = (
+        tuple(content[key] for i in range(len(content)) if (key := f"fp8.{i}.{what}") in content)
+        for what in ("weight", "steps")
+    )
+    return Quantized(content["fp8.scale"], weight, steps)
+
+
+def _check_fp8(fp8: Quantized, architecture: Architecture) -> None:
+    widths = architecture.hidden_list if architecture.decoder == "liif" else ()
+    require(len(widths) > 1, "it has float8 layers, but no hidden layers that could be")
+    expected = [("fp8.scale", fp8.scale, (widths[0],), torch.float32)]
+    both = len(fp8.weight), len(fp8.steps)
+    require(both == (len(widths) - 1,) * 2, f"{both[0]} float8 weights and {both[1]} steps of {len(widths) - 1} layers")
+    for i, (weight, steps) in enumerate(zip(fp8.weight, fp8.steps, strict=True)):
+        expected += [(f"fp8.{i}.weight", weight, (widths[i + 1], widths[i]), FP8)]
+        expected += [(f"fp8.{i}.steps", steps, (2, widths[i + 1]), torch.float32)]
+    for key, tensor, shape, dtype in expected:
+        plain = isinstance(tensor, torch.Tensor) and tensor.shape == shape and tensor.dtype == dtype
+        require(plain, f"{key} is not {dtype} of {shape}")
+        require(bool(torch.isfinite(tensor.float()).all()), f"{key} holds NaN or infinite values: damaged")
+    require(bool((fp8.scale > 0).all()), "fp8.scale must be positive")
 
 
 def _count(layer: str, state: Mapping[str, object]) -> int:

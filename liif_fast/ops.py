@@ -6,7 +6,8 @@
 ``z``          [H, W, C] float: projected features, channels last, C contiguous
 ``y``, ``x``   [index, offset, weight] of the rows and columns of the output, see `grid.Axis`
 ``paired``     False: a grid, ``out`` is [rows, columns, 3]. True: a list of points, ``out`` is [points, 3]
-``layers``     what the backend's ``pack`` made of [first_y, first_x, last, last_bias, weight, bias, weight, bias, ...]
+``layers``     what the backend's ``pack`` made of [first_y, first_x, last, last_bias, weight, bias, weight, bias, ...];
+               in float8 with the steps of `fp8.Quantized` in the place of biases
 ``cell_term``  [C] float32: the first layer's weights of the cell times the cell
 ``scale``      3 numbers; with ``shift`` from the network's range to the output's, then clamped to [low, high]
 ``out``        uint8, uint16 (rounded to nearest even) or float32; any strides
@@ -22,7 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from . import grid
+from . import fp8, grid
 from .backends import BACKENDS, select
 from .checkpoint import Weights
 from .encoder import Head
@@ -107,6 +108,16 @@ _library.impl("decode", _decode, "CompositeExplicitAutograd")
 _library.impl("decode", lambda *_: None, "Meta")
 
 
+def quantized(weights: Weights) -> fp8.Quantized:
+    """ValueError where the network has no layers in float8, with what to do about it."""
+    if weights.fp8 is None:
+        if weights.architecture.decoder != "liif" or len(weights.architecture.hidden_list) < 2:
+            raise ValueError(f"{weights.name} has no hidden layers to run in fp8")
+        todo = f"`liif-fast calibrate {weights.name} OUTPUT --data FOLDER` measures it"
+        raise ValueError(f"{weights.name} was not measured for fp8: {todo}")
+    return weights.fp8
+
+
 class Decoder:
     """A network's local-ensemble MLP after the projection, packed for one backend.
 
@@ -127,7 +138,7 @@ class Decoder:
         threads: int | None = None,
     ) -> None:
         self.backend = select(backend, device, dtype)
-        self.device, self.dtype, self.threads = device, dtype, threads
+        self.device, self.dtype, self.threads = device, fp8.stored(dtype), threads
         architecture = weights.architecture
         self.local_ensemble = architecture.local_ensemble
         self.mean, self.std = architecture.mean, architecture.std
@@ -137,6 +148,11 @@ class Decoder:
             for i in range(count)
         ]
         (first, first_bias), (last, last_bias) = linear[0], linear[-1]
+        hidden = linear[1:-1]
+        if dtype == fp8.FP8:
+            ready = quantized(weights)
+            first, first_bias = first / ready.scale[:, None], first_bias / ready.scale
+            hidden = list(zip(ready.weight, ready.steps, strict=True))
         # Inputs of the first layer: features, relative coordinate (y, x), cell (y, x).
         coordinates = first.shape[1] - (4 if architecture.cell_decode else 2)
         # That layer is linear before its ReLU, so its product with the 3x3-unfolded features is a 3x3 convolution of
@@ -146,9 +162,10 @@ class Decoder:
         self.head = Head(projection, first_bias)
         self.first_cell = first[:, coordinates + 2 :].contiguous().to(device)  # [C, 2], or [C, 0] without the cell
         layers = [first[:, coordinates], first[:, coordinates + 1], last, last_bias]
-        for weight, bias in linear[1:-1]:
+        for weight, bias in hidden:
             layers += [weight, bias]
         packed = BACKENDS[self.backend].pack([t.contiguous() for t in layers], dtype)
+        self._products = dtype
         self.layers = [t.to(device) for t in packed]
         self.width = first.shape[0]
         widths = architecture.hidden_list
@@ -158,7 +175,7 @@ class Decoder:
 
     @property
     def description(self) -> str:
-        return BACKENDS[self.backend].describe(self.dtype)
+        return BACKENDS[self.backend].describe(self._products)
 
     def tables(self, positions: NDArray[np.float64], cells: int, cell: float) -> Axis:
         """Where outputs at ``positions`` along an axis look; ``cell``: their size, see `grid.cell`."""

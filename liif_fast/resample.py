@@ -26,6 +26,7 @@ from .architecture import FACTOR
 from .backends import BACKENDS, select
 from .checkpoint import Weights
 from .encoder import Head
+from .fp8 import FP8
 from .grid import TAPS, Taps
 from .ops import OUT_RANGE, output_range, within
 
@@ -130,6 +131,8 @@ class Resampler:
         backend: str = "auto",
         threads: int | None = None,
     ) -> None:
+        if dtype == FP8:
+            raise ValueError(f"{weights.name} has no hidden layers to run in fp8")
         self.backend = select(backend, device, dtype)
         self.device, self.dtype, self.threads = device, dtype, threads
         self.mean, self.std = weights.architecture.mean, weights.architecture.std

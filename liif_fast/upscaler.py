@@ -17,13 +17,14 @@ from . import engines, grid
 from .backends import BackendUnavailable, cpu, triton
 from .checkpoint import DEFAULT, Weights, load
 from .field import Box, Field, Progress
+from .fp8 import FP8, stored
 from .gpu_stream import GpuLine
 from .image import Planes, Unpacked, bleed, unpack
 from .ops import OUT_RANGE, Decoder
 from .resample import Resampler
 from .stream import Dropped, Workers, stream
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp8": FP8}
 DECODERS: dict[str, type[Decoder] | type[Resampler]] = {"liif": Decoder, "resample": Resampler}
 # Enough for tiles whose halos cost little, and little enough not to be noticed.
 DEFAULT_MEMORY = 3 << 29
@@ -39,7 +40,10 @@ class Upscaler:
         model: a name (see ``liif-fast info``), a checkpoint file, or loaded `Weights`.
         device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1", or a torch.device.
         precision: "fp32", "bf16", "fp16", or "auto": the fastest within 0.01 dB of fp32, which is bf16 on processors
-            with AVX-512-BF16, fp16 on CUDA devices where the Triton kernels run, and fp32 elsewhere.
+            with AVX-512-BF16, fp16 on CUDA devices where the Triton kernels run, and fp32 elsewhere. "fp8": LIIF's
+            hidden layers in float8 (e4m3), all else in fp16, on CUDA devices of compute capability 8.9 and up, for
+            models that `liif-fast calibrate` has measured; "auto" never takes it, as no GPU has run it yet. The backend
+            "reference" emulates it anywhere, slowly.
         threads: of the processor; None takes PyTorch's number.
         backend: "auto", or the name of one in ``liif-fast info``; a named one never falls back to another.
         engine: of the encoder: "auto", "tensorrt", "tensorrt-rtx", "native" (processors) or "torch", likewise. The
@@ -83,7 +87,7 @@ class Upscaler:
         dtype = PRECISIONS[self.precision]
         make = DECODERS[self.weights.architecture.decoder]
         self.decoder = make(self.weights, self.device, dtype, backend, threads)
-        self.encoder = engines.make(engine, self.weights, self.decoder.head, self.device, dtype, threads)
+        self.encoder = engines.make(engine, self.weights, self.decoder.head, self.device, stored(dtype), threads)
 
     def __call__(
         self,

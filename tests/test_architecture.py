@@ -23,7 +23,7 @@ ROWS = [
     ["cli"],
     ["training.commands", "export_commands"],
     ["training.report", "training.sitting"],
-    ["training.reduce"],
+    ["training.reduce", "training.calibrate"],
     ["training.train"],
     ["training.easier", "training.state", "training.log", "training.synthetic", "training.strips"],
     ["training.data"],
@@ -49,7 +49,8 @@ ROWS = [
     ["encoder"],
     ["backends"],
     ["backends.cpu", "backends.triton", "backends.reference"],
-    ["kernels.decode", "kernels.resample", "kernels.tuning"],
+    ["kernels.decode", "kernels.decode_fp8", "kernels.resample", "kernels.tuning"],
+    ["kernels.ends"],
     ["kernels.configs", "kernels.pixels"],
     ["batch", "console", "options"],
     ["files"],
@@ -60,7 +61,7 @@ ROWS = [
     ["bands"],
     ["checkpoint"],
     ["grid"],
-    ["architecture", "tiling", "modes", "deflate", "stream", "colorimetry", "_cpu", "_cuda"],
+    ["fp8", "architecture", "tiling", "modes", "deflate", "stream", "colorimetry", "_cpu", "_cuda"],
 ]
 RANK = {name: i for i, row in enumerate(ROWS) for name in row}
 # Subpackages that only the command line knows.

@@ -14,6 +14,7 @@ from types import ModuleType
 
 import torch
 
+from ..fp8 import FP8
 from . import cpu, reference, triton
 
 # Best first.
@@ -27,16 +28,17 @@ class BackendUnavailable(RuntimeError):
 def select(name: str, device: torch.device, dtype: torch.dtype) -> str:
     """The backend that will decode on ``device`` with weights and activations stored as ``dtype``.
 
-    ``"auto"`` takes the first that can. Any other name is that backend or BackendUnavailable, never another one.
+    ``"auto"`` takes the first that can, and never float8 as `reference` emulates it. Any other name is that backend or
+    BackendUnavailable, never another one.
     """
     if name != "auto" and name not in BACKENDS:
         raise ValueError(f"backend must be one of auto, {', '.join(BACKENDS)}; got {name!r}")
     reasons = reasons_against(device, dtype)
     if name == "auto":
         for candidate, reason in reasons.items():
-            if reason is None:
+            if reason is None and not (candidate == "reference" and dtype == FP8):
                 return candidate
-        name = next(iter(reasons))
+        name = "triton" if dtype == FP8 else next(iter(reasons))
     if reasons[name] is not None:
         raise BackendUnavailable(f"backend {name!r} cannot run on {device} in {dtype}: {reasons[name]}")
     return name

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
+from ..fp8 import FP8, ZERO, quantize
+
 if TYPE_CHECKING:
     from ..grid import Axis, Taps
 
@@ -25,6 +27,8 @@ def describe(dtype: torch.dtype) -> str:
 def pack(layers: list[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
     """Hidden weights in the storage type, all else as wide as sums are."""
     wide = torch.float64 if dtype == torch.float64 else torch.float32
+    if dtype == FP8:
+        return [t.to(wide) for t in layers[:4]] + layers[4:]
     hidden = [t.to(dtype) if t.dim() == 2 else t.to(wide) for t in layers[4:]]
     return [t.to(wide) for t in layers[:4]] + hidden
 
@@ -56,14 +60,27 @@ def decode(
                 cells = z[y.index[sy, row].long(), x.index[sx, column].long()].to(wide)
                 offset_y, offset_x = y.offset[sy, row, None].to(wide), x.offset[sx, column, None].to(wide)
                 h = F.relu(cells + (cell_term.to(wide) + first_y * offset_y + first_x * offset_x))
-                for weight, bias in zip(layers[4::2], layers[5::2], strict=True):
-                    h = F.relu(F.linear(h.to(z.dtype), weight).to(wide) + bias)
+                h = _hidden_fp8(h, layers[4:]) if layers[4:5] and layers[4].dtype == FP8 else _hidden(h, layers[4:], z)
                 blended += (y.weight[sy, row].to(wide) * x.weight[sx, column].to(wide))[:, None] * h
         rgb = _stored(((F.linear(blended, last) + last_bias) * scales + shifts).clamp(low, high), out.dtype)
         if paired:
             out[start : start + len(pixel)] = rgb
         else:
             out[row, column] = rgb
+
+
+def _hidden(h: torch.Tensor, layers: list[torch.Tensor], z: torch.Tensor) -> torch.Tensor:
+    for weight, bias in zip(layers[::2], layers[1::2], strict=True):
+        h = F.relu(F.linear(h.to(z.dtype), weight).to(h.dtype) + bias)
+    return h
+
+
+def _hidden_fp8(h: torch.Tensor, layers: list[torch.Tensor]) -> torch.Tensor:
+    """Its rounding, with products and sums in float32."""
+    h = h + ZERO
+    for weight, (multiplier, bias) in zip(layers[::2], layers[1::2], strict=True):
+        h = F.linear(quantize(h.clamp(min=ZERO)).float(), weight.float()) * multiplier + bias
+    return F.relu(h)
 
 
 def resample(

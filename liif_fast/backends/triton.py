@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..fp8 import FP8, ZERO
+from ..fp8 import stored as stored_as
+
 if TYPE_CHECKING:
     from ..grid import Axis, Taps
     from ..kernels.configs import Config
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 # The first with all that the kernels use.
 LEAST_VERSION = (3, 4)
 LEAST_CAPABILITY = (8, 0)
+FP8_CAPABILITY = (8, 9)
 # Queries per side of a table; the kernels count them in 32 bits.
 MOST_QUERIES = 1 << 29
 # Least inner and outer sizes of a matrix product.
@@ -30,7 +34,7 @@ PRODUCT = 16
 def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
     if device.type != "cuda":
         return f"it needs a CUDA device, not {device.type}"
-    if dtype not in (torch.float16, torch.bfloat16):
+    if dtype not in (torch.float16, torch.bfloat16, FP8):
         return f"it stores activations as float16 or bfloat16, not {dtype}"
     if torch.version.cuda is None or not torch.cuda.is_available():
         return f"PyTorch {torch.__version__} finds no CUDA device"
@@ -43,6 +47,8 @@ def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
     capability = torch.cuda.get_device_capability(device)
     if capability < LEAST_CAPABILITY:
         return f"compute capability {capability[0]}.{capability[1]} is too low, 8.0 is needed"
+    if dtype == FP8 and capability < FP8_CAPABILITY:
+        return f"compute capability {capability[0]}.{capability[1]} is too low for float8, 8.9 is needed"
     if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
         return "triton needs a C compiler for its launchers: gcc, clang or what CC names"
     return None
@@ -55,13 +61,16 @@ def describe(dtype: torch.dtype) -> str:
 
 
 def pack(layers: list[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
-    """[first, last, last bias, weight, bias, weight, bias, ...] as kernels/decode.py reads them, padded with zeros."""
+    """[first, last, last bias, weight, bias, weight, bias, ...] as kernels/decode.py reads them, padded with zeros.
+
+    For float8, as kernels/decode_fp8.py does: weights are [out, in], and there are steps in the place of biases.
+    """
     from ..kernels.configs import padded
 
     first_y, first_x, last, last_bias = (t.float() for t in layers[:4])
     hidden = layers[4:]
     # Without hidden layers nothing is rounded on the way, so nothing may be.
-    stored = dtype if hidden else torch.float32
+    stored = stored_as(dtype) if hidden else torch.float32
     offsets = torch.zeros(PRODUCT, padded(len(first_y)), dtype=stored)
     for i, weight in enumerate((first_y, first_x)):
         high, low = _split(weight, stored)
@@ -69,12 +78,29 @@ def pack(layers: list[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
     colors = torch.zeros(padded(last.shape[1]), PRODUCT, dtype=stored)
     colors[: last.shape[1], :6] = torch.stack(_split(last.T, stored), dim=-1).flatten(1)
     packed = [offsets, colors, last_bias]
+    if dtype == FP8:
+        return packed + _padded_fp8(hidden)
     for weight, bias in zip(hidden[::2], hidden[1::2], strict=True):
         out, into = weight.shape
         wide = torch.zeros(padded(into), padded(out), dtype=dtype)
         wide[:into, :out] = weight.T
         packed += [wide, torch.zeros(padded(out))]
         packed[-1][:out] = bias
+    return packed
+
+
+def _padded_fp8(layers: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Each 16 inputs of a weight (2, 4, 2) with the middle axis first: the order of activations in the kernel."""
+    from ..kernels.configs import padded
+
+    packed = []
+    for weight, steps in zip(layers[::2], layers[1::2], strict=True):
+        out, into = weight.shape
+        wide = torch.zeros(padded(out), padded(into))
+        wide[:out, :into] = weight.float()
+        ordered = wide.view(padded(out), -1, 2, 4, 2).transpose(2, 3).reshape(wide.shape)
+        packed += [ordered.to(weight.dtype), torch.zeros(2, padded(out))]
+        packed[-1][:, :out] = steps
     return packed
 
 
@@ -88,13 +114,22 @@ def _check(z: torch.Tensor, layers: list[torch.Tensor]) -> list[int]:
     """The layers' padded widths. Layers that `pack` did not make for this z would be read past their ends."""
     from ..kernels.configs import padded
 
-    widths = [padded(z.shape[2]), *(weight.shape[-1] for weight in layers[3::2])]
+    float8 = _in_fp8(layers)
+    widths = [padded(z.shape[2]), *(weight.shape[0 if float8 else -1] for weight in layers[3::2])]
     stored = z.dtype if len(widths) > 1 else torch.float32
     expected = [((PRODUCT, widths[0]), stored), ((widths[-1], PRODUCT), stored), ((3,), torch.float32)]
     for into, out in pairwise(widths):
-        expected += [((into, out), z.dtype), ((out,), torch.float32)]
+        expected += (
+            [((out, into), FP8), ((2, out), torch.float32)]
+            if float8
+            else [((into, out), z.dtype), ((out,), torch.float32)]
+        )
     given = [(tuple(t.shape), t.dtype) for t in layers]
-    if given != expected or not all(t.is_contiguous() and t.device == z.device for t in layers):
+    if (
+        given != expected
+        or (float8 and z.dtype != torch.float16)
+        or not all(t.is_contiguous() and t.device == z.device for t in layers)
+    ):
         raise ValueError(f"layers are not those packed for {z.dtype} z of {z.shape[2]} channels, got {given}")
     if any(width != padded(width) or width > 256 for width in widths):
         raise ValueError(f"widths must be at most 256, got {widths}")
@@ -115,8 +150,6 @@ def decode(
     threads: int,
     out: torch.Tensor,
 ) -> None:
-    from ..kernels.decode import decode as kernel
-
     z, rows, columns, strides = _shape(z, y.size, x.size, paired, out)
     widths = _check(z, layers)
     first, last, last_bias = layers[:3]
@@ -125,33 +158,57 @@ def decode(
     if not lines:
         return
 
+    if float8 := _in_fp8(layers):
+        from ..kernels.decode_fp8 import decode_fp8 as kernel
+    else:
+        from ..kernels.decode import decode as kernel
+
     def run(config: Config) -> None:
-        kernel[(-(-lines // config.rows),)](
+        blocks = programs = -(-lines // config.rows)
+        options: dict[str, float] = {}
+        more: tuple[int, ...] = ()
+        if float8:
+            more = (blocks,)
+            options = {"WIDE": config.wide, "RESIDENT": config.resident, "ZERO": ZERO, "num_stages": 1}
+        if config.resident:
+            programs = min(blocks, _processors(z.device))
+        kernel[(programs,)](
             z, z.stride(0) // z.shape[2],
             y.index, y.offset, y.weight, rows,
             x.index, x.offset, x.weight, columns, x.size, int(paired),
             cell_term, first, tuple(layers[3::2]), tuple(layers[4::2]), last, last_bias,
             *scale, *shift, low, high,
-            out, *strides,
+            out, *strides, *more,
             CHANNELS=z.shape[2], WIDTHS=tuple(widths), SIDES=sides, ROWS=config.rows, CHUNK=config.chunk,
-            num_warps=config.warps, enable_fp_fusion=True,
+            num_warps=config.warps, enable_fp_fusion=True, **options,
         )  # fmt: skip
 
     with _on(z.device):
-        run(_config(z, widths, sides, lines, run))
+        run(_config(z, widths, sides, lines, run, float8))
 
 
-def _config(z: torch.Tensor, widths: list[int], sides: int, lines: int, run: Callable[[Config], None]) -> Config:
+def _config(
+    z: torch.Tensor, widths: list[int], sides: int, lines: int, run: Callable[[Config], None], float8: bool
+) -> Config:
     """The table's candidate that is fastest here; the first, where nothing can or need be measured."""
     from ..kernels import tuning
     from ..kernels.configs import candidates
 
-    among = candidates(_capability(z.device), widths)
+    among = candidates(_capability(z.device), widths, float8)
     if z.device.type != "cuda":
         return among[0]
-    name = tuning.key(torch.cuda.get_device_name(z.device), widths, z.dtype, sides)
+    name = tuning.key(torch.cuda.get_device_name(z.device), widths, FP8 if float8 else z.dtype, sides)
     fit = lines >= tuning.LEAST_ROWS and not torch.cuda.is_current_stream_capturing()
     return tuning.choose(name, among, (lambda c: tuning.milliseconds(lambda: run(c))) if fit else None)
+
+
+def _in_fp8(layers: list[torch.Tensor]) -> bool:
+    return len(layers) > 3 and layers[3].dtype == FP8
+
+
+def _processors(device: torch.device) -> int:
+    """Multiprocessors of a card; of a processor, which only interprets, too few for every program to have one block."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
 
 
 def _capability(device: torch.device) -> int:

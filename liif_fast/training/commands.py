@@ -86,6 +86,9 @@ TRAIN_EXAMPLES = """\
   liif-fast train runs/better --init edsr-baseline --data photographs --synthetic 100 --lr 1.5e-3
   liif-fast train runs/paper --recipe paper --data DIV2K_train_HR --device cuda
   torchrun --nproc-per-node 4 -m liif_fast train runs/four --config run.toml"""
+CALIBRATE_EXAMPLES = """\
+  liif-fast calibrate mine.safetensors mine_fp8.safetensors --data photographs
+  liif-fast upscale photo.jpg --model mine_fp8.safetensors --precision fp8"""
 EASIER_EXAMPLES = """\
   liif-fast easier edsr-baseline runs/shorter --data photographs --max-loss 0.05 --iterations 2000"""
 
@@ -158,3 +161,29 @@ def easier(
 
     given = {"synthetic": synthetic, "iterations": iterations, "lr": lr, "device": device, "threads": threads}
     shorten(model, output, data, config, given, settings or [], max_loss)
+
+
+def calibrate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name from `liif-fast info` or a checkpoint file.")],
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The same network with scales, .safetensors.")],
+    data: Annotated[
+        list[Path],
+        typer.Option(metavar="FOLDER", help="Pictures, sub-folders included; again for another.", show_default=False),
+    ],
+    pictures: Annotated[int, typer.Option(help="At most so many, spread over all.", min=1)] = 100,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace an existing file.")] = False,
+) -> None:
+    """Measures what --precision fp8 needs to know of a network: the scales of its hidden layers.
+
+    Its weights stay as they are, bit for bit.
+    """
+    from ..checkpoint import load, save
+    from ..console import say
+    from ..output import check_place
+    from .calibrate import calibrate as measured
+
+    if output.suffix != ".safetensors":
+        raise ValueError(f"{output}: the name must end in .safetensors")
+    check_place(output, force)
+    save(output, measured(load(model), data, pictures), dtype=None)
+    say(f"{output}  scales of {model} for fp8")

@@ -1,0 +1,66 @@
+"""Scales for float8: what a network's hidden layers read on real pictures, and what rounding makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from .. import engines, fp8, grid
+from ..checkpoint import Weights
+from ..ops import Decoder
+from .data import load
+from .metrics import PROTOCOLS
+from .testset import pair
+
+# A detail of each picture, so wide, reduced by each of these in turn, and so many places of it.
+DETAIL, SCALES, PLACES = 256, (2.0, 3.0, 4.0, 1.5), 128
+PICTURES = 100
+
+
+def calibrate(weights: Weights, folders: Sequence[Path], pictures: int = PICTURES, seed: int = 0) -> Weights:
+    """The same network with `Weights.fp8`, measured on at most ``pictures`` spread over those in ``folders``.
+
+    The same folders give the same scales. ValueError for a network without hidden layers that could run in float8, and
+    as `data.load`.
+    """
+    hidden = weights.architecture.hidden_list
+    if weights.architecture.decoder != "liif" or len(hidden) < 2:
+        raise ValueError(f"{weights.name} has no hidden layers to run in fp8")
+    arrays, _ = load(folders, DETAIL // 4)
+    chosen = [arrays[i] for i in np.unique(np.linspace(0, len(arrays) - 1, pictures).round().astype(int))]
+    with torch.inference_mode():
+        h = torch.cat(list(_first_outputs(weights, chosen, np.random.default_rng(seed))))
+        names = [f"imnet.layers.{2 * i}" for i in range(len(hidden) + 1)]
+        linear = [(weights.tensors[f"{name}.weight"], weights.tensors[f"{name}.bias"]) for name in names]
+        found = fp8.measure(linear[1:-1], h)
+    return replace(weights, fp8=found)
+
+
+def _first_outputs(
+    weights: Weights, pictures: Sequence[np.ndarray], random: np.random.Generator
+) -> Iterator[torch.Tensor]:
+    """Rectified outputs [N, width] of the first hidden layer at random places of each picture's detail."""
+    cpu = torch.device("cpu")
+    decoder = Decoder(weights, cpu, torch.float32, "reference")
+    encoder = engines.make("auto", weights, decoder.head, cpu, torch.float32)
+    first_y, first_x = decoder.layers[:2]
+    for i, picture in enumerate(pictures):
+        top, left = (int(random.integers(0, max(1, side - DETAIL + 1))) for side in picture.shape[:2])
+        detail = picture[top : top + DETAIL, left : left + DETAIL]
+        reduced = pair("", detail, SCALES[i % len(SCALES)], PROTOCOLS["benchmark"])
+        z = encoder(torch.from_numpy(reduced.lr).float() / 255)
+        sizes = list(zip(reduced.lr.shape[:2], reduced.hr.shape[:2], strict=True))
+        y, x = (
+            decoder.tables((random.integers(0, size, PLACES) + 0.5) * cells / size, cells, 0.0) for cells, size in sizes
+        )
+        cell = torch.tensor([grid.cell(0, cells, size, None) for cells, size in sizes])
+        term = decoder.first_cell @ cell[: decoder.first_cell.shape[1]]
+        for sy in range(len(y.index)):
+            for sx in range(len(x.index)):
+                offsets = first_y * y.offset[sy][:, None] + first_x * x.offset[sx][:, None]
+                yield F.relu(z[y.index[sy].long(), x.index[sx].long()] + term + offsets)
