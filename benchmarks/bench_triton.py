@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
 from conftest import PAPER, random_weights
-from liif_fast import grid
+from liif_fast import fp8, grid
+from liif_fast.checkpoint import Weights
 from liif_fast.ops import Decoder
 from liif_fast.resample import Resampler
 from liif_fast.upscaler import PRECISIONS
@@ -39,6 +41,13 @@ def milliseconds(work: Callable[[], object]) -> list[float]:
     return sorted(times)
 
 
+def in_fp8(weights: Weights) -> Weights:
+    """Measured on noise: the values do not change the time."""
+    names = [f"imnet.layers.{2 * i}" for i in range(1, len(weights.architecture.hidden_list))]
+    hidden = [(weights.tensors[f"{name}.weight"], weights.tensors[f"{name}.bias"]) for name in names]
+    return replace(weights, fp8=fp8.measure(hidden, torch.randn(1000, weights.architecture.hidden_list[0]).relu()))
+
+
 @pytest.fixture(scope="module")
 def yardstick() -> float:
     """TFLOP/s of PyTorch's [8192, 8192] x [8192, 8192] in bf16."""
@@ -46,13 +55,18 @@ def yardstick() -> float:
     return 2 * LARGE**3 / statistics.median(milliseconds(lambda: a @ b)) / 1e9
 
 
-@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "fp8"])
 @pytest.mark.parametrize("hidden", [PAPER, (256, 256), (128, 128), (64, 64)], ids=str)
 @pytest.mark.parametrize("height", [270, 1080])
 def test_decode(benchmark: Any, yardstick: float, height: int, hidden: tuple[int, ...], precision: str) -> None:
     """To 3840 x 2160."""
-    decoder = Decoder(random_weights(hidden, blocks=1), CARD, PRECISIONS[precision], "triton")
-    z = torch.randn(height, height * 16 // 9, hidden[0], device=CARD).to(PRECISIONS[precision])
+    weights = random_weights(hidden, blocks=1)
+    if precision == "fp8":
+        if torch.cuda.get_device_capability() < (8, 9):
+            pytest.skip("no float8 here")
+        weights = in_fp8(weights)
+    decoder = Decoder(weights, CARD, PRECISIONS[precision], "triton")
+    z = torch.randn(height, height * 16 // 9, hidden[0], device=CARD).to(decoder.dtype)
     cell = 2 * height / 2160
     y, x = (grid.axis(grid.centres(0, n, s), n).to(CARD) for n, s in zip(z.shape[:2], (2160, 3840), strict=True))
     record(benchmark, lambda out: decoder(z, y, x, (cell, cell), out), decoder.flops_per_pixel, yardstick)

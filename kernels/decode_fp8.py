@@ -82,7 +82,7 @@ def decode_fp8(
                     of_layer = of_layer + (_tile(weights[i], n, k, WIDTHS[i], WIDE if i else CHUNK, WIDE),)
             tiles = tiles + (of_layer,)
     for block in tl.range(tl.program_id(0), blocks, tl.num_programs(0)):
-        start = block.to(tl.int64) * (ROWS // SIDES**2)
+        start = (tl.zeros((), tl.int64) + block) * (ROWS // SIDES**2)
         cell, share, queries = ask(
             start, z_columns, y_index, y_offset, y_weight, rows, x_index, x_offset, x_weight, columns, x_size, paired,
             first, SIDES, ROWS,

@@ -46,7 +46,7 @@ def tile(weight, k, n, OUT: tl.constexpr, DEPTH: tl.constexpr, WIDE: tl.constexp
 
 @triton.jit
 def product(h, weight, n, acc, OUT: tl.constexpr, DEPTH: tl.constexpr):
-    """``acc`` plus the chunks ``h``, DEPTH wide, times the n-th columns of ``weight``, [in, OUT], as wide as ``acc``."""
+    """``acc`` plus the chunks ``h``, DEPTH wide, times ``acc``'s columns, the n-th, of ``weight`` [in, OUT]."""
     for k in tl.static_range(len(h)):
         acc = tl.dot(h[k], tile(weight, k, n, OUT, DEPTH, acc.shape[1]), acc, input_precision="tf32x3")
     return acc

@@ -351,15 +351,17 @@ def _quantized(content: object) -> Quantized | None:
 def _check_fp8(fp8: Quantized, architecture: Architecture) -> None:
     widths = architecture.hidden_list if architecture.decoder == "liif" else ()
     require(len(widths) > 1, "it has float8 layers, but no hidden layers that could be")
-    expected = [("fp8.scale", fp8.scale, (widths[0],), torch.float32)]
+    expected: list[tuple[str, object, tuple[int, ...], torch.dtype]] = [
+        ("fp8.scale", fp8.scale, (widths[0],), torch.float32)
+    ]
     both = len(fp8.weight), len(fp8.steps)
     require(both == (len(widths) - 1,) * 2, f"{both[0]} float8 weights and {both[1]} steps of {len(widths) - 1} layers")
     for i, (weight, steps) in enumerate(zip(fp8.weight, fp8.steps, strict=True)):
         expected += [(f"fp8.{i}.weight", weight, (widths[i + 1], widths[i]), FP8)]
         expected += [(f"fp8.{i}.steps", steps, (2, widths[i + 1]), torch.float32)]
     for key, tensor, shape, dtype in expected:
-        plain = isinstance(tensor, torch.Tensor) and tensor.shape == shape and tensor.dtype == dtype
-        require(plain, f"{key} is not {dtype} of {shape}")
+        if not (isinstance(tensor, torch.Tensor) and tensor.shape == shape and tensor.dtype == dtype):
+            raise CheckpointError(f"{key} is not {dtype} of {shape}")
         require(bool(torch.isfinite(tensor.float()).all()), f"{key} holds NaN or infinite values: damaged")
     require(bool((fp8.scale > 0).all()), "fp8.scale must be positive")
 

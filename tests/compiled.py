@@ -1,6 +1,6 @@
 """Compiles kernels for cards that are not there, as its own process: `python compiled.py JSON`, one job or more.
 
-A job is [capability, kernel, type, widths, [rows, chunk, warps]]; what comes back, as JSON, is one {"registers",
+A job is [capability, kernel, type, widths, configuration]; what comes back, as JSON, is one {"registers",
 "stack", "shared", "products"} each.
 """
 
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ["TRITON_INTERPRET"] = "0"
+ZERO = -4.0  # of liif_fast.fp8
 
 
 def of_type(name: str) -> str:
@@ -39,25 +40,35 @@ def build(capability: int, kernel: str, dtype: str, widths: list[int], config: l
     function = getattr(module, kernel)
     signature: dict[str, Any] = {name: of_type(name) for name in function.arg_names}
     signature |= {"z": f"*{dtype}", "out": "*u8"}
-    if kernel == "decode":
-        rows, chunk, warps = config
+    more: dict[str, int] = {}
+    if kernel.startswith("decode"):
+        rows, chunk, warps, wide, resident = config
         hidden, stored = len(widths) - 1, dtype if len(widths) > 1 else "fp32"
         signature |= {"first": f"*{stored}", "last": f"*{stored}"}
-        signature |= {"weights": (f"*{dtype}",) * hidden, "biases": ("*fp32",) * hidden}
+        if kernel == "decode":
+            signature |= {"weights": (f"*{dtype}",) * hidden, "biases": ("*fp32",) * hidden}
         constants = {"CHANNELS": widths[0], "WIDTHS": tuple(widths), "SIDES": 2, "ROWS": rows, "CHUNK": chunk}
+        if kernel == "decode_fp8":
+            signature |= {"blocks": "i32", "weights": ("*fp8e4nv",) * hidden, "steps": ("*fp32",) * hidden}
+            constants |= {"WIDE": wide, "RESIDENT": resident, "ZERO": ZERO}
+            more = {"num_stages": 1}
     else:
         hidden, warps = 0, module.WARPS
         constants = {"FACTOR": 4, "TAPS": 8, "PIXELS": module.PIXELS}
     aligned = {(function.arg_names.index(name),) for name in ("z", "cell_term", "first", "last") if name in signature}
-    aligned |= {(function.arg_names.index(name), i) for i in range(hidden) for name in ("weights", "biases")}
+    tuples = [name for name in ("weights", "biases", "steps") if name in signature]
+    aligned |= {(function.arg_names.index(name), i) for i in range(hidden) for name in tuples}
     source = ASTSource(function, signature, constants, {where: [["tt.divisibility", 16]] for where in aligned})
-    options = {"num_warps": warps, "enable_fp_fusion": True}
+    options = {"num_warps": warps, "enable_fp_fusion": True, **more}
     made = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
     ptx = made.asm["ptx"]
     return {
         **usage(made.asm["cubin"]),
         "shared": made.metadata.shared,
         "products": {name: ptx.count(name) for name in ("mma.sync", "wgmma.mma_async")},
+        "float8": len(re.findall(r"mma[^;\n]*e4m3\.e4m3", ptx)),
+        "saturating": ptx.count("cvt.rn.satfinite.e4m3x2.f32"),
+        "shuffles": ptx.count("shfl.sync"),
     }
 
 

@@ -1,4 +1,4 @@
-"""Triton's kernels on the processor: run by its interpreter, counted, and with bfloat16 taught to it."""
+"""Triton's kernels on the processor: run by its interpreter, counted, and with bfloat16 and float8 taught to it."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ def interpret(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str) ->
         pytest.skip("kernels are compiled, not interpreted")
     monkeypatch.setattr(backend, "unavailable", lambda device, dtype: None)
     teach_bfloat16(monkeypatch)
+    teach_float8(monkeypatch)
     spy = Spy(getattr(module, name))
     monkeypatch.setattr(module, name, spy)
     return spy
@@ -61,3 +62,20 @@ def teach_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(InterpreterBuilder, "create_dot", create_dot)
     monkeypatch.setattr(InterpreterBuilder, "create_maxnumf", create_maxnumf)
+
+
+def teach_float8(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter truncates to e4m3, and lets what is too large become NaN; GPUs round to nearest and saturate."""
+    import torch
+    import triton.language as tl
+    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+
+    convert = InterpreterBuilder.create_fp_to_fp
+
+    def create_fp_to_fp(self: Any, value: Any, to: Any, rounding: Any) -> Any:
+        if to.scalar != tl.float8e4nv:
+            return convert(self, value, to, rounding)
+        nearest = torch.from_numpy(value.data.astype(np.float32)).clamp(-448, 448).to(torch.float8_e4m3fn)
+        return TensorHandle(nearest.view(torch.uint8).numpy(), tl.float8e4nv)
+
+    monkeypatch.setattr(InterpreterBuilder, "create_fp_to_fp", create_fp_to_fp)

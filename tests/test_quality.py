@@ -60,3 +60,19 @@ def test_bf16_costs_nothing(photo: np.ndarray, isa: str, monkeypatch: pytest.Mon
     stored = Upscaler(precision="bf16")(small, scale=3)
     assert psnr(stored, exact) > 50
     assert psnr(stored, truth) > psnr(exact, truth) - 0.01
+
+
+@pytest.mark.parametrize("model", [name for name in MODELS if load(name).fp8 is not None])
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_fp8_costs_next_to_nothing(photo: np.ndarray, model: str, scale: int) -> None:
+    """As PyTorch emulates it."""
+    truth = photo[24:120, 24:120]
+    small = reduced(truth, scale)
+    exact = Upscaler(model, device="cpu", precision="fp32")(small, scale=scale)
+    stored = Upscaler(model, device="cpu", precision="fp8", backend="reference")(small, scale=scale)
+    assert 50 < psnr(stored, exact) < 70, "exact: float8 did not run"
+    assert psnr(stored, truth) > psnr(exact, truth) - 0.03
+
+
+def test_the_default_model_is_measured_for_fp8() -> None:
+    assert load().fp8 is not None

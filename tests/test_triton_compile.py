@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ pytest.importorskip("triton")
 
 # Bytes of shared memory that a program may have.
 SHARED = {80: 163 << 10, 86: 99 << 10, 89: 99 << 10, 90: 227 << 10, 120: 99 << 10}
+# Bytes of a thread's stack.
+FP8_CONSTANTS = 72
 WHOLE = bool(os.environ.get("LIIF_FAST_TEST_TABLE"))
 
 
@@ -62,6 +65,35 @@ def test_compiles_without_spilling(capability: int, tmp_path: Path) -> None:
         assert made["shared"] <= SHARED[capability], (job, made)
         if job[1] == "decode":
             assert made["products"]["wgmma.mma_async" if capability == 90 else "mma.sync"] > 0, (job, made)
+
+
+def fp8_jobs(capability: int) -> list[list[Any]]:
+    widths = [(64, 64), (256, 256)]
+    if capability == 90:
+        widths += [(256,) * 4]
+    if WHOLE:
+        widths += [(128, 128), (256,) * 4, (96, 256, 32)]
+    return [
+        [capability, "decode_fp8", "fp16", layers, config]
+        for layers in dict.fromkeys(widths)
+        for config in candidates(capability, layers, float8=True)[: None if WHOLE else 1]
+    ]
+
+
+@pytest.mark.parametrize("capability", [89, 90, 120])
+def test_float8(capability: int, tmp_path: Path) -> None:
+    todo = fp8_jobs(capability)
+    for job, made in zip(todo, said("compiled.py", tmp_path, json.dumps(todo)), strict=True):
+        print(job, made)
+        _, _, _, widths, (rows, _, warps, _, resident) = job
+        # Of 256 channels a few constants of the whole loop have no register: they are read once a block.
+        assert made["stack"] <= (FP8_CONSTANTS if max(widths) > 128 else 0), (job, made)
+        assert sum(a * b for a, b in pairwise(widths)) * resident < made["shared"] <= SHARED[capability], (job, made)
+        assert made["products"]["wgmma.mma_async" if capability == 90 else "mma.sync"] > 0, (job, made)
+        assert made["float8"] > 0, (job, made)
+        # Conversions saturate, two numbers each; activations stay in their threads: only the blend asks neighbours.
+        assert made["saturating"] == sum(widths[:-1]) * rows // (64 * warps), (job, made)
+        assert made["shuffles"] <= 16, (job, made)
 
 
 def test_one_compilation_serves_all_sizes(tmp_path: Path) -> None:

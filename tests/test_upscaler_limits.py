@@ -188,7 +188,7 @@ def test_windows_refused(up: Upscaler, box: tuple[float, ...]) -> None:
     [
         ({"device": "tpu"}, ValueError, "'tpu'"),
         ({"device": "cuda:99"}, (BackendUnavailable, ValueError), "cuda:99"),
-        ({"precision": "fp8"}, ValueError, "'fp8'"),
+        ({"precision": "fp7"}, ValueError, "'fp7'"),
         ({"backend": "magic"}, ValueError, "'magic'"),
         ({"threads": 0}, ValueError, "0"),
         ({"threads": 1.5}, ValueError, "1.5"),

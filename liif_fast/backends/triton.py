@@ -194,7 +194,7 @@ def _config(
     from ..kernels import tuning
     from ..kernels.configs import candidates
 
-    among = candidates(_capability(z.device), widths, float8)
+    among = candidates(_capability(z.device, FP8_CAPABILITY if float8 else LEAST_CAPABILITY), widths, float8)
     if z.device.type != "cuda":
         return among[0]
     name = tuning.key(torch.cuda.get_device_name(z.device), widths, FP8 if float8 else z.dtype, sides)
@@ -211,9 +211,9 @@ def _processors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
 
 
-def _capability(device: torch.device) -> int:
+def _capability(device: torch.device, least: tuple[int, int]) -> int:
     """80, 86, 89, 90, 120...; the least for a processor, which only interprets kernels."""
-    major, minor = torch.cuda.get_device_capability(device) if device.type == "cuda" else LEAST_CAPABILITY
+    major, minor = torch.cuda.get_device_capability(device) if device.type == "cuda" else least
     return 10 * major + minor
 
 

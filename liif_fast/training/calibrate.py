@@ -13,26 +13,31 @@ import torch.nn.functional as F
 from .. import engines, fp8, grid
 from ..checkpoint import Weights
 from ..ops import Decoder
-from .data import load
+from .data import picture_files
 from .metrics import PROTOCOLS
-from .testset import pair
+from .testset import pair, read
 
 # A detail of each picture, so wide, reduced by each of these in turn, and so many places of it.
 DETAIL, SCALES, PLACES = 256, (2.0, 3.0, 4.0, 1.5), 128
-PICTURES = 100
+PICTURES, LEAST = 100, 64
 
 
 def calibrate(weights: Weights, folders: Sequence[Path], pictures: int = PICTURES, seed: int = 0) -> Weights:
     """The same network with `Weights.fp8`, measured on at most ``pictures`` spread over those in ``folders``.
 
-    The same folders give the same scales. ValueError for a network without hidden layers that could run in float8, and
-    as `data.load`.
+    The same folders give the same. ValueError for a network without hidden layers that could run in float8, and where
+    there are no pictures; FileNotFoundError for a missing folder, and as `testset.read`.
     """
     hidden = weights.architecture.hidden_list
     if weights.architecture.decoder != "liif" or len(hidden) < 2:
         raise ValueError(f"{weights.name} has no hidden layers to run in fp8")
-    arrays, _ = load(folders, DETAIL // 4)
-    chosen = [arrays[i] for i in np.unique(np.linspace(0, len(arrays) - 1, pictures).round().astype(int))]
+    paths = [path for folder in folders for path in picture_files(folder)]
+    if not paths:
+        raise ValueError(f"no picture in {', '.join(map(str, folders))}")
+    spread = np.unique(np.linspace(0, len(paths) - 1, pictures).round().astype(int))
+    chosen = [picture for i in spread if min((picture := read(paths[i])).shape[:2]) >= LEAST]
+    if not chosen:
+        raise ValueError(f"no picture in {', '.join(map(str, folders))} has {LEAST} x {LEAST} pixels")
     with torch.inference_mode():
         h = torch.cat(list(_first_outputs(weights, chosen, np.random.default_rng(seed))))
         names = [f"imnet.layers.{2 * i}" for i in range(len(hidden) + 1)]

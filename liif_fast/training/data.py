@@ -113,7 +113,7 @@ def load(folders: Sequence[Path], least: int) -> tuple[list[np.ndarray], list[Sk
     """
     arrays: list[np.ndarray] = []
     skipped: list[Skipped] = []
-    for path in (path for folder in folders for path in _files(folder)):
+    for path in (path for folder in folders for path in picture_files(folder)):
         try:
             picture = read(path)
         except (ValueError, OSError) as error:
@@ -130,7 +130,8 @@ def load(folders: Sequence[Path], least: int) -> tuple[list[np.ndarray], list[Sk
     return arrays, skipped
 
 
-def _files(folder: Path) -> list[Path]:
+def picture_files(folder: Path) -> list[Path]:
+    """In a folder and below, by name; hidden ones are left out. FileNotFoundError where there is no such folder."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
     found = (path for path in folder.rglob("*") if path.suffix.lower() in INPUT_SUFFIXES)

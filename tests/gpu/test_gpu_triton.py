@@ -18,6 +18,8 @@ from liif_fast.checkpoint import Architecture
 from liif_fast.ops import OUT_RANGE
 from liif_fast.resample import Resampler
 from test_resample import LONG, SMALL, WEIGHTS, table
+from test_triton_fp8 import CASES as FP8_CASES
+from test_triton_fp8 import decoded
 
 CARD = torch.device("cuda", 0)
 compiled = torch.cuda.is_available() and os.environ["TRITON_INTERPRET"] != "1"
@@ -57,6 +59,37 @@ def test_a_part_has_the_bits_of_the_whole(dtype: torch.dtype) -> None:
     whole = posed.decode("triton", torch.empty(13, 31, 3, device=CARD))
     part = replace(posed, y=posed.y.part(3, 12), x=posed.x.part(5, 24))
     assert torch.equal(whole[3:12, 5:24], part.decode("triton", torch.empty(9, 19, 3, device=CARD)))
+
+
+float8 = pytest.mark.skipif(compiled and torch.cuda.get_device_capability() < (8, 9), reason="no float8 here")
+
+
+@float8
+@pytest.mark.parametrize("case", FP8_CASES, ids=str)
+def test_float8_is_its_emulation(case: Case) -> None:
+    expected = decoded(case, "reference", torch.empty(*case.shape, 3))
+    found = decoded(case, "triton", torch.empty(*case.shape, 3, device=CARD)).cpu()
+    # Sums in another order, and in fewer bits on Hopper, move a value across a rounding now and then.
+    assert (found - expected).abs().max() <= 0.05
+    assert (found - expected).square().mean().sqrt() <= 5e-3
+
+
+@float8
+@pytest.mark.parametrize("hidden", [(256,) * 4, (256, 256), (128,) * 3], ids=str)
+def test_float8_large(hidden: tuple[int, ...]) -> None:
+    """Enough rows to be tuned, and more blocks than there are multiprocessors."""
+    test_float8_is_its_emulation(Case(hidden=hidden, cells=(67, 71), size=(269, 283)))
+
+
+@float8
+def test_float8_whole_way() -> None:
+    up = Upscaler(device="cuda", precision="fp8")
+    assert ", fp8, triton (Triton " in up.description
+    assert up.decoder.layers[3].dtype == torch.float8_e4m3fn
+    assert up.encoder.dtype == FP16
+    picture = np.random.default_rng(0).random((37, 41, 3)).astype(np.float32)
+    exact = Upscaler(device="cpu", precision="fp32")(picture, scale=3.7)
+    assert -10 * np.log10(np.mean((up(picture, scale=3.7) - exact) ** 2)) > 45
 
 
 @pytest.mark.parametrize("out_dtype", OUT_RANGE, ids=str)
