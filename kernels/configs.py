@@ -40,7 +40,7 @@ FP8_TABLE: dict[tuple[int, int], tuple[Config, ...]] = {
     (89, 128): (Config(128, 32, 8, 32),),
     (89, 256): (Config(128, 32, 8, 32),),
     (90, 128): (Config(128, 32, 8, 128, 1), Config(128, 32, 8, 128)),
-    (90, 256): (Config(128, 32, 8, 256, 1), Config(128, 32, 8, 256)),
+    (90, 256): (Config(128, 32, 8, 256, 1), Config(128, 32, 8, 256), Config(128, 64, 8, 64)),
     (100, 128): (Config(128, 32, 8, 32),),
     (100, 256): (Config(128, 32, 8, 32),),
 }
@@ -68,7 +68,7 @@ def _in_fp8(configs: Sequence[Config], widths: Sequence[int]) -> list[Config]:
     weights = sum(into * out for into, out in pairwise(widths))
     found = []
     for config in configs:
-        wide = gcd(config.wide, *widths[1:])
+        wide, chunk = gcd(config.wide, *widths[1:]), gcd(config.chunk, widths[0])
         if weights <= ROOM or not config.resident:
-            found.append(config._replace(wide=wide))
+            found.append(config._replace(wide=wide, chunk=chunk))
     return list(dict.fromkeys(found))

@@ -52,6 +52,60 @@ def _tile(weight, n, k, INTO: tl.constexpr, DEPTH: tl.constexpr, WIDE: tl.conste
     return tl.load(weight + out[None, :] * INTO + into[:, None])
 
 
+@triton.jit
+def _block(
+    block, of_first, tiles, of_last,
+    z, z_columns,
+    y_index, y_offset, y_weight, rows,
+    x_index, x_offset, x_weight, columns, x_size, paired,
+    cell_term, first, weights, steps, last, last_bias,
+    scale_0, scale_1, scale_2, shift_0, shift_1, shift_2, low, high,
+    out, out_row_stride, out_column_stride, out_channel_stride,
+    CHANNELS: tl.constexpr, WIDTHS: tl.constexpr, SIDES: tl.constexpr, ROWS: tl.constexpr, CHUNK: tl.constexpr,
+    WIDE: tl.constexpr, RESIDENT: tl.constexpr, ZERO: tl.constexpr,
+):  # fmt: skip
+    """Decodes the block of that number; the tiles are all there are with RESIDENT, else none."""
+    start = (tl.zeros((), tl.int64) + block) * (ROWS // SIDES**2)
+    cell, share, queries = ask(
+        start, z_columns, y_index, y_offset, y_weight, rows, x_index, x_offset, x_weight, columns, x_size, paired,
+        first, SIDES, ROWS,
+    )  # fmt: skip
+    h = ()
+    for n in tl.static_range(WIDTHS[0] // CHUNK):
+        acc = gather(z, cell, cell_term, n, CHANNELS, CHUNK) + ZERO
+        if RESIDENT:
+            acc = tl.dot(queries, of_first[n], acc)
+        else:
+            acc = tl.dot(queries, tile(first, 0, n, WIDTHS[0], 16, CHUNK), acc)
+        h = h + (_quantized(acc, ZERO),)
+    for i in tl.static_range(len(WIDTHS) - 1):
+        hidden = ()
+        for n in tl.static_range(WIDTHS[i + 1] // WIDE):
+            acc = tl.zeros((ROWS, WIDE), tl.float32)
+            for k in tl.static_range(len(h)):
+                if RESIDENT:
+                    acc = tl.dot(h[k], tiles[i][n * len(h) + k], acc)
+                else:
+                    acc = tl.dot(h[k], _tile(weights[i], n, k, WIDTHS[i], WIDE if i else CHUNK, WIDE), acc)
+            acc = _scaled(acc, steps[i], n * WIDE, WIDTHS[i + 1])
+            if i == len(WIDTHS) - 2:
+                hidden = hidden + (tl.maximum(acc.to(last.dtype.element_ty), 0.0),)
+            else:
+                hidden = hidden + (_quantized(acc, ZERO),)
+        h = hidden
+    acc = tl.zeros((ROWS, 16), tl.float32)
+    for k in tl.static_range(len(h)):
+        if RESIDENT:
+            acc = tl.dot(h[k], of_last[k], acc)
+        else:
+            acc = tl.dot(h[k], tile(last, k, 0, 16, WIDE, 16), acc)
+    answer(
+        acc, share, start, rows, columns, paired, last_bias,
+        scale_0, scale_1, scale_2, shift_0, shift_1, shift_2, low, high,
+        out, out_row_stride, out_column_stride, out_channel_stride, SIDES, ROWS,
+    )  # fmt: skip
+
+
 @triton.jit(do_not_specialize=[*VARYING, "blocks"], do_not_specialize_on_alignment=["out", *TABLES])
 def decode_fp8(
     z, z_columns,
@@ -81,43 +135,26 @@ def decode_fp8(
                 for k in tl.static_range(WIDTHS[i] // (WIDE if i else CHUNK)):
                     of_layer = of_layer + (_tile(weights[i], n, k, WIDTHS[i], WIDE if i else CHUNK, WIDE),)
             tiles = tiles + (of_layer,)
-    for block in tl.range(tl.program_id(0), blocks, tl.num_programs(0)):
-        start = (tl.zeros((), tl.int64) + block) * (ROWS // SIDES**2)
-        cell, share, queries = ask(
-            start, z_columns, y_index, y_offset, y_weight, rows, x_index, x_offset, x_weight, columns, x_size, paired,
-            first, SIDES, ROWS,
-        )  # fmt: skip
-        h = ()
-        for n in tl.static_range(WIDTHS[0] // CHUNK):
-            acc = gather(z, cell, cell_term, n, CHANNELS, CHUNK) + ZERO
-            if RESIDENT:
-                acc = tl.dot(queries, of_first[n], acc)
-            else:
-                acc = tl.dot(queries, tile(first, 0, n, WIDTHS[0], 16, CHUNK), acc)
-            h = h + (_quantized(acc, ZERO),)
-        for i in tl.static_range(len(WIDTHS) - 1):
-            hidden = ()
-            for n in tl.static_range(WIDTHS[i + 1] // WIDE):
-                acc = tl.zeros((ROWS, WIDE), tl.float32)
-                for k in tl.static_range(len(h)):
-                    if RESIDENT:
-                        acc = tl.dot(h[k], tiles[i][n * len(h) + k], acc)
-                    else:
-                        acc = tl.dot(h[k], _tile(weights[i], n, k, WIDTHS[i], WIDE if i else CHUNK, WIDE), acc)
-                acc = _scaled(acc, steps[i], n * WIDE, WIDTHS[i + 1])
-                if i == len(WIDTHS) - 2:
-                    hidden = hidden + (tl.maximum(acc.to(last.dtype.element_ty), 0.0),)
-                else:
-                    hidden = hidden + (_quantized(acc, ZERO),)
-            h = hidden
-        acc = tl.zeros((ROWS, 16), tl.float32)
-        for k in tl.static_range(len(h)):
-            if RESIDENT:
-                acc = tl.dot(h[k], of_last[k], acc)
-            else:
-                acc = tl.dot(h[k], tile(last, k, 0, 16, WIDE, 16), acc)
-        answer(
-            acc, share, start, rows, columns, paired, last_bias,
+        for block in tl.range(tl.program_id(0), blocks, tl.num_programs(0)):
+            _block(
+                block, of_first, tiles, of_last,
+                z, z_columns,
+                y_index, y_offset, y_weight, rows,
+                x_index, x_offset, x_weight, columns, x_size, paired,
+                cell_term, first, weights, steps, last, last_bias,
+                scale_0, scale_1, scale_2, shift_0, shift_1, shift_2, low, high,
+                out, out_row_stride, out_column_stride, out_channel_stride,
+                CHANNELS, WIDTHS, SIDES, ROWS, CHUNK, WIDE, RESIDENT, ZERO,
+            )  # fmt: skip
+    else:
+        # Not in a loop, out of which the compiler would keep more than there are registers.
+        _block(
+            tl.program_id(0), of_first, tiles, of_last,
+            z, z_columns,
+            y_index, y_offset, y_weight, rows,
+            x_index, x_offset, x_weight, columns, x_size, paired,
+            cell_term, first, weights, steps, last, last_bias,
             scale_0, scale_1, scale_2, shift_0, shift_1, shift_2, low, high,
-            out, out_row_stride, out_column_stride, out_channel_stride, SIDES, ROWS,
+            out, out_row_stride, out_column_stride, out_channel_stride,
+            CHANNELS, WIDTHS, SIDES, ROWS, CHUNK, WIDE, RESIDENT, ZERO,
         )  # fmt: skip

@@ -1,0 +1,110 @@
+"""Measuring a network for float8, and how files keep it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from common import random_weights
+from liif_fast import Upscaler
+from liif_fast.checkpoint import Architecture, CheckpointError, Weights, load, save
+from liif_fast.cli import app
+from liif_fast.fp8 import Quantized
+from liif_fast.training.calibrate import calibrate
+
+WEIGHTS = random_weights(Architecture(1, 8, (32, 48, 32)), contrast=1.0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    y, x = np.mgrid[:96, :130]
+    for i in range(4):
+        waves = np.stack([np.sin(y / (3 + i)), np.cos(x / 7), np.sin(x * y / 400)], -1) * 90 + 128
+        Image.fromarray(waves.astype(np.uint8)).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def measured(folder: Path) -> Weights:
+    return calibrate(WEIGHTS, [folder])
+
+
+def parts(fp8: Quantized | None) -> list[torch.Tensor]:
+    assert fp8 is not None
+    return [fp8.scale, *fp8.weight, *fp8.steps]
+
+
+def test_is_close_to_the_network(measured: Weights, folder: Path) -> None:
+    picture = np.asarray(Image.open(folder / "0.png"), np.float32)[:48, :48] / 255
+    found = Upscaler(measured, device="cpu", precision="fp8", backend="reference")(picture, scale=2)
+    exact = Upscaler(measured, device="cpu", precision="fp32")(picture, scale=2)
+    assert 40 < -10 * np.log10(np.mean((found - exact) ** 2)) < 70
+
+
+def test_the_same_pictures_give_the_same(measured: Weights, folder: Path) -> None:
+    again = calibrate(WEIGHTS, [folder])
+    assert all(torch.equal(a.float(), b.float()) for a, b in zip(parts(measured.fp8), parts(again.fp8), strict=True))
+    assert measured.fingerprint == WEIGHTS.fingerprint
+
+
+def test_files_keep_it(measured: Weights, tmp_path: Path) -> None:
+    save(tmp_path / "a.safetensors", measured, torch.float32)
+    back = load(tmp_path / "a.safetensors")
+    for a, b in zip(parts(measured.fp8), parts(back.fp8), strict=True):
+        assert a.dtype == b.dtype
+        assert torch.equal(a.float(), b.float())
+    assert back.fingerprint == WEIGHTS.fingerprint
+    save(tmp_path / "b.safetensors", WEIGHTS, torch.float32)
+    assert load(tmp_path / "b.safetensors").fp8 is None
+
+
+def test_command(folder: Path, tmp_path: Path) -> None:
+    before, after = tmp_path / "before.safetensors", tmp_path / "after.safetensors"
+    save(before, WEIGHTS)
+    words = ["calibrate", str(before), str(after), "--data", str(folder), "--pictures", "2"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    a, b = load(before), load(after)
+    assert all(torch.equal(a.tensors[key], b.tensors[key]) for key in a.tensors)
+    assert b.fp8 is not None
+    assert after.stat().st_size < before.stat().st_size + 8000, "weights are stored as they were, in halves"
+    assert CliRunner().invoke(app, words).exit_code != 0, "replaced without --force"
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda q: replace(q, scale=q.scale[:5]), r"fp8.scale is not torch.float32 of \(32,\)"),
+        (lambda q: replace(q, scale=-q.scale), "fp8.scale must be positive"),
+        (lambda q: replace(q, weight=q.weight[:1]), "1 float8 weights and 2 steps of 2 layers"),
+        (lambda q: replace(q, weight=tuple(w.float() for w in q.weight)), "fp8.0.weight is not torch.float8_e4m3fn"),
+        (lambda q: replace(q, steps=tuple(s * torch.nan for s in q.steps)), "fp8.0.steps holds NaN"),
+    ],
+    ids=["short", "negative", "missing", "wide", "nan"],
+)
+def test_damage(measured: Weights, change: object, text: str) -> None:
+    with pytest.raises(CheckpointError, match=text):
+        replace(measured, fp8=change(measured.fp8))  # type: ignore[operator]
+
+
+def test_refusals(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no hidden layers to run in fp8"):
+        calibrate(random_weights(Architecture(1, 8, (32,))), [folder])
+    with pytest.raises(ValueError, match="no picture in"):
+        calibrate(WEIGHTS, [tmp_path])
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        calibrate(WEIGHTS, [tmp_path / "none"])
+    with pytest.raises(CheckpointError, match="no hidden layers that could be"):
+        Weights(*vars_of_shallow(), fp8=Quantized(torch.ones(32), (), ()))
+
+
+def vars_of_shallow() -> tuple[Architecture, dict[str, torch.Tensor]]:
+    shallow = random_weights(Architecture(1, 8, (32,)))
+    return shallow.architecture, shallow.tensors
