@@ -121,7 +121,7 @@ def decode_fp8(
 
     Args as of `decode.decode`, but z, first and last are float16, there are at least two WIDTHS, and
         weights: a tuple of [WIDTHS[i + 1], WIDTHS[i]] e4m3, inputs in the order of `_quantized`.
-        steps: a tuple of [3, WIDTHS[i]] float32: multiplier, bias and zero point of the layer's outputs.
+        steps: a tuple of [2, WIDTHS[i + 1]] float32: multiplier and bias of the layer's outputs.
     """
     of_first, tiles, of_last = (), (), ()
     if RESIDENT:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import threading
 from collections import deque
@@ -127,9 +128,10 @@ class TensorRTEncoder(BaseEncoder):
         capability = _capability(self.device)
         card = capability if rtx else f"{capability}-{torch.cuda.get_device_name(self.device)}"
         precision = str(self.dtype).removeprefix("torch.")
-        path = engine_cache.place(weights.fingerprint, self.engine, precision, card)
+        network = network_of(weights, head)
+        path = engine_cache.place(network, self.engine, precision, card)
         key = {
-            "weights": weights.fingerprint,
+            "network": network,
             "engine": self.engine,
             "precision": precision,
             "card": card,
@@ -182,6 +184,14 @@ class TensorRTEncoder(BaseEncoder):
             if not (sized and context.execute_async_v3(stream)):
                 raise RuntimeError(f"engine {self.engine!r} failed: {_said(self._logger)}")
         return z
+
+
+def network_of(weights: Weights, head: Head) -> str:
+    """Sixteen digits that tell an engine's network from others; a head is not the same for every precision."""
+    digest = hashlib.sha256(weights.fingerprint.encode())
+    for tensor in (head.weight, head.bias):
+        digest.update(tensor.float().contiguous().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 Encode = Callable[[torch.Tensor], torch.Tensor]

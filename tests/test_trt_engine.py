@@ -11,6 +11,7 @@ import subprocess
 import sys
 import types
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ def kept(machine: types.SimpleNamespace) -> Path:
 def test_built_once_checked_and_found_again(machine: types.SimpleNamespace) -> None:
     first = encoder()
     assert (machine.built, machine.runs) == (1, [(61, 83)])  # the check
-    assert kept(machine).name == f"{WEIGHTS.fingerprint}-tensorrt_rtx-bfloat16-SM89.engine"
+    assert kept(machine).name == f"{trt_engine.network_of(WEIGHTS, HEAD)}-tensorrt_rtx-bfloat16-SM89.engine"
     header = kept(machine).read_bytes().partition(b"\n")[0].decode()
     assert f'"version": "{FLAVOURS[RTX].trt.__version__}"' in header
     assert '"problem": null' in header
@@ -267,3 +268,10 @@ def test_the_check_passes_what_pytorch_does(dtype: torch.dtype) -> None:
 def test_the_check_finds(spoil: Any, word: str) -> None:
     reference = Encoder(WEIGHTS, HEAD, CPU, FP32)
     assert word in check(lambda picture: spoil(reference(picture)), reference, 60)["problem"]
+
+
+def test_a_network_with_another_head_is_another() -> None:
+    """As that of float8 is, whose scales are in the projection."""
+    scaled = replace(HEAD, weight=HEAD.weight / 3, bias=HEAD.bias / 3)
+    assert trt_engine.network_of(WEIGHTS, HEAD) == trt_engine.network_of(WEIGHTS, HEAD)
+    assert trt_engine.network_of(WEIGHTS, scaled) != trt_engine.network_of(WEIGHTS, HEAD)
