@@ -63,10 +63,10 @@ def lines(found: dict[str, Any]) -> list[str]:
         out.append(f"  precision auto is {device['precision_auto']}")
         for precision, reasons in device["backends"].items():
             for backend, reason in reasons.items():
-                out.append(f"  {precision}  {backend:<10} {'usable' if reason is None else reason}")
+                out.append(f"  {precision:<4}  {backend:<10} {'usable' if reason is None else reason}")
         for precision, reasons in device["engines"].items():
             for engine, reason in reasons.items():
-                out.append(f"  {precision}  encoder by {engine:<13} {'usable' if reason is None else reason}")
+                out.append(f"  {precision:<4}  encoder by {engine:<13} {'usable' if reason is None else reason}")
     out += ["", "models"]
     for name, model in found["models"].items():
         default = " (default)" if name == found["default_model"] else ""
