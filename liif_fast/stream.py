@@ -36,13 +36,14 @@ class Line(Protocol):
 def stream(frames: Iterable[Any], make_line: Callable[[], Line], dropped: Dropped | None) -> Iterator[Any]:
     """The frames, enlarged by a line, in order; no more than it wants wait or are at work.
 
-    A frame equal to the one before, which is still at work, is not computed again. An exception, of ``frames`` too, is
-    raised where the result of its frame was due. ``dropped``: see `Upscaler.stream`.
+    A frame equal to the one before is not computed again. An exception, of ``frames`` too, is raised where the result
+    of its frame was due. ``dropped``: see `Upscaler.stream`.
     """
     source = iter(frames) if dropped is None else _Newest(frames, dropped)
     line = make_line()
     pending: deque[Pending] = deque()
     previous: Any = None
+    last: Pending | None = None  # of the frame before
     ended: Exception | None = None
     try:
         while True:
@@ -53,15 +54,16 @@ def stream(frames: Iterable[Any], make_line: Callable[[], Line], dropped: Droppe
                 except Exception as error:  # raised when its turn has come
                     ended = error
                     break
-                again = bool(pending) and _same(frame, previous)
-                pending.append(pending[-1] if again else line.submit(frame))
+                if last is None or not _same(frame, previous):
+                    last = line.submit(frame)
+                pending.append(last)
                 previous = frame
             if not pending:
                 break
             first = pending.popleft()
             result = first.result()
-            # Every result is the caller's own, to draw on.
-            yield _copy(result) if pending and pending[0] is first else result
+            # Every result is the caller's own, to draw on; that of the newest frame may be wanted once more.
+            yield _copy(result) if first is last or (pending and pending[0] is first) else result
     finally:
         if isinstance(source, _Newest):
             source.close()

@@ -136,11 +136,12 @@ def test_least_delay_waits_for_no_frame_to_come() -> None:
         assert read == done
 
 
-def test_equal_frames_are_computed_once_and_are_the_callers_own() -> None:
+@pytest.mark.parametrize("at_once", [None, 1])
+def test_equal_frames_are_computed_once_and_are_the_callers_own(at_once: int | None) -> None:
     up = Counting()
     frames = [FRAMES[i] for i in (0, 0, 0, 1, 1, 0, 2)]
     wanted = [upscaler()(frame, scale=2) for frame in frames]
-    for found, right in zip(up.stream(frames, scale=2), wanted, strict=True):
+    for found, right in zip(up.stream(frames, scale=2, at_once=at_once), wanted, strict=True):
         assert np.array_equal(found, right)
         found[:] = 0
     assert len(up.calls) == 4
