@@ -137,7 +137,7 @@ class Upscaler:
 
         Args:
             frames: pictures as for calling, read as they are needed and copied, so that one buffer may serve them all.
-                A frame equal to the one before is not computed again.
+                A frame equal to the one before is not computed again, unless it is on a GPU.
             scale, size, longest: as for calling.
             at_once: frames at work at the same time. None gives the most frames a second: on processors one a thread,
                 each on one thread; on GPUs three, of which one is copied in, one worked on and one copied out. 1: one
