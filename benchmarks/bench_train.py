@@ -36,7 +36,7 @@ def published_step() -> Callable[[], None]:
 
     def step() -> None:
         feat = published.encode(parameters, weights.architecture.n_resblocks, image)
-        loss = (published.query(weights, parameters, feat, coord, cell) - target).abs().mean()
+        loss = (published.query(weights.architecture, parameters, feat, coord, cell) - target).abs().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

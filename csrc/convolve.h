@@ -1,4 +1,4 @@
-// The contract of the convolution that the encoder is made of.
+// The contract of the convolution that the encoder is made of, and of the gradient of its weights.
 //
 //   out[y][x] = f(bias + sum over the 3x3 neighbours (dy, dx) of weight[dy][dx] in[y + dy][x + dx] + skip_weight skip[y][x]) +
 //   add[y][x]
@@ -10,11 +10,23 @@
 
 namespace liif {
 
+// Outputs. F(4x4, 3x3) makes them in tiles of four by four, whose lines begin anew in each picture.
+struct PixelGrid {
+  int64_t rows, columns;
+  // 0: one picture, of whose input one pixel beyond each border is read. Else: pictures of so many rows below each other, with
+  // zeros around each; F(4x4, 3x3) alone can have them.
+  int64_t picture_rows;
+
+  int64_t across() const { return (columns + 3) / 4; }
+  int64_t down() const { return ((picture_rows ? picture_rows : rows) + 3) / 4; }  // of one picture
+  int64_t tiles() const { return (picture_rows ? rows / picture_rows : 1) * down() * across(); }
+};
+
 struct ConvolveParams {
-  Type type;              // f32 or bf16: storage of weights and pictures but the sums, which are f32
-  int64_t rows, columns;  // of the output
-  int32_t in, out;        // channels; `in` is even, `out` a multiple of 16
-  int32_t kernel;         // 3 or 1
+  Type type;  // f32 or bf16: storage of weights and pictures but the sums, which are f32
+  PixelGrid grid;
+  int32_t in, out;  // channels; `in` is even, `out` a multiple of 16
+  int32_t kernel;   // 3 or 1
 
   // Pictures point to the first pixel of the output's grid; a kernel of 3 also reads one pixel beyond each border.
   const void* input;
@@ -24,8 +36,8 @@ struct ConvolveParams {
   // Packed panels of 16 outputs: f32 [out/16][K][16], bf16 [out/16][K/2][16][2]; K are the inputs in the order row, column,
   // channel, and then the channels of `skip`, if any.
   const void* weight;
-  // Null, or the same weights for F(2x2, 3x3), which an implementation may take instead; f32, kernel 3, `in` a multiple of 16.
-  // Packed panels of 16 outputs for each of the 16 places of a tile, [16][out/16][in][16]; and those of `skip`, [kSkip][out].
+  // Null, or the same weights for F(4x4, 3x3), which are then taken instead; f32, kernel 3, `in` a multiple of 16. Packed
+  // panels of 16 outputs for each of the 36 places of a tile, [36][out/16][in][16]; and those of `skip`, [kSkip][out].
   const float *winograd, *winograd_skip;
   const float* bias;  // [out]
   bool relu;
@@ -34,7 +46,15 @@ struct ConvolveParams {
   int64_t output_row_stride;
 };
 
-constexpr int kMaxConvolved = 256;  // channels of a convolution by F(2x2, 3x3), in and out
+// What a loss's gradient at the outputs gives at the weights of F(4x4, 3x3): sums over all tiles.
+struct ConvolveGradientParams {
+  PixelGrid grid;       // of whole pictures
+  int32_t in, out;      // channels, multiples of 16
+  const float* input;   // [rows][columns][in]
+  const float* output;  // the gradient, [rows][columns][out]
+};
+
+constexpr int kMaxConvolved = 256;  // channels of a convolution by F(4x4, 3x3), in and out
 constexpr int kSkip = 4;            // channels of the image: three colours and a zero
 
 }  // namespace liif

@@ -54,13 +54,16 @@ def resample(
     out_type: Type,
     out_strides: tuple[int, ...],
 ) -> None: ...
+
+class PixelGrid:
+    def __init__(self, rows: int, columns: int, picture_rows: int = 0) -> None: ...
+
 def convolve(
     *,
     isa: str,
     threads: int,
     type: Type,
-    rows: int,
-    columns: int,
+    grid: PixelGrid,
     into: int,
     out: int,
     kernel: int,
@@ -73,6 +76,9 @@ def convolve(
     relu: bool,
     add: int,
     output: tuple[int, int],
+) -> None: ...
+def convolve_gradient(
+    *, isa: str, threads: int, grid: PixelGrid, into: int, out: int, input: int, output: int, weight: int
 ) -> None: ...
 
 class ColorParams:

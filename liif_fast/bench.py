@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -231,8 +232,9 @@ def _peers(
     device, pixels = exact.device, math.prod(job.size)
     planes = torch.from_numpy(image).permute(2, 0, 1).float().div(255).to(device)
 
-    def plain() -> np.ndarray:
-        return published.upscale(exact.weights, planes, job.size).mul(255).round().clamp(0, 255).byte().cpu().numpy()
+    def plain(**how: Any) -> np.ndarray:
+        made = published.upscale(exact.weights, planes, job.size, **how)
+        return made.mul(255).round().clamp(0, 255).byte().cpu().numpy()
 
     rows = []
     if is_liif:
@@ -241,6 +243,10 @@ def _peers(
         if rates.get(half, 0) * EMULATED > rates.get("fp32", 0):
             with torch.autocast(device.type, PRECISIONS[half]):
                 rows.append(_row("published, autocast", half, timed(plain, device, seconds, most=3), pixels))
+                if device.type == "cuda":  # on processors it needs a C++ compiler
+                    best = partial(plain, compiled=torch.compile)
+                    times = timed(best, device, seconds, most=3)
+                    rows.append(_row("published, autocast, torch.compile", half, times, pixels))
     from PIL import Image
 
     small, host = Image.fromarray(image), torch.device("cpu")

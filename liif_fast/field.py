@@ -45,7 +45,7 @@ class Field:
     """One picture of 1 or 3 channels as LIIF sees it.
 
     Args:
-        color: [H, W, 1 or 3] uint8, uint16 or float32 in [0, 1].
+        color: [H, W, 1 or 3] uint8, uint16, float16 or float32, floats in [0, 1].
         encoder, decoder: of one network, for one device and dtype.
         max_memory: bytes that features and band buffers may take.
         cell_clamp: scale beyond which the decoder's cell input stays as it is there; None for the paper's unclamped
@@ -81,7 +81,7 @@ class Field:
         """The window ``box`` (top, left, bottom, right in input pixels; None: all) at ``size`` (height, width): [*size,
         channels].
 
-        uint8 and uint16 span their type's range, float32 spans [0, 1].
+        uint8 and uint16 span their type's range, floats span [0, 1].
         """
         out = torch.empty(*size, self.channels, dtype=dtype, device=self.color.device)
         for start, band in self.bands(size, box, dtype, progress):
@@ -193,7 +193,7 @@ class Field:
             # Neighbours may lie past the tile.
             beyond_y, beyond_x = (int((t.index[-1] - t.index[0])[chosen].max()) for t in (y, x))
             span_y, span_x = (
-                tiling.Span(0, 0, max(0, i * n - halo) // 2 * 2, min(cells, (i + 1) * n + beyond + halo))
+                tiling.Span(0, 0, *tiling.crop(i * n, (i + 1) * n + beyond, cells, halo))
                 for i, n, cells, beyond in (
                     (row, high, self.height, beyond_y),
                     (column, wide, self.width, beyond_x),

@@ -23,7 +23,8 @@ _TOP = {torch.uint8: 255.0, torch.uint16: 65535.0}
 class Planes:
     """One picture taken apart. The tensors may share memory with the caller's picture: they are read only."""
 
-    color: torch.Tensor  # [H, W, 3 or 1 (gray)] uint8 | uint16 | float32 (0..1, a little beyond is allowed), any device
+    # [H, W, 3 or 1 (gray)] uint8 | uint16 | float16 | float32 (0..1, a little beyond is allowed), any device
+    color: torch.Tensor
     alpha: torch.Tensor | None  # [H, W, 1], same dtype, not premultiplied
 
 
@@ -169,10 +170,10 @@ def _check_size(shape: tuple[int, ...]) -> None:
 
 
 def _checked(frame: torch.Tensor) -> torch.Tensor:
-    """Integers as they are; floats as float32, once they are known to be a picture's."""
+    """Integers and float16 as they are, other floats as float32; floats once they are known to be a picture's."""
     if not frame.is_floating_point():
         return frame
-    frame = frame.to(torch.float32)
+    frame = frame if frame.dtype == torch.float16 else frame.to(torch.float32)
     low, high = (float(v) for v in frame.aminmax())
     if not (low >= -0.5 and high <= 1.5):
         bad = int((~frame.isfinite()).sum())
@@ -198,7 +199,7 @@ def _bits(t: torch.Tensor) -> torch.Tensor:
 
 
 def to_float(t: torch.Tensor) -> torch.Tensor:
-    """Samples of a picture's dtype (uint8, uint16, float32), any shape -> float32 with white at 1."""
+    """Samples of a picture's dtype (uint8, uint16, float16, float32), any shape -> float32 with white at 1."""
     top = _TOP.get(t.dtype)
     return t.to(torch.float32) if top is None else t.to(torch.float32) / top
 
@@ -209,7 +210,7 @@ _BLEED_BAND = 1 << 20  # samples worked on at once
 def bleed(color: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
     """Gives pixels that cannot be seen the colour of their visible neighbours, so that scaling mixes in no fringe.
 
-    ``color`` is [H, W, C], ``alpha`` [H, W, 1] of the same dtype (uint8, uint16, float32 in 0..1). Returns ``color``
+    ``color`` is [H, W, C], ``alpha`` [H, W, 1] of the same dtype (uint8, uint16, floats in 0..1). Returns ``color``
     with every pixel of alpha 0 replaced by a smooth extension of the rest, which is exactly kept; ``color`` itself
     where nothing, or everything, is invisible. What the invisible pixels held has no influence.
 

@@ -27,7 +27,9 @@ def unavailable(architecture: Architecture, head: Head, device: torch.device, dt
 class NativeEncoder(BaseEncoder):
     """By our own convolution: what PyTorch computes but for rounding.
 
-    The same bits for any number of threads, and for any tile that begins on even lines.
+    The same bits for any number of threads, and for any tile of `tiling.crop`. F(4x4, 3x3) makes a line round otherwise
+    where any of its tile's six lines of input does, so that a border is felt two lines further with each convolution,
+    instead of one.
     """
 
     engine = "native"
@@ -47,6 +49,8 @@ class NativeEncoder(BaseEncoder):
             if name == "encoder.head.0":
                 weight = F.pad(weight, (0, 0, 0, 0, 0, cpu.SKIP - 3))
             self.packed[name] = cpu.pack_convolution(weight, bias, dtype, skip if name == "project" else None)
+        if spread := sum(by.winograd is not None for by in self.packed.values()):
+            self.halo += spread + 1
         # Three pictures of features, the image twice, z.
         self.bytes_per_cell = (3 * self.features + cpu.SKIP + self.width) * dtype.itemsize + 24
         self._free: deque[list[torch.Tensor]] = deque()

@@ -10,7 +10,7 @@
                in float8 with the steps of `fp8.Quantized` in the place of biases
 ``cell_term``  [C] float32: the first layer's weights of the cell times the cell
 ``scale``      3 numbers; with ``shift`` from the network's range to the output's, then clamped to [low, high]
-``out``        uint8, uint16 (rounded to nearest even) or float32; any strides
+``out``        uint8, uint16 (rounded to nearest even), float16 or float32; any strides
 =============  ======================================================================================================
 """
 
@@ -29,7 +29,7 @@ from .checkpoint import Weights
 from .encoder import Head
 from .grid import Axis
 
-OUT_RANGE = {torch.uint8: 255.0, torch.uint16: 65535.0, torch.float32: 1.0}
+OUT_RANGE = {torch.uint8: 255.0, torch.uint16: 65535.0, torch.float16: 1.0, torch.float32: 1.0}
 
 
 def output_range(
@@ -39,7 +39,8 @@ def output_range(
     free = peak == float("inf")
     white = 1.0 if free else OUT_RANGE.get(dtype, 1.0) if peak is None else peak
     scale, shift = [v * white for v in std], [v * white for v in mean]
-    return (scale, shift, -3.0e38, 3.0e38) if free else (scale, shift, 0.0, white)
+    most = torch.finfo(dtype).max if free else white
+    return scale, shift, -most if free else 0.0, most
 
 
 _library = torch.library.Library("liif_fast", "DEF")
@@ -90,7 +91,7 @@ def _check(z: torch.Tensor, y: Axis, x: Axis, paired: bool, cell_term: torch.Ten
     if tuple(out.shape) != shape or (paired and y.size != x.size):
         raise ValueError(f"out must be {shape}, got {tuple(out.shape)}")
     if out.dtype not in OUT_RANGE:
-        raise TypeError(f"out must be uint8, uint16 or float32, got {out.dtype}")
+        raise TypeError(f"out must be uint8, uint16, float16 or float32, got {out.dtype}")
     if cell_term.shape != z.shape[2:] or cell_term.dtype != torch.float32 or not cell_term.is_contiguous():
         raise ValueError(f"cell_term must be float32 [{z.shape[2]}], got {cell_term.dtype} {tuple(cell_term.shape)}")
 
@@ -195,7 +196,7 @@ class Decoder:
 
         Args:
             cell: (height, width) of an output pixel in half input pixels, see `grid.cell`.
-            out: uint8 and uint16 hold the whole range of their type; float32 holds [0, peak].
+            out: uint8 and uint16 hold the whole range of their type; floats hold [0, peak].
             peak: the value of white, clamped to; None is that of the type of ``out``; ``inf`` is [0, 1] not clamped at
                 all.
         """

@@ -7,28 +7,41 @@ the opposite rectangle.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 
+from .architecture import Architecture
 from .checkpoint import Weights
 
+T = TypeVar("T")
 QUERIES = 30000  # at once, as in the authors' demo
 
 
 @torch.inference_mode()
-def upscale(weights: Weights, image: torch.Tensor, size: tuple[int, int], queries: int = QUERIES) -> torch.Tensor:
-    """Image [3, H, W] in [0, 1] -> [3, *size] in [0, 1], not clamped, in the dtype and on the device of ``image``."""
+def upscale(
+    weights: Weights,
+    image: torch.Tensor,
+    size: tuple[int, int],
+    queries: int = QUERIES,
+    compiled: Callable[[T], T] = lambda function: function,
+) -> torch.Tensor:
+    """Image [3, H, W] in [0, 1] -> [3, *size] in [0, 1], not clamped, in the dtype and on the device of ``image``.
+
+    ``compiled``: what is made of the encoder and of the queries before they run, such as `torch.compile`.
+    """
+    run_encode, run_query = compiled(encode), compiled(query)
     t = {name: tensor.to(image) for name, tensor in weights.tensors.items()}
     mean, std = (
         torch.tensor(v).to(image)[:, None, None] for v in (weights.architecture.mean, weights.architecture.std)
     )
-    feat = encode(t, weights.architecture.n_resblocks, ((image - mean) / std)[None])
+    feat = run_encode(t, weights.architecture.n_resblocks, ((image - mean) / std)[None])
     coord = _make_coord(size, image)
     cell = torch.ones_like(coord) * torch.tensor([2 / size[0], 2 / size[1]]).to(image)
     parts = [
-        query(weights, t, feat, coord[None, i : i + queries], cell[None, i : i + queries])
+        run_query(weights.architecture, t, feat, coord[None, i : i + queries], cell[None, i : i + queries])
         for i in range(0, len(coord), queries)
     ]
     return torch.cat(parts, 1)[0].T.reshape(3, *size) * std + mean
@@ -51,9 +64,8 @@ def _make_coord(size: tuple[int, int], like: torch.Tensor) -> torch.Tensor:
 
 
 def query(
-    weights: Weights, t: Mapping[str, torch.Tensor], feat: torch.Tensor, coord: torch.Tensor, cell: torch.Tensor
+    a: Architecture, t: Mapping[str, torch.Tensor], feat: torch.Tensor, coord: torch.Tensor, cell: torch.Tensor
 ) -> torch.Tensor:
-    a = weights.architecture
     height, width = feat.shape[-2:]
     places = _make_coord((height, width), feat).view(height, width, 2).permute(2, 0, 1).expand(len(feat), -1, -1, -1)
     if a.feat_unfold:

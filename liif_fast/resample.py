@@ -7,7 +7,7 @@
 ``y``, ``x``   [first, taps] of the rows and columns of the output, see `grid.Taps`
 ``paired``     False: a grid, ``out`` is [rows, columns, 3]. True: a list of points, ``out`` is [points, 3]
 ``scale``      3 numbers; with ``shift`` from the network's range to the output's, then clamped to [low, high]
-``out``        uint8, uint16 (rounded to nearest even) or float32; any strides
+``out``        uint8, uint16 (rounded to nearest even), float16 or float32; any strides
 =============  ======================================================================================================
 """
 
@@ -109,7 +109,7 @@ def _check(z: torch.Tensor, y: Taps, x: Taps, paired: bool, out: torch.Tensor) -
     if tuple(out.shape) != shape or (paired and y.size != x.size):
         raise ValueError(f"out must be {shape}, got {tuple(out.shape)}")
     if out.dtype not in OUT_RANGE:
-        raise TypeError(f"out must be uint8, uint16 or float32, got {out.dtype}")
+        raise TypeError(f"out must be uint8, uint16, float16 or float32, got {out.dtype}")
 
 
 _library.impl("resample", _resample, "CompositeExplicitAutograd")

@@ -12,6 +12,10 @@ from dataclasses import dataclass
 
 import torch
 
+# Crops begin and end on multiples of it, or where the picture does: a fast convolution works on so many lines at once,
+# and whatever the tiles, on the same.
+LINES = 4
+
 
 @dataclass(frozen=True)
 class Span:
@@ -39,9 +43,13 @@ def spans(index: torch.Tensor, cells: int, halo: int, length: int) -> Iterator[S
         first = int(low[start])
         # The last output that reads no cell past the span; at least one, however short `length` is.
         stop = max(start + 1, int(torch.searchsorted(high, first + length)))
-        # Even, as a fast convolution works on two lines at once: whatever the tiles, the same lines.
-        yield Span(start, stop, max(0, first - halo) // 2 * 2, min(cells, int(high[stop - 1]) + 1 + halo))
+        yield Span(start, stop, *crop(first, int(high[stop - 1]) + 1, cells, halo))
         start = stop
+
+
+def crop(first: int, last: int, cells: int, halo: int) -> tuple[int, int]:
+    """What of ``cells`` input pixels cells [first, last) need: at most ``halo`` + `LINES` - 1 more on either side."""
+    return max(0, first - halo) // LINES * LINES, min(cells, -(-(last + halo) // LINES) * LINES)
 
 
 def tile_shape(height: int, width: int, halo: int, max_cells: int, max_height: int) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from . import __version__, engine_cache
+from . import __version__, engine_cache, tiling
 from .backends import BackendUnavailable
 from .checkpoint import Weights
 from .encoder import BaseEncoder, Encoder, Head, in_tiles
@@ -102,7 +102,8 @@ class TensorRTEncoder(BaseEncoder):
         super().__init__(weights, head, device, dtype)
         self.engine = engine
         self.largest = largest(weights, head)
-        if min(self.largest) <= 2 * self.halo + 1:
+        self._around = 2 * (self.halo + tiling.LINES - 1)
+        if min(self.largest) <= self._around:
             raise BackendUnavailable(
                 f"engine {engine!r} takes at most {self.largest[1]} x {self.largest[0]} pixels of this network at "
                 f"once, no more than its halo of {self.halo}"
@@ -117,7 +118,7 @@ class TensorRTEncoder(BaseEncoder):
         if x.shape[0] <= self.largest[0] and x.shape[1] <= self.largest[1]:
             return self._run(x.contiguous())
         z = torch.empty(*x.shape[:2], self.width, dtype=self.dtype, device=self.device)
-        rows, columns = (side - 2 * self.halo - 1 for side in self.largest)  # a crop may begin a line early
+        rows, columns = (side - self._around for side in self.largest)
         in_tiles(self.z, x, self.halo, (rows, columns), z)
         return z
 

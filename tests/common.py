@@ -27,6 +27,8 @@ GOLDEN = Path(__file__).parent / "data" / "golden"
 GOLDENS = ("tiny", "tiny_noensemble", "tiny_nounfold", "tiny_nocell")
 CPU = torch.device("cpu")
 FP32, BF16, FP16, FP64 = torch.float32, torch.bfloat16, torch.float16, torch.float64
+# Of an output's type in its own units: the largest error of storing.
+ROUNDING = {torch.uint8: 0.5, torch.uint16: 0.5, FP16: 2.0**-12, FP32: 0.0}
 
 
 def random_weights(architecture: Architecture, seed: int = 0, contrast: float = 0.4) -> Weights:
@@ -150,7 +152,7 @@ def problem(case: Case, seed: int = 0) -> Problem:
 
 def destination(case: Case, fill: int = 77) -> tuple[np.ndarray, np.ndarray]:
     """A buffer full of ``fill`` and the view of it that a decoder is to write."""
-    kind = {torch.uint8: np.uint8, torch.uint16: np.uint16, FP32: np.float32}[case.out]
+    kind = {torch.uint8: np.uint8, torch.uint16: np.uint16, FP16: np.float16, FP32: np.float32}[case.out]
     if case.layout == "chw":
         whole = np.full((3, *case.shape), fill, kind)
         return whole, np.moveaxis(whole, 0, -1)
@@ -194,7 +196,7 @@ def check_case(case: Case, backend: str = "cpu", device: torch.device = CPU) -> 
     posed.decode(backend, target, case.threads)
     whole[...] = there.cpu().numpy()
     white = OUT_RANGE[case.out]
-    rounding = 0.5 if case.out != FP32 else 0.0
+    rounding = ROUNDING[case.out]
     error = float(np.abs(view.astype(np.float64) - exact.clip(0, 1) * white).max())
     assert error <= rounding + white * (allowed + 2**-23)  # and one step of float32
     view[...] = 77

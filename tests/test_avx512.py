@@ -64,6 +64,11 @@ def test_convolves(isa: str, shape: tuple[int, int, int, bool, bool, bool], dtyp
         test_convolve.check(shape, size, dtype, threads)
 
 
+@pytest.mark.parametrize("batch", test_convolve.BATCHES, ids=str)
+def test_pictures_and_gradients(isa: str, batch: tuple[int, int, int, int, int]) -> None:
+    test_convolve.check_pictures(batch, 2)
+
+
 def test_bf16_products_are_code_of_their_own(native: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """They sum in another order than AVX-512's; in fp32 the two are one."""
     monkeypatch.setattr(cpu, "_cpu", native)

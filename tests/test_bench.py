@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
 from common import random_weights
-from liif_fast import BackendUnavailable, bench
+from liif_fast import BackendUnavailable, bench, published
 from liif_fast.checkpoint import Architecture, save
 
 SMALL = bench.Job("8x12", "17x31", (8, 12), (17, 31))
@@ -58,3 +60,12 @@ def test_a_named_backend_is_the_one_measured(tmp_path: Path) -> None:
     assert report["machine"]["backend"] == "reference"
     with pytest.raises(BackendUnavailable, match="backend 'triton' cannot run on cpu"):
         bench.measure(str(tmp_path / "net.safetensors"), "cpu", "triton", "bf16", quick=True)
+
+
+def test_the_published_code_can_be_compiled() -> None:
+    """Without a break in its graph, or a compiler would be measured that does little."""
+    weights = random_weights(Architecture(1, 8, (16,)))
+    image = torch.rand(3, 5, 6)
+    plain = published.upscale(weights, image, (11, 13), queries=60)  # the last piece is shorter
+    whole = partial(torch.compile, backend="eager", fullgraph=True)
+    torch.testing.assert_close(published.upscale(weights, image, (11, 13), queries=60, compiled=whole), plain)

@@ -11,10 +11,12 @@ from common import BF16, CPU, FP32, FP64, random_weights, supported_isas
 from liif_fast import Upscaler, native_encoder
 from liif_fast.architecture import Architecture
 from liif_fast.backends import cpu
-from liif_fast.encoder import Encoder
+from liif_fast.encoder import Encoder, torch_threads
 from liif_fast.native_encoder import NativeEncoder
 from liif_fast.ops import Decoder
 from liif_fast.resample import Resampler
+from liif_fast.training import convolution
+from liif_fast.training.network import make
 
 # (inputs, outputs, kernel, ReLU, addition, skip): every remainder of outputs in vectors, both kernels, all fused steps.
 SHAPES = [
@@ -58,10 +60,10 @@ def check(
         given.copy_(random(*exact.shape, seed=5, dtype=dtype))
         exact = exact + given.double()
     packed = cpu.pack_convolution(weight, bias, dtype, mix if skips else None)
-    assert (packed.winograd is not None) == (dtype == FP32 and kernel == 3 and into >= 32)
+    assert (packed.winograd is not None) == (dtype == FP32 and kernel == 3 and into >= 16)
     skip = None if skip is None else skip.to(dtype)
     cpu.convolve(image.to(dtype), packed, threads, given, relu, given if adds else None, skip)
-    step = 2.0**-8 if dtype == BF16 else 2.0**-17
+    step = 2.0**-8 if dtype == BF16 else 2.0**-15 if packed.winograd is not None else 2.0**-17
     assert ((given.double() - exact).abs() <= step * (1 + exact.abs())).all()
     border = torch.ones(bordered.shape[:2], dtype=torch.bool)
     border[1:-1, 1:-1] = False
@@ -77,6 +79,78 @@ def test_against_float64(
     monkeypatch.setenv(cpu.ISA_VARIABLE, isa)
     for threads, size in enumerate(SIZES, 1):
         check(shape, size, dtype, threads)
+
+
+# (pictures, rows, columns, inputs, outputs): tiles cut short below and on the right, one short block and several.
+BATCHES = [(1, 1, 1, 16, 16), (3, 5, 6, 16, 48), (2, 8, 4, 64, 32), (5, 12, 13, 32, 112)]
+
+
+def check_pictures(batch: tuple[int, int, int, int, int], threads: int) -> None:
+    """Forwards and both gradients of what training computes."""
+    count, rows, columns, into, out = batch
+    pictures, given = (random(count, n, rows, columns, seed=n, dtype=FP32) for n in (into, out))
+    weight, bias = random(out, into, 3, 3, seed=0, dtype=FP32) / 10, random(out, seed=1, dtype=FP32)
+    wanted = [t.clone().requires_grad_() for t in (pictures, weight, bias)]
+    exact = F.conv2d(*wanted, padding=1)
+    exact.backward(given)
+    ours = [t.float().contiguous(memory_format=torch.channels_last).requires_grad_() for t in (pictures, weight)]
+    ours.append(bias.float().requires_grad_())
+    assert convolution.is_ours(*ours[:2])
+    with torch_threads(threads):
+        result = convolution.convolve(*ours)
+        result.backward(given.float())
+    for mine, theirs in ((result, exact), *((a.grad, b.grad) for a, b in zip(ours, wanted, strict=True))):
+        assert mine.shape == theirs.shape
+        size = theirs.square().mean().sqrt()
+        assert ((mine.double() - theirs).abs() <= 2.0**-15 * (size + theirs.abs())).all()
+
+
+@pytest.mark.parametrize("batch", BATCHES, ids=str)
+@pytest.mark.parametrize("isa", supported_isas())
+def test_pictures_and_gradients(
+    isa: str, batch: tuple[int, int, int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(cpu.ISA_VARIABLE, isa)
+    for threads in (1, 3):
+        check_pictures(batch, threads)
+
+
+def test_gradients_are_the_same_bits_each_time() -> None:
+    pictures, given = torch.rand(3, 9, 10, 32), torch.rand(3, 9, 10, 16)
+    first = cpu.convolve_gradient(pictures, given, 4)
+    assert all(torch.equal(first, cpu.convolve_gradient(pictures, given, 4)) for _ in range(5))
+
+
+@pytest.mark.parametrize("bad", ["dtype", "inputs", "outputs", "bias", "strides"])
+def test_native_code_for_pictures_is_guarded(bad: str) -> None:
+    pictures = torch.zeros(2, 3, 4, 32 if bad == "inputs" else 16, dtype=BF16 if bad == "dtype" else FP32)
+    pictures = pictures.transpose(1, 2) if bad == "strides" else pictures
+    out = torch.zeros(*pictures.shape[:3], 16 if bad == "outputs" else 32)
+    weight = cpu.pack_winograd(torch.zeros(32, 16, 3, 3))
+    with pytest.raises(ValueError, match=r"fit each other|must be contiguous float32"):
+        cpu.convolve_pictures(pictures, weight, torch.zeros(31 if bad == "bias" else 32), 1, out)
+    if bad not in ("inputs", "outputs", "bias"):
+        with pytest.raises(ValueError, match="must be contiguous float32"):
+            cpu.convolve_gradient(pictures, out, 1)
+    with pytest.raises(ValueError, match="fit each other"):
+        cpu.convolve_gradient(torch.zeros(2, 3, 4, 16), torch.zeros(2, 3, 5, 16), 1)
+
+
+def test_is_what_training_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And PyTorch where ours does not serve: few channels, autocast, double precision."""
+    calls = []
+    for name in ("convolve_pictures", "convolve_gradient"):
+        mine = getattr(cpu, name)
+        monkeypatch.setattr(cpu, name, lambda *a, f=mine, n=name: calls.append(n) or f(*a))
+    network = make(Architecture(1, 32, (16,), decoder="resample"))
+    image = torch.rand(2, 3, 8, 8)
+    network.encoder(image).sum().backward()
+    assert sorted(calls) == ["convolve_gradient"] * 3 + ["convolve_pictures"] * 6
+    with torch.autocast("cpu", torch.bfloat16):
+        network.encoder(image)
+    network.double().encoder(image.double())
+    make(Architecture(1, 24, (16,), decoder="resample")).encoder(image)
+    assert len(calls) == 9
 
 
 @pytest.mark.parametrize("bad", ["dtype", "inputs", "outputs", "size", "add", "skip", "strides"])
@@ -108,7 +182,7 @@ ARCHITECTURES = {
 @pytest.mark.parametrize("dtype", [FP32, BF16], ids=str)
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_is_the_encoder(name: str, dtype: torch.dtype) -> None:
-    """Its error against float64 is at most twice that of PyTorch's encoder."""
+    """Its error against float64 is of the size of that of PyTorch's encoder; F(4x4, 3x3) rounds a little more."""
     architecture = ARCHITECTURES[name]
     plain, native = pair(architecture, dtype)
     exact = Encoder(random_weights(architecture), plain_head(architecture), CPU, FP64)
@@ -117,7 +191,7 @@ def test_is_the_encoder(name: str, dtype: torch.dtype) -> None:
         wanted, ours, theirs = exact(image.double()), native(image), plain(image)
         assert ours.dtype == dtype
         assert ours.is_contiguous()
-        allowed = 2 * (theirs.double() - wanted).abs().max()
+        allowed = (8 if dtype == FP32 else 2) * (theirs.double() - wanted).abs().max()
         assert (ours.double() - wanted).abs().max() <= allowed
 
 
@@ -131,16 +205,16 @@ def plain_head(architecture: Architecture):
 def test_same_bits_for_any_tile_threads_and_workspace(dtype: torch.dtype) -> None:
     _, one = pair(ARCHITECTURES["resample"], dtype, threads=1)
     _, four = pair(ARCHITECTURES["resample"], dtype, threads=4)
-    image = torch.rand(40, 37, 3, generator=torch.Generator().manual_seed(2))
+    height, width, halo = 120, 93, one.halo
+    image = torch.rand(height, width, 3, generator=torch.Generator().manual_seed(2))
     whole = one(image)
-    halo = one.halo
-    for top, bottom, left, right in ((0, 25, 4, 37), (6, 40, 0, 30), (8, 31, 8, 33)):
+    for top, bottom, left, right in ((0, 64, 4, 93), (40, 120, 0, 60), (32, 112, 24, 88)):
         part = four(image[top:bottom, left:right])  # another size each time: no workspace fits
-        y, x = (slice(halo if start else 0, None) for start in (top, left))
-        stop_y, stop_x = part.shape[0] - (halo if bottom < 40 else 0), part.shape[1] - (halo if right < 37 else 0)
-        inner = part[y.start : stop_y, x.start : stop_x]
-        same = whole[top + y.start :, left + x.start :][: inner.shape[0], : inner.shape[1]]
-        assert torch.equal(inner, same)
+        y = slice(top + halo if top else 0, bottom - halo if bottom < height else height)
+        x = slice(left + halo if left else 0, right - halo if right < width else width)
+        assert y.stop > y.start
+        assert x.stop > x.start
+        assert torch.equal(part[y.start - top : y.stop - top, x.start - left : x.stop - left], whole[y, x])
     again = four(image)
     assert torch.equal(four(image), again)  # in the workspace of the call before
     assert torch.equal(again, whole)

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from common import BF16, CPU, FP32, FP64, random_weights, supported_isas
+from common import BF16, CPU, FP32, FP64, ROUNDING, random_weights, supported_isas
 from liif_fast import Upscaler, checkpoint, grid
 from liif_fast.architecture import FACTOR
 from liif_fast.backends.cpu import ISA_VARIABLE
@@ -107,7 +107,7 @@ def check_decoder(
                 out = torch.empty(3, *size).to(out_dtype).permute(1, 2, 0)
             decoder(z, y, x, (0.5, 0.5), out)
             error = np.abs(out.numpy().astype(np.float64) - wanted).max()
-            assert error <= (0.5 if out_dtype != FP32 else 0) + white * 3e-6, (cells, size, layout)
+            assert error <= ROUNDING[out_dtype] + white * 3e-6, (cells, size, layout)
             if layout == "window":
                 whole[1:-1, 1:-1] = whole[0, 0]
                 assert (whole == whole[0, 0]).all(), "wrote outside its output"
@@ -177,7 +177,7 @@ def test_network_written_out(up: Upscaler) -> None:
     fine = F.pixel_shuffle(conv("upsample", head + conv("encoder.body.1", body)), FACTOR)
     fine = fine + F.interpolate(x, scale_factor=FACTOR, mode="nearest")
     wanted = ((fine[0] + 1) / 2).clamp(0, 1).permute(1, 2, 0).numpy()
-    np.testing.assert_allclose(plain(picture, scale=4), wanted, atol=2e-6)
+    np.testing.assert_allclose(plain(picture, scale=4), wanted, atol=2e-5)
 
 
 def test_layout() -> None:
@@ -196,11 +196,12 @@ def test_windows_points_tiles_and_kinds(up: Upscaler) -> None:
     np.testing.assert_allclose(
         np.asarray(field.sample(centres.reshape(-1, 2), scale=3)).reshape(120, 99, 3), whole, atol=3e-6
     )
-    for budget in (1, 60_000):
-        small = Upscaler(WEIGHTS, precision="fp32", max_memory=budget)
-        np.testing.assert_allclose(small(picture, scale=3), whole, atol=1e-5)
-        points = small.encode(picture).sample(centres.reshape(-1, 2)[::37], scale=3)
-        np.testing.assert_allclose(np.asarray(points), whole.reshape(-1, 3)[::37], atol=1e-5)
+    small = Upscaler(WEIGHTS, precision="fp32", max_memory=200_000)
+    np.testing.assert_allclose(small(picture, scale=3), whole, atol=1e-5)
+    points = small.encode(picture).sample(centres.reshape(-1, 2)[::37], scale=3)
+    np.testing.assert_allclose(np.asarray(points), whole.reshape(-1, 3)[::37], atol=1e-5)
+    cell_by_cell = Upscaler(WEIGHTS, precision="fp32", max_memory=1)
+    np.testing.assert_allclose(cell_by_cell(picture[:9, :12], scale=3), up(picture[:9, :12], scale=3), atol=1e-5)
     bytes_ = up((picture * 255).astype(np.uint8), size=(77, 100))
     assert (bytes_.dtype, bytes_.shape) == (np.uint8, (77, 100, 3))
     assert up(picture[..., 0], scale=2).shape == (80, 66)

@@ -34,9 +34,9 @@ def test_spans(cells: int, size: int, ensemble: bool, halo: int, length: int, wi
         assert all(type(v) is int for v in vars(span).values())
         read = axis.index[:, span.start : span.stop]
         first, last = int(read.min()), int(read.max())
-        # The whole halo on either side, or the edge of the picture.
-        assert span.crop_start == max(0, first - halo) // 2 * 2
-        assert span.crop_stop == min(cells, last + 1 + halo)
+        # The whole halo on either side, on to a multiple of four, or the edge of the picture.
+        assert span.crop_start == max(0, first - halo) // 4 * 4
+        assert span.crop_stop == min(cells, math.ceil((last + 1 + halo) / 4) * 4)
         assert span.crop == span.crop_stop - span.crop_start
         assert last + 1 - first <= length or span.stop - span.start == 1
     # No span could have taken the next output too.
@@ -47,11 +47,11 @@ def test_spans(cells: int, size: int, ensemble: bool, halo: int, length: int, wi
 
 def test_known_spans() -> None:
     index = torch.arange(7, dtype=torch.int32)[None]
-    assert list(spans(index, 7, 1, 3)) == [Span(0, 3, 0, 4), Span(3, 6, 2, 7), Span(6, 7, 4, 7)]
+    assert list(spans(index, 7, 1, 3)) == [Span(0, 3, 0, 4), Span(3, 6, 0, 7), Span(6, 7, 4, 7)]
     both = torch.stack([index[0, :-1], index[0, 1:]])
-    assert list(spans(both, 7, 0, 3)) == [Span(0, 2, 0, 3), Span(2, 4, 2, 5), Span(4, 6, 4, 7)]
+    assert list(spans(both, 7, 0, 3)) == [Span(0, 2, 0, 4), Span(2, 4, 0, 7), Span(4, 6, 4, 7)]
     # A span too short for even one output's two cells still takes one.
-    assert list(spans(both, 7, 0, 1))[:2] == [Span(0, 1, 0, 2), Span(1, 2, 0, 3)]
+    assert list(spans(both, 7, 0, 1))[:2] == [Span(0, 1, 0, 4), Span(1, 2, 0, 4)]
 
 
 def cost(height: int, width: int, halo: int, high: int, wide: int) -> int:

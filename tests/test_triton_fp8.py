@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from common import CPU, FP16, FP32, Case, destination, problem, random_weights
+from common import CPU, FP16, FP32, ROUNDING, Case, destination, problem, random_weights
 from interpreted import Spy, interpret
 from liif_fast import BackendUnavailable, Upscaler, fp8
 from liif_fast.backends import select
@@ -70,7 +70,7 @@ def test_is_its_emulation(kernel: Spy, case: Case) -> None:
     expected = decoded(case, "reference", torch.empty(view.shape)).double().numpy()
     decoded(case, "triton", torch.from_numpy(view))
     assert kernel.launches, "another backend answered"
-    white, step = OUT_RANGE[case.out], 0 if case.out == FP32 else 0.5
+    white, step = OUT_RANGE[case.out], ROUNDING[case.out]
     error = np.abs(view.astype(np.float64) / white - expected)
     # Only where sums in another order fall to either side of a rounding do they differ, by a step of e4m3 of one input.
     assert error.max() <= 0.03 + step / white

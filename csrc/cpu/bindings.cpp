@@ -5,6 +5,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <memory>
 #include <new>
@@ -26,6 +27,8 @@ struct Isa {
   DecodeRange decode;
   ResampleRange resample;
   ConvolveRange convolve;
+  WinogradRange winograd;
+  WinogradGradientRange winograd_gradient;
   ConvertRange to_rgb, from_rgb;
   bool supported;  // by this processor and operating system
 };
@@ -45,18 +48,20 @@ const std::vector<Isa>& isas() {
 #endif
 #endif
 #ifdef LIIF_HAVE_AVX512BF16
-    list.push_back(
-        {"avx512bf16", decode_avx512bf16, resample_avx512, convolve_avx512bf16, to_rgb_avx2, from_rgb_avx2, avx512bf16});
+    list.push_back({"avx512bf16", decode_avx512bf16, resample_avx512, convolve_avx512bf16, winograd_avx512,
+                    winograd_gradient_avx512, to_rgb_avx2, from_rgb_avx2, avx512bf16});
 #endif
 #ifdef LIIF_HAVE_AVX512
-    list.push_back({"avx512", decode_avx512, resample_avx512, convolve_avx512, to_rgb_avx2, from_rgb_avx2, avx512});
+    list.push_back({"avx512", decode_avx512, resample_avx512, convolve_avx512, winograd_avx512, winograd_gradient_avx512,
+                    to_rgb_avx2, from_rgb_avx2, avx512});
 #endif
 #ifdef LIIF_HAVE_AVX2
     __builtin_cpu_init();
-    list.push_back({"avx2", decode_avx2, resample_avx2, convolve_avx2, to_rgb_avx2, from_rgb_avx2,
-                    __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")});
+    list.push_back({"avx2", decode_avx2, resample_avx2, convolve_avx2, winograd_avx2, winograd_gradient_avx2, to_rgb_avx2,
+                    from_rgb_avx2, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")});
 #endif
-    list.push_back({"scalar", decode_scalar, resample_scalar, convolve_scalar, to_rgb_scalar, from_rgb_scalar, true});
+    list.push_back({"scalar", decode_scalar, resample_scalar, convolve_scalar, winograd_scalar, winograd_gradient_scalar,
+                    to_rgb_scalar, from_rgb_scalar, true});
     return list;
   }();
   return all;
@@ -133,14 +138,25 @@ void resample(const std::string& isa, int threads, Pointer z, Type type, int64_t
   });
 }
 
+// Of this thread, freed with it. Zeroed, since tiles beyond the last are multiplied too.
+WinogradScratch winograd_scratch(int in, int out) {
+  thread_local std::vector<float> memory;
+  constexpr size_t kLine = 16;
+  const auto size = static_cast<size_t>(winograd_size(in) + winograd_size(out)) + kLine;
+  if (memory.size() < size) memory.assign(size, 0.0f);
+  const size_t past = reinterpret_cast<uintptr_t>(memory.data()) / sizeof(float) % kLine;
+  float* start = memory.data() + (past ? kLine - past : 0);
+  return {start, start + winograd_size(in)};
+}
+
 using Picture = std::tuple<Pointer, int64_t>;  // first pixel, row stride
 
-void convolve(const std::string& isa, int threads, Type type, int64_t rows, int64_t columns, int32_t in, int32_t out,
-              int32_t kernel, const Picture& input, const Picture& skip, Pointer weight, Pointer winograd, Pointer winograd_skip,
-              Pointer bias, bool relu, Pointer add, const Picture& output) {
-  const ConvolveRange run = find(isa).convolve;
+void convolve(const std::string& isa, int threads, Type type, const PixelGrid& grid, int32_t in, int32_t out, int32_t kernel,
+              const Picture& input, const Picture& skip, Pointer weight, Pointer winograd, Pointer winograd_skip, Pointer bias,
+              bool relu, Pointer add, const Picture& output) {
+  const Isa& with = find(isa);
   ConvolveParams p{};
-  p.type = type, p.rows = rows, p.columns = columns, p.in = in, p.out = out, p.kernel = kernel;
+  p.type = type, p.grid = grid, p.in = in, p.out = out, p.kernel = kernel;
   p.input = as<const void>(std::get<0>(input)), p.input_row_stride = std::get<1>(input);
   p.skip = as<const void>(std::get<0>(skip)), p.skip_row_stride = std::get<1>(skip);
   p.weight = as<const void>(weight), p.bias = as<const float>(bias);
@@ -149,11 +165,37 @@ void convolve(const std::string& isa, int threads, Type type, int64_t rows, int6
   p.output = as<void>(std::get<0>(output)), p.output_row_stride = std::get<1>(output);
 
   const py::gil_scoped_release release;
-  parallel_for(rows, 2, threads, [&](int64_t begin, int64_t end) {
-    // Zeroed once, since tiles beyond the last are multiplied too.
-    thread_local std::unique_ptr<WinogradScratch> scratch = std::make_unique<WinogradScratch>();
-    run(p, begin, end, *scratch);
+  // Products that take as long as it does to start a thread.
+  constexpr int64_t kLeast = 1 << 21;
+  const auto grain = [](int64_t products) { return (kLeast + products - 1) / products; };
+  if (p.winograd == nullptr) {
+    parallel_for(grid.rows, grain(grid.columns * kernel * kernel * in * out), threads,
+                 [&](int64_t begin, int64_t end) { with.convolve(p, begin, end); });
+    return;
+  }
+  parallel_for(grid.tiles(), kWinogradTiles * grain(int64_t{kWinogradTiles} * 36 * in * out), threads,
+               [&](int64_t begin, int64_t end) { with.winograd(p, begin, end, winograd_scratch(in, out)); });
+}
+
+void convolve_gradient(const std::string& isa, int threads, const PixelGrid& grid, int32_t in, int32_t out, Pointer input,
+                       Pointer output, Pointer weight) {
+  const WinogradGradientRange run = find(isa).winograd_gradient;
+  const ConvolveGradientParams p{grid, in, out, as<const float>(input), as<const float>(output)};
+  const int64_t blocks = (grid.tiles() + kWinogradTiles - 1) / kWinogradTiles, size = int64_t{36} * in * out;
+  // Each part has sums of its own, added in order: the same bits from run to run.
+  const int64_t parts = std::max<int64_t>(1, std::min<int64_t>(threads, blocks));
+
+  const py::gil_scoped_release release;
+  auto* total = as<float>(weight);
+  std::fill(total, total + size, 0.0f);
+  std::vector<float> others((parts - 1) * size);
+  parallel_for(parts, 1, threads, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t first = i * blocks / parts * kWinogradTiles, last = (i + 1) * blocks / parts * kWinogradTiles;
+      run(p, first, std::min(last, grid.tiles()), winograd_scratch(in, out), i ? others.data() + (i - 1) * size : total);
+    }
   });
+  for (int64_t i = 0; i < (parts - 1) * size; ++i) total[i % size] += others[i];
 }
 
 void convert(ConvertRange run, const ColorParams& p, int threads) {
@@ -194,8 +236,12 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("resample", &resample, py::kw_only(), py::arg("isa"), py::arg("threads"), py::arg("z"), py::arg("type"), py::arg("rows"),
         py::arg("columns"), py::arg("z_row_stride"), py::arg("y"), py::arg("x"), py::arg("paired"), py::arg("scale"),
         py::arg("shift"), py::arg("range"), py::arg("out"), py::arg("out_type"), py::arg("out_strides"));
-  m.def("convolve", &convolve, py::kw_only(), py::arg("isa"), py::arg("threads"), py::arg("type"), py::arg("rows"),
-        py::arg("columns"), py::arg("into"), py::arg("out"), py::arg("kernel"), py::arg("input"), py::arg("skip"),
-        py::arg("weight"), py::arg("winograd"), py::arg("winograd_skip"), py::arg("bias"), py::arg("relu"), py::arg("add"),
-        py::arg("output"));
+  m.def("convolve", &convolve, py::kw_only(), py::arg("isa"), py::arg("threads"), py::arg("type"), py::arg("grid"),
+        py::arg("into"), py::arg("out"), py::arg("kernel"), py::arg("input"), py::arg("skip"), py::arg("weight"),
+        py::arg("winograd"), py::arg("winograd_skip"), py::arg("bias"), py::arg("relu"), py::arg("add"), py::arg("output"));
+  py::class_<PixelGrid>(m, "PixelGrid", py::module_local())
+      .def(py::init([](int64_t rows, int64_t columns, int64_t picture_rows) { return PixelGrid{rows, columns, picture_rows}; }),
+           py::arg("rows"), py::arg("columns"), py::arg("picture_rows") = 0);
+  m.def("convolve_gradient", &convolve_gradient, py::kw_only(), py::arg("isa"), py::arg("threads"), py::arg("grid"),
+        py::arg("into"), py::arg("out"), py::arg("input"), py::arg("output"), py::arg("weight"));
 }

@@ -30,10 +30,10 @@ void add_run(const ConvolveParams& p, const void* picture, int64_t from, int cou
 
 }  // namespace
 
-void convolve_scalar(const ConvolveParams& p, int64_t begin, int64_t end, WinogradScratch&) {
+void convolve_scalar(const ConvolveParams& p, int64_t begin, int64_t end) {
   const int run = p.kernel * p.in, inputs = p.kernel * run + (p.skip ? kSkip : 0), reach = p.kernel / 2;
   for (int64_t y = begin; y < end; ++y) {
-    for (int64_t x = 0; x < p.columns; ++x) {
+    for (int64_t x = 0; x < p.grid.columns; ++x) {
       for (int n = 0; n < p.out; n += kPanel) {
         float sum[kPanel];
         std::memcpy(sum, p.bias + n, sizeof sum);

@@ -1,18 +1,11 @@
 // AVX2: f32, and bf16 widened to f32.
 #include "convolve_simd.h"
 #include "floats_avx2.h"
-#include "winograd_simd.h"
 
 namespace liif {
 
-void convolve_avx2(const ConvolveParams& p, int64_t begin, int64_t end, WinogradScratch& scratch) {
-  if (p.winograd) {
-    winograd_rows<F32>(p, begin, end, scratch);
-  } else if (p.type == Type::bf16) {
-    convolve_rows<Bf16>(p, begin, end);
-  } else {
-    convolve_rows<F32>(p, begin, end);
-  }
+void convolve_avx2(const ConvolveParams& p, int64_t begin, int64_t end) {
+  p.type == Type::bf16 ? convolve_rows<Bf16>(p, begin, end) : convolve_rows<F32>(p, begin, end);
 }
 
 }  // namespace liif

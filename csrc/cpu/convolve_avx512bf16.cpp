@@ -4,8 +4,8 @@
 
 namespace liif {
 
-void convolve_avx512bf16(const ConvolveParams& p, int64_t begin, int64_t end, WinogradScratch& scratch) {
-  p.type == Type::bf16 ? convolve_rows<Bf16Pairs>(p, begin, end) : convolve_avx512(p, begin, end, scratch);
+void convolve_avx512bf16(const ConvolveParams& p, int64_t begin, int64_t end) {
+  p.type == Type::bf16 ? convolve_rows<Bf16Pairs>(p, begin, end) : convolve_avx512(p, begin, end);
 }
 
 }  // namespace liif

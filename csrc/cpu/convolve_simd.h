@@ -64,8 +64,8 @@ inline __attribute__((always_inline)) void convolve_block(const ConvolveParams& 
 template <class T, int R, int N>
 __attribute__((noinline)) void convolve_outputs(const ConvolveParams& p, int64_t y, int column) {
   int64_t x = 0;
-  for (; x + R <= p.columns; x += R) convolve_block<T, R, N>(p, y, x, column);
-  for (; x < p.columns; ++x) convolve_block<T, 1, N>(p, y, x, column);
+  for (; x + R <= p.grid.columns; x += R) convolve_block<T, R, N>(p, y, x, column);
+  for (; x < p.grid.columns; ++x) convolve_block<T, 1, N>(p, y, x, column);
 }
 
 // Rows [begin, end). About as many sums as there are registers, whatever the number of outputs.

@@ -16,6 +16,7 @@ struct Floats {
   static Reg set1(float v) { return _mm256_set1_ps(v); }
   static Reg add(Reg a, Reg b) { return _mm256_add_ps(a, b); }
   static Reg sub(Reg a, Reg b) { return _mm256_sub_ps(a, b); }
+  static Reg mul(Reg a, Reg b) { return _mm256_mul_ps(a, b); }
   static Reg fma(Reg a, Reg b, Reg c) { return _mm256_fmadd_ps(a, b, c); }
   static Reg relu(Reg v) { return _mm256_max_ps(v, _mm256_setzero_ps()); }
   static float sum(Reg v) {

@@ -20,6 +20,7 @@ struct Floats {
   static Reg set1(float v) { return _mm512_set1_ps(v); }
   static Reg add(Reg a, Reg b) { return _mm512_add_ps(a, b); }
   static Reg sub(Reg a, Reg b) { return _mm512_sub_ps(a, b); }
+  static Reg mul(Reg a, Reg b) { return _mm512_mul_ps(a, b); }
   static Reg fma(Reg a, Reg b, Reg c) { return _mm512_fmadd_ps(a, b, c); }
   static Reg relu(Reg v) { return _mm512_max_ps(v, _mm512_setzero_ps()); }
   static float sum(Reg v) { return _mm512_reduce_add_ps(v); }

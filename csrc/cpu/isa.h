@@ -48,21 +48,37 @@ void resample_scalar(const ResampleParams&, int64_t begin, int64_t end, Strip&);
 void resample_avx2(const ResampleParams&, int64_t begin, int64_t end, Strip&);
 void resample_avx512(const ResampleParams&, int64_t begin, int64_t end, Strip&);
 
-// Tiles of 2x2 outputs that F(2x2, 3x3) works on together, and, per thread, what it makes of them, in and out. Of few channels
-// they stay in the second cache.
-constexpr int kWinogradTiles = 24;
+// Convolves output rows [begin, end) without `winograd`.
+using ConvolveRange = void (*)(const ConvolveParams&, int64_t begin, int64_t end);
+
+void convolve_scalar(const ConvolveParams&, int64_t begin, int64_t end);
+void convolve_avx2(const ConvolveParams&, int64_t begin, int64_t end);
+void convolve_avx512(const ConvolveParams&, int64_t begin, int64_t end);
+void convolve_avx512bf16(const ConvolveParams&, int64_t begin, int64_t end);
+
+// Tiles that F(4x4, 3x3) works on together, and what it makes of them, in and out, `winograd_size` floats each that were zero
+// once. Of few channels they stay in the second cache; the pad keeps what is written together from falling into the same lines
+// of the first.
+constexpr int kWinogradTiles = 24, kWinogradPad = 16;
 struct WinogradScratch {
-  alignas(64) float in[16 * kWinogradTiles * kMaxConvolved];
-  alignas(64) float out[16 * kWinogradTiles * kMaxConvolved];
+  float *in, *out;
 };
+constexpr int64_t winograd_size(int channels) { return 36 * (int64_t{kWinogradTiles} * channels + kWinogradPad); }
 
-// Convolves output rows [begin, end); `begin` is even.
-using ConvolveRange = void (*)(const ConvolveParams&, int64_t begin, int64_t end, WinogradScratch&);
+// Convolves tiles [begin, end) by `winograd`.
+using WinogradRange = void (*)(const ConvolveParams&, int64_t begin, int64_t end, const WinogradScratch&);
 
-void convolve_scalar(const ConvolveParams&, int64_t begin, int64_t end, WinogradScratch&);
-void convolve_avx2(const ConvolveParams&, int64_t begin, int64_t end, WinogradScratch&);
-void convolve_avx512(const ConvolveParams&, int64_t begin, int64_t end, WinogradScratch&);
-void convolve_avx512bf16(const ConvolveParams&, int64_t begin, int64_t end, WinogradScratch&);
+void winograd_scalar(const ConvolveParams&, int64_t begin, int64_t end, const WinogradScratch&);
+void winograd_avx2(const ConvolveParams&, int64_t begin, int64_t end, const WinogradScratch&);
+void winograd_avx512(const ConvolveParams&, int64_t begin, int64_t end, const WinogradScratch&);
+
+// Adds what tiles [begin, end) give to `sum`, of the layout of `ConvolveParams::winograd`.
+using WinogradGradientRange = void (*)(const ConvolveGradientParams&, int64_t begin, int64_t end, const WinogradScratch&,
+                                       float* sum);
+
+void winograd_gradient_scalar(const ConvolveGradientParams&, int64_t begin, int64_t end, const WinogradScratch&, float* sum);
+void winograd_gradient_avx2(const ConvolveGradientParams&, int64_t begin, int64_t end, const WinogradScratch&, float* sum);
+void winograd_gradient_avx512(const ConvolveGradientParams&, int64_t begin, int64_t end, const WinogradScratch&, float* sum);
 
 // Converts chroma rows [begin, end) and the pixel rows that share them.
 using ConvertRange = void (*)(const ColorParams&, int64_t begin, int64_t end);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -25,9 +26,10 @@ ISA_VARIABLE = "LIIF_FAST_CPU_ISA"
 PANEL, MAX_WIDTH = 16, 256
 # kSkip in csrc/convolve.h: channels of an image there.
 SKIP = 4
-# G of F(2, 3), with which Winograd's algorithm transforms weights.
-_WINOGRAD = torch.tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], dtype=torch.float64)
+# Places of a tile of F(4x4, 3x3).
+PLACES = 36
 TYPES = {torch.uint8: "u8", torch.uint16: "u16", torch.float32: "f32", torch.bfloat16: "bf16"}
+OUT_TYPES = {**TYPES, torch.float16: "f16"}
 
 
 def isas() -> dict[str, bool]:
@@ -140,7 +142,7 @@ def decode(
         shift=tuple(shift),
         range=(low, high),
         out=out.data_ptr(),
-        out_type=getattr(_cpu.Type, TYPES[out.dtype]),
+        out_type=getattr(_cpu.Type, OUT_TYPES[out.dtype]),
         out_strides=strides,
     )
 
@@ -176,7 +178,7 @@ def resample(
         shift=tuple(shift),
         range=(low, high),
         out=out.data_ptr(),
-        out_type=getattr(_cpu.Type, TYPES[out.dtype]),
+        out_type=getattr(_cpu.Type, OUT_TYPES[out.dtype]),
         out_strides=strides,
     )
 
@@ -207,11 +209,37 @@ def pack_convolution(
     panels = inputs.to(dtype).reshape(out // PANEL, PANEL, -1, per_word).permute(0, 2, 1, 3).contiguous()
     packed = Convolution(kernel, into, panels, bias.float().contiguous(), skip is not None)
     # Of fewer inputs the sums around its products cost what they save.
-    if dtype != torch.float32 or kernel != 3 or into < 2 * PANEL or into % PANEL or max(into, out) > MAX_WIDTH:
+    if dtype != torch.float32 or kernel != 3 or into < PANEL or into % PANEL or max(into, out) > MAX_WIDTH:
         return packed
-    places = torch.einsum("aj,oijk,bk->aboi", _WINOGRAD, weight.double(), _WINOGRAD).reshape(16, out, into)
-    tiles = places.reshape(16, out // PANEL, PANEL, into).transpose(2, 3).float().contiguous()
-    return replace(packed, winograd=tiles, winograd_skip=None if skip is None else skip.float().T.contiguous())
+    return replace(
+        packed,
+        winograd=pack_winograd(weight.double()),
+        winograd_skip=None if skip is None else skip.float().T.contiguous(),
+    )
+
+
+def pack_winograd(weight: torch.Tensor) -> torch.Tensor:
+    """Weights [out, in, 3, 3] for F(4x4, 3x3), computed in their dtype: float32 [PLACES, out / PANEL, in, PANEL]."""
+    out, into = weight.shape[:2]
+    panels = weight.reshape(out // PANEL, PANEL, into, 9).permute(3, 0, 2, 1).reshape(9, -1)
+    return (_spread().to(weight.dtype) @ panels).float().view(PLACES, out // PANEL, into, PANEL)
+
+
+def unpack_winograd(gradient: torch.Tensor) -> torch.Tensor:
+    """The transpose of `pack_winograd`: a gradient of packed weights to that of weights [out, in, 3, 3]."""
+    _, panels, into, _ = gradient.shape
+    kernels = _spread().to(gradient.dtype).T @ gradient.view(PLACES, -1)
+    return kernels.view(9, panels, into, PANEL).permute(1, 3, 2, 0).reshape(panels * PANEL, into, 3, 3)
+
+
+@lru_cache
+def _spread() -> torch.Tensor:
+    """G (x) G, float64 [PLACES, 9]: a kernel's values at pairs of the points of csrc/cpu/winograd_simd.h."""
+    points = torch.tensor([0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5)], dtype=torch.float64)
+    # Over the derivative, at each, of the polynomial whose roots they are.
+    rows = torch.stack([points**0, points, points**2], 1) / (5 * points**4 - 7.5 * points**2 + 1)[:, None]
+    rows = torch.cat([rows, torch.tensor([[0, 0, 1]], dtype=torch.float64)])
+    return torch.kron(rows, rows)
 
 
 def convolve(
@@ -262,8 +290,7 @@ def convolve(
         isa=isa(dtype),
         threads=threads,
         type=getattr(_cpu.Type, TYPES[dtype]),
-        rows=rows,
-        columns=columns,
+        grid=_cpu.PixelGrid(rows, columns),
         into=image.shape[2],
         out=channels,
         kernel=by.kernel,
@@ -277,3 +304,66 @@ def convolve(
         add=0 if add is None else add.data_ptr(),
         output=(out.data_ptr(), out.stride(0)),
     )
+
+
+def convolve_pictures(
+    pictures: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, threads: int, out: torch.Tensor
+) -> None:
+    """3x3 convolutions of pictures with zeros around them, [B, H, W, in], to ``out`` [B, H, W, out].
+
+    ``weight`` of `pack_winograd`, ``bias`` [out]; all float32 and contiguous.
+    """
+    _check_pictures(pictures, weight, bias, out)
+    (count, rows, columns, into), (_, panels, fits, _) = pictures.shape, weight.shape
+    if fits != into or len(bias) != panels * PANEL or out.shape != (count, rows, columns, len(bias)):
+        raise ValueError(
+            f"pictures {tuple(pictures.shape)} to {tuple(out.shape)} and a convolution of {fits} to {panels * PANEL} "
+            f"with {len(bias)} biases do not fit each other"
+        )
+    _cpu.convolve(
+        isa=isa(torch.float32),
+        threads=threads,
+        type=_cpu.Type.f32,
+        grid=_cpu.PixelGrid(count * rows, columns, rows),
+        into=into,
+        out=panels * PANEL,
+        kernel=3,
+        input=(pictures.data_ptr(), columns * into),
+        skip=(0, 0),
+        weight=0,
+        winograd=weight.data_ptr(),
+        winograd_skip=0,
+        bias=bias.data_ptr(),
+        relu=False,
+        add=0,
+        output=(out.data_ptr(), columns * panels * PANEL),
+    )
+
+
+def convolve_gradient(pictures: torch.Tensor, gradient: torch.Tensor, threads: int) -> torch.Tensor:
+    """The gradient of the packed weights of `convolve_pictures`, from that of its result, [B, H, W, out].
+
+    The same bits from run to run, but for another number of threads.
+    """
+    (count, rows, columns, into), out = pictures.shape, gradient.shape[3]
+    _check_pictures(pictures, gradient)
+    if gradient.shape[:3] != pictures.shape[:3] or out % PANEL or into % PANEL or max(into, out) > MAX_WIDTH:
+        raise ValueError(f"pictures {tuple(pictures.shape)} and gradient {tuple(gradient.shape)} do not fit each other")
+    weight = pictures.new_empty(PLACES, out // PANEL, into, PANEL)
+    _cpu.convolve_gradient(
+        isa=isa(torch.float32),
+        threads=threads,
+        grid=_cpu.PixelGrid(count * rows, columns, rows),
+        into=into,
+        out=out,
+        input=pictures.data_ptr(),
+        output=gradient.data_ptr(),
+        weight=weight.data_ptr(),
+    )
+    return weight
+
+
+def _check_pictures(*tensors: torch.Tensor) -> None:
+    for t in tensors:
+        if t.dtype != torch.float32 or t.device.type != "cpu" or not t.is_contiguous():
+            raise ValueError(f"{t.dtype} {tuple(t.shape)} on {t.device}: must be contiguous float32 on the processor")

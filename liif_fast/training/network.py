@@ -15,6 +15,7 @@ from ..architecture import FACTOR, Architecture
 from ..checkpoint import Weights
 from ..grid import TAPS, Axis
 from ..resample import shares
+from .convolution import Convolution, convolve
 
 _TAPS_PACE = 0.05
 
@@ -24,7 +25,7 @@ class Block(nn.Module):
 
     def __init__(self, feats: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(convolution(feats, feats), nn.ReLU(inplace=True), convolution(feats, feats))
+        self.body = nn.Sequential(Convolution(feats, feats), nn.ReLU(inplace=True), Convolution(feats, feats))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.body(x)
@@ -35,8 +36,8 @@ class Edsr(nn.Module):
 
     def __init__(self, blocks: int, feats: int) -> None:
         super().__init__()
-        self.head = nn.Sequential(convolution(3, feats))
-        self.body = nn.Sequential(*(Block(feats) for _ in range(blocks)), convolution(feats, feats))
+        self.head = nn.Sequential(Convolution(3, feats))
+        self.body = nn.Sequential(*(Block(feats) for _ in range(blocks)), Convolution(feats, feats))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.head(x)
@@ -105,7 +106,7 @@ class Liif(Network):
         a, first = self.architecture, self._first
         kernel = 3 if a.feat_unfold else 1
         weight = first.weight[:, : a.n_feats * kernel**2].reshape(-1, a.n_feats, kernel, kernel)
-        return F.conv2d(feat, weight, first.bias, padding=kernel // 2).permute(0, 2, 3, 1)
+        return convolve(feat, weight, first.bias).permute(0, 2, 3, 1)
 
     def decode(self, z: torch.Tensor, y: Axis, x: Axis, cell: torch.Tensor) -> torch.Tensor:
         """z [B, H, W, width] and tables of B * Q queries to [B, Q, 3]."""
@@ -145,7 +146,7 @@ class Resample(Network):
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__(architecture)
-        self.upsample = convolution(architecture.n_feats, 3 * FACTOR**2)
+        self.upsample = Convolution(architecture.n_feats, 3 * FACTOR**2)
         self.taps = Mlp((2, *architecture.hidden_list, 1), nn.SiLU)
         # It starts as the input itself, resampled with the cubic.
         for parameter in (*self.upsample.parameters(), *self.taps.layers[-1].parameters()):
@@ -193,10 +194,6 @@ def from_weights(weights: Weights) -> Network:
     network = make(weights.architecture)
     network.load_state_dict(weights.tensors)
     return network
-
-
-def convolution(into: int, out: int) -> nn.Conv2d:
-    return nn.Conv2d(into, out, 3, padding=1)
 
 
 def to_weights(

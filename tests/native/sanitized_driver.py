@@ -119,7 +119,7 @@ def resample(isa: str, dtype: str, cells: tuple[int, int], size: tuple[int, int]
 def convolve(
     isa: str, dtype: str, size: tuple[int, int], inputs: int, outputs: int, kernel: int, skips: bool, tiles: bool
 ) -> None:
-    """``tiles``: with the weights of F(2x2, 3x3), which vector code then takes instead of the plain ones."""
+    """``tiles``: with the weights of F(4x4, 3x3), which are then taken instead of the plain ones."""
     keep: list[np.ndarray] = []
     rows, columns = size
     item = 4 if dtype == "f32" else 2
@@ -128,26 +128,62 @@ def convolve(
     image = exact(stored((rows + 2, columns + 2, inputs), dtype), "image", keep) + (stride + inputs) * item
     skip = exact(stored((rows, columns, 4), dtype), "skip", keep) if skips else 0
     shape = (outputs, kernel * kernel * inputs + (4 if skips else 0))
-    winograd = exact(stored((16, outputs, inputs), "f32"), "winograd", keep) if tiles else 0
+    winograd = exact(stored((36, outputs, inputs), "f32"), "winograd", keep) if tiles else 0
     output = exact(stored((rows, columns, outputs), dtype), "convolved", keep)
     native.convolve(
         isa=isa,
         threads=2,
         type=getattr(native.Type, dtype),
-        rows=rows,
-        columns=columns,
+        grid=native.PixelGrid(rows, columns),
         into=inputs,
         out=outputs,
         kernel=kernel,
         input=(image, stride),
         skip=(skip, columns * 4),
-        weight=0 if tiles and isa != "scalar" else exact(stored(shape, dtype), "kernel", keep),
+        weight=0 if tiles else exact(stored(shape, dtype), "kernel", keep),
         winograd=winograd,
         winograd_skip=exact(stored((4, outputs), "f32"), "winograd_skip", keep) if tiles and skips else 0,
         bias=exact(stored((outputs,), "f32"), "shift", keep),
         relu=True,
         add=output,
         output=(output, columns * outputs),
+    )
+
+
+def convolve_pictures(isa: str, size: tuple[int, int, int], inputs: int, outputs: int, threads: int) -> None:
+    """Pictures with nothing around them, and the gradient of the weights."""
+    keep: list[np.ndarray] = []
+    count, rows, columns = size
+    grid = native.PixelGrid(count * rows, columns, rows)
+    pictures = exact(stored((*size, inputs), "f32"), "pictures", keep)
+    output = exact(stored((*size, outputs), "f32"), "convolved", keep)
+    native.convolve(
+        isa=isa,
+        threads=threads,
+        type=native.Type.f32,
+        grid=grid,
+        into=inputs,
+        out=outputs,
+        kernel=3,
+        input=(pictures, columns * inputs),
+        skip=(0, 0),
+        weight=0,
+        winograd=exact(stored((36, outputs, inputs), "f32"), "winograd", keep),
+        winograd_skip=0,
+        bias=exact(stored((outputs,), "f32"), "shift", keep),
+        relu=False,
+        add=0,
+        output=(output, columns * outputs),
+    )
+    native.convolve_gradient(
+        isa=isa,
+        threads=threads,
+        grid=grid,
+        into=inputs,
+        out=outputs,
+        input=pictures,
+        output=output,
+        weight=exact(np.empty(36 * outputs * inputs, np.float32), "gradient", keep),
     )
 
 
@@ -215,6 +251,7 @@ for isa, supported in native.isas() if NAME == "_cpu" else ():
         resample(isa, "f32", (3, 5), (12, 24), "u8", False)
         for tiles in (False, True):
             convolve(isa, "f32", (3, 5), 16, 32, 3, True, tiles)
+        convolve_pictures(isa, (2, 3, 5), 16, 32, 1)
         colors(isa)
         continue
     for dtype in ("f32", "bf16"):
@@ -236,8 +273,12 @@ for isa, supported in native.isas() if NAME == "_cpu" else ():
                     convolve(isa, dtype, size, inputs, outputs, kernel, skips, False)
                     if dtype == "f32" and kernel == 3 and inputs >= 16:
                         convolve(isa, dtype, size, inputs, outputs, kernel, skips, True)
+        for batch in ((1, 1, 1), (3, 4, 8), (2, 5, 7), (2, 20, 21)):
+            for inputs, outputs in ((16, 16), (32, 112)):
+                convolve_pictures(isa, batch, inputs, outputs, 3)
     colors(isa)
     # The scratch memory of a thread is as large as the widest layers need.
     decode(isa, "f32", (256, 256, 256), (7, 17), 2, "u8", False, 1)
     convolve(isa, "f32", (3, 101), 256, 256, 3, True, True)
+    convolve_pictures(isa, (1, 3, 101), 256, 256, 1)
     print("decoded with", isa)

@@ -1,0 +1,72 @@
+"""The 3x3 convolution of the networks in training: on processors our own, forwards and backwards, else PyTorch's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..backends import cpu
+
+
+class Convolution(nn.Conv2d):
+    """3x3, with zeros around the picture."""
+
+    def __init__(self, into: int, out: int) -> None:
+        super().__init__(into, out, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert self.bias is not None
+        return convolve(x, self.weight, self.bias)
+
+
+def convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """``F.conv2d`` with zeros around the picture, for kernels of any odd size."""
+    if not is_ours(x, weight):
+        return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
+    result: torch.Tensor = _Winograd.apply(x, weight, bias)
+    return result
+
+
+def is_ours(x: torch.Tensor, weight: torch.Tensor) -> bool:
+    """Whether `convolve` computes this by our own code, at two to three times the speed of a direct one."""
+    out, into, kernel = weight.shape[:3]
+    fits = kernel == 3 and out % cpu.PANEL == 0 and into % cpu.PANEL == 0 and max(into, out) <= cpu.MAX_WIDTH
+    plain = x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled(x.device.type)
+    return fits and plain and not torch.compiler.is_compiling() and cpu.unavailable(x.device, x.dtype) is None
+
+
+class _Winograd(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x, weight)
+        return _convolve(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        (given,) = gradients
+        of_x = of_weight = of_bias = None
+        if ctx.needs_input_grad[0]:
+            of_x = _convolve(given, weight.flip(2, 3).transpose(0, 1), weight.new_zeros(weight.shape[1]))
+        if ctx.needs_input_grad[1]:
+            of_weight = cpu.unpack_winograd(cpu.convolve_gradient(_last(x), _last(given), torch.get_num_threads()))
+        if ctx.needs_input_grad[2]:
+            of_bias = given.sum((0, 2, 3))
+        return of_x, of_weight, of_bias
+
+
+def _convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    (count, _, height, width), out = x.shape, len(weight)
+    result = torch.empty(count, out, height, width, memory_format=torch.channels_last)
+    cpu.convolve_pictures(
+        _last(x), cpu.pack_winograd(weight), bias.contiguous(), torch.get_num_threads(), result.permute(0, 2, 3, 1)
+    )
+    return result
+
+
+def _last(x: torch.Tensor) -> torch.Tensor:
+    """Channels last, as it lies in memory: [B, H, W, C]."""
+    return x.permute(0, 2, 3, 1).contiguous()
