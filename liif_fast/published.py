@@ -8,7 +8,6 @@ the opposite rectangle.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +15,7 @@ import torch.nn.functional as F
 from .architecture import Architecture
 from .checkpoint import Weights
 
-T = TypeVar("T")
+_Step = Callable[..., torch.Tensor]
 QUERIES = 30000  # at once, as in the authors' demo
 
 
@@ -26,7 +25,7 @@ def upscale(
     image: torch.Tensor,
     size: tuple[int, int],
     queries: int = QUERIES,
-    compiled: Callable[[T], T] = lambda function: function,
+    compiled: Callable[[_Step], _Step] = lambda step: step,
 ) -> torch.Tensor:
     """Image [3, H, W] in [0, 1] -> [3, *size] in [0, 1], not clamped, in the dtype and on the device of ``image``.
 
