@@ -277,7 +277,7 @@ REFUSED = {
     "table of two": (dict(x=lambda x: x[:2]), (TypeError, ValueError), None),
     "out is too small": (dict(out=lambda out: out[:6]), ValueError, r"out must be \(7, 13, 3\), got \(6, 13, 3\)"),
     "out has 4 channels": (dict(out=lambda _: torch.empty(7, 13, 4)), ValueError, "out must be"),
-    "out of int32": (dict(out=lambda out: out.int()), TypeError, "uint8, uint16 or float32, got torch.int32"),
+    "out of int32": (dict(out=lambda out: out.int()), TypeError, "uint8, uint16, float16 or float32, got torch.int32"),
     "out of bf16": (dict(out=lambda out: out.bfloat16()), TypeError, "got torch.bfloat16"),
     "points of unequal number": (
         dict(paired=lambda _: True, out=lambda _: torch.empty(13, 3)), ValueError, "out must be"

@@ -170,7 +170,7 @@ def test_auto_takes_the_first_that_can(machine: types.SimpleNamespace) -> None:
 @needs_rtx
 def test_larger_than_the_engine_takes(machine: types.SimpleNamespace) -> None:
     one = encoder()
-    one.largest = (2 * one.halo + 5, 2 * one.halo + 9)
+    one.largest = (2 * one.halo + 10, 2 * one.halo + 14)
     del machine.runs[:]
     image = torch.rand(41, 37, 3)
     assert torch.equal(one(image), Encoder(WEIGHTS, HEAD, CPU, BF16)(image))

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from common import random_weights
 from liif_fast import Upscaler, checkpoint
@@ -24,7 +23,7 @@ from clips import pattern  # noqa: E402
 from liif_fast.video import VideoError  # noqa: E402
 from liif_fast.video import pipe as pipes  # noqa: E402
 from liif_fast.video.colors import Colors  # noqa: E402
-from liif_fast.video.planes import Converter, same  # noqa: E402
+from liif_fast.video.planes import Converter  # noqa: E402
 from liif_fast.video.raw import Layout, Reader, Writer  # noqa: E402
 from test_cli_ends import process  # noqa: E402
 
@@ -91,16 +90,6 @@ def test_frames_are_those_of_still_pictures(network: Weights, latency: bool) -> 
 def test_where_chroma_lies(word: str, siting: str) -> None:
     assert Reader(Pipe(y4m(0, f"YUV4MPEG2 W4 H2 {word}\n".encode())), None).layout.siting == siting
     assert Layout(4, 2, "yuv420p").siting == "left"
-
-
-def test_equal_pictures() -> None:
-    for a in (pattern(1, 4, 6), pattern(1, 4, 6).astype(np.uint16) * 257):
-        b = a.copy()
-        b[3, 5, 2] ^= 1
-        for kind in (np.asarray, lambda p: torch.from_numpy(p).permute(2, 0, 1)):
-            assert same(kind(a), kind(a.copy()))
-            assert not same(kind(a), kind(b))
-        assert not same(a, torch.from_numpy(a).permute(2, 0, 1))
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def run(
     with Pipeline("writing") as pipeline:
         pictures = _pictures(reader, chosen, Converter(up.device, found.siting))
         if latency:
-            large = _one_by_one(pictures, up, (larger.height, larger.width))
+            large = up.stream(pictures, size=(larger.height, larger.width), at_once=1)
         else:
             read = pipeline.step("reading", pictures)
             large = pipeline.step("upscaling", up.stream(read, size=(larger.height, larger.width)))
@@ -79,16 +79,3 @@ def _colors(layout: Layout, matrix: str) -> Colors:
 def _pictures(reader: Reader, chosen: Colors, by: Converter) -> Iterator[Any]:
     for frame in reader.frames():
         yield by.picture(frame, chosen)
-
-
-def _one_by_one(pictures: Iterator[Any], upscaler: Upscaler, size: tuple[int, int]) -> Iterator[Any]:
-    """As `Upscaler.stream` with ``at_once=1``, but equal frames in a row are computed once."""
-    from .planes import same
-
-    before: Any = None
-    large: Any = None
-    for picture in pictures:
-        if before is None or not same(picture, before):
-            large = upscaler(picture, size=size)
-        before = picture
-        yield large

@@ -77,14 +77,6 @@ def to_array(picture: Any) -> np.ndarray:
     return picture.permute(1, 2, 0).contiguous().cpu().numpy() if isinstance(picture, torch.Tensor) else picture
 
 
-def same(a: Any, b: Any) -> bool:
-    """Whether two pictures are equal; waits for the device they are on."""
-    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-        # By bytes: not every comparison knows uint16 on every device.
-        return a.shape == b.shape and torch.equal(*(p.permute(1, 2, 0).contiguous().view(torch.uint8) for p in (a, b)))
-    return not isinstance(a, torch.Tensor) and not isinstance(b, torch.Tensor) and np.array_equal(a, b)
-
-
 def _planes(frame: av.VideoFrame, format: str) -> list[torch.Tensor]:
     """Those of a frame, in its own memory."""
     kind = np.dtype(np.uint8 if yuv.FORMATS[format].bits == 8 else np.uint16)
