@@ -12,8 +12,9 @@ namespace {
 constexpr float kA = 0.70710678118654752f, kB = 1.41421356237309505f, kA3 = kA / 2, kB3 = kB * 2;
 
 // One line of a tile: six inputs to the six points.
-template <class Reg, class V>
-inline void points_of_inputs(const Reg d[6], Reg to[6]) {
+template <class V>
+inline void points_of_inputs(const typename V::Reg d[6], typename V::Reg to[6]) {
+  using Reg = typename V::Reg;
   const Reg a = V::set1(kA), b = V::set1(kB), minus_a = V::set1(-kA), minus_b = V::set1(-kB);
   const Reg both = V::set1(-2.5f), two = V::set1(-2.0f), half = V::set1(-0.5f);
   to[0] = V::fma(both, d[2], V::add(d[0], d[4]));
@@ -25,8 +26,9 @@ inline void points_of_inputs(const Reg d[6], Reg to[6]) {
 }
 
 // One line of products: six points to four outputs.
-template <class Reg, class V>
-inline void outputs_of_points(const Reg m[6], Reg to[4]) {
+template <class V>
+inline void outputs_of_points(const typename V::Reg m[6], typename V::Reg to[4]) {
+  using Reg = typename V::Reg;
   const Reg even_a = V::add(m[1], m[2]), odd_a = V::sub(m[1], m[2]), even_b = V::add(m[3], m[4]), odd_b = V::sub(m[3], m[4]);
   to[0] = V::add(m[0], V::add(even_a, even_b));
   to[1] = V::fma(V::set1(kA), odd_a, V::mul(V::set1(kB), odd_b));
@@ -35,8 +37,9 @@ inline void outputs_of_points(const Reg m[6], Reg to[4]) {
 }
 
 // Its transpose: four gradients of outputs to those of the six points.
-template <class Reg, class V>
-inline void points_of_outputs(const Reg y[4], Reg to[6]) {
+template <class V>
+inline void points_of_outputs(const typename V::Reg y[4], typename V::Reg to[6]) {
+  using Reg = typename V::Reg;
   const Reg even_a = V::fma(V::set1(0.5f), y[2], y[0]), odd_a = V::fma(V::set1(kA3), y[3], V::mul(V::set1(kA), y[1]));
   const Reg even_b = V::add(y[0], V::add(y[2], y[2])), odd_b = V::fma(V::set1(kB3), y[3], V::mul(V::set1(kB), y[1]));
   to[0] = y[0];
@@ -55,13 +58,15 @@ struct WinogradTile {
   }
 };
 
+// A pixel that is not there.
+constexpr float kZeros[kMaxConvolved] = {};
+
 inline int64_t winograd_part(int channels) { return winograd_size(channels) / 36; }
 
 // Tiles [tile, tile + count) of the input as [36][kWinogradTiles][in], with a pad after each of the 36.
 template <class V>
 void winograd_input(const PixelGrid& g, const float* image, int64_t stride, int in, int64_t tile, int count, float* to) {
   constexpr int L = V::kLanes;
-  static constexpr float kZeros[kMaxConvolved] = {};
   const int64_t part = winograd_part(in);
   for (int t = 0; t < count; ++t, to += in) {
     const WinogradTile at(g, tile + t);
@@ -85,13 +90,13 @@ void winograd_input(const PixelGrid& g, const float* image, int64_t stride, int 
         typename V::Reg d[6], m[6];
 #pragma GCC unroll 6
         for (int j = 0; j < 6; ++j) d[j] = V::load(pixel[j][i] + c);
-        points_of_inputs<typename V::Reg, V>(d, m);
+        points_of_inputs<V>(d, m);
 #pragma GCC unroll 6
         for (int j = 0; j < 6; ++j) half[j][i] = m[j];
       }
       for (int j = 0; j < 6; ++j) {
         typename V::Reg m[6];
-        points_of_inputs<typename V::Reg, V>(half[j], m);
+        points_of_inputs<V>(half[j], m);
 #pragma GCC unroll 6
         for (int i = 0; i < 6; ++i) V::store(to + (6 * j + i) * part + c, m[i]);
       }
@@ -125,13 +130,13 @@ void winograd_output(const ConvolveParams& p, int64_t tile, int count, const flo
         typename V::Reg m[6], y[4];
 #pragma GCC unroll 6
         for (int j = 0; j < 6; ++j) m[j] = V::load(from + (6 * j + i) * part + c);
-        outputs_of_points<typename V::Reg, V>(m, y);
+        outputs_of_points<V>(m, y);
 #pragma GCC unroll 4
         for (int j = 0; j < 4; ++j) half[j][i] = y[j];
       }
       for (int j = 0; j < 4 && at.y + j < at.bottom; ++j) {
         typename V::Reg y[4];
-        outputs_of_points<typename V::Reg, V>(half[j], y);
+        outputs_of_points<V>(half[j], y);
 #pragma GCC unroll 4
         for (int i = 0; i < 4; ++i) {
           if (at.x + i < p.grid.columns) winograd_store<V>(p, at.y + j, at.x + i, c, y[i]);
@@ -184,7 +189,6 @@ void winograd_tiles(const ConvolveParams& p, int64_t begin, int64_t end, const W
 template <class V>
 void winograd_output_gradient(const ConvolveGradientParams& p, int64_t tile, int count, float* to) {
   constexpr int L = V::kLanes;
-  static constexpr float kZeros[kMaxConvolved] = {};
   const int64_t part = winograd_part(p.out);
   for (int t = 0; t < count; ++t, to += p.out) {
     const WinogradTile at(p.grid, tile + t);
@@ -201,13 +205,13 @@ void winograd_output_gradient(const ConvolveGradientParams& p, int64_t tile, int
         typename V::Reg y[4], m[6];
 #pragma GCC unroll 4
         for (int j = 0; j < 4; ++j) y[j] = V::load(pixel[j][i] + c);
-        points_of_outputs<typename V::Reg, V>(y, m);
+        points_of_outputs<V>(y, m);
 #pragma GCC unroll 6
         for (int j = 0; j < 6; ++j) half[j][i] = m[j];
       }
       for (int j = 0; j < 6; ++j) {
         typename V::Reg m[6];
-        points_of_outputs<typename V::Reg, V>(half[j], m);
+        points_of_outputs<V>(half[j], m);
 #pragma GCC unroll 6
         for (int i = 0; i < 6; ++i) V::store(to + (6 * j + i) * part + c, m[i]);
       }
