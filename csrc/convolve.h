@@ -16,10 +16,6 @@ struct PixelGrid {
   // 0: one picture, of whose input one pixel beyond each border is read. Else: pictures of so many rows below each other, with
   // zeros around each; F(4x4, 3x3) alone can have them.
   int64_t picture_rows;
-
-  int64_t across() const { return (columns + 3) / 4; }
-  int64_t down() const { return ((picture_rows ? picture_rows : rows) + 3) / 4; }  // of one picture
-  int64_t tiles() const { return (picture_rows ? rows / picture_rows : 1) * down() * across(); }
 };
 
 struct ConvolveParams {
@@ -34,9 +30,9 @@ struct ConvolveParams {
   const void* skip;          // `kSkip` channels, or null
   int64_t skip_row_stride;
   // Packed panels of 16 outputs: f32 [out/16][K][16], bf16 [out/16][K/2][16][2]; K are the inputs in the order row, column,
-  // channel, and then the channels of `skip`, if any.
+  // channel, and then the channels of `skip`, if any. Null where `winograd` is not.
   const void* weight;
-  // Null, or the same weights for F(4x4, 3x3), which are then taken instead; f32, kernel 3, `in` a multiple of 16. Packed
+  // Null, or the weights for F(4x4, 3x3); f32, kernel 3, `in` a multiple of 16. Packed
   // panels of 16 outputs for each of the 36 places of a tile, [36][out/16][in][16]; and those of `skip`, [kSkip][out].
   const float *winograd, *winograd_skip;
   const float* bias;  // [out]

@@ -59,7 +59,7 @@ struct DecodeParams {
   float shift[3];
   float low, high;  // outputs are clamped to [low, high], then rounded to nearest even for integer types
 
-  void* out;  // u8, u16 or f32
+  void* out;  // u8, u16, f16 or f32
   Type out_type;
   int64_t out_row_stride, out_column_stride, out_channel_stride;  // elements; a list of points uses the column stride
 };

@@ -19,7 +19,7 @@ import psutil
 import torch
 
 from . import __version__, published
-from .backends import BACKENDS, cpu, select
+from .backends import BACKENDS, cpu, select, triton
 from .encoder import torch_threads
 from .field import Field
 from .fp8 import FP8, stored
@@ -243,7 +243,8 @@ def _peers(
         if rates.get(half, 0) * EMULATED > rates.get("fp32", 0):
             with torch.autocast(device.type, PRECISIONS[half]):
                 rows.append(_row("published, autocast", half, timed(plain, device, seconds, most=3), pixels))
-                if device.type == "cuda":  # on processors it needs a C++ compiler
+                # On processors it needs a C++ compiler, on a GPU Triton.
+                if device.type == "cuda" and triton.unavailable(device, PRECISIONS[half]) is None:
                     best = partial(plain, compiled=torch.compile)
                     times = timed(best, device, seconds, most=3)
                     rows.append(_row("published, autocast, torch.compile", half, times, pixels))

@@ -142,7 +142,7 @@ class Field:
         if kept is None:
             self.band_bytes //= 2
             self.max_cells //= 2
-        return self.max_cells >= (2 * self.encoder.halo + 1) ** 2
+        return self.max_cells >= (tiling.around(self.encoder.halo) + 1) ** 2
 
     def tables(self, size: tuple[int, int], box: Box) -> tuple[Any, Any, tuple[float, float]]:
         """Where the rows and columns of a window at ``size`` look, and the decoder's cell."""

@@ -73,16 +73,16 @@ def check_output(
 ) -> Format:
     """Everything about an output file that can be refused before the work starts; the format that the name means.
 
-    ``shape`` is (H, W, C), ``dtype`` uint8, uint16 or float32. Raises ImageError for a suffix, size, alpha channel or
-    choice that the format has not, FileExistsError without ``overwrite``, FileNotFoundError, PermissionError or
+    ``shape`` is (H, W, C), ``dtype`` uint8, uint16, float16 or float32. Raises ImageError for a suffix, size, alpha
+    channel or choice that the format has not, FileExistsError without ``overwrite``, FileNotFoundError, PermissionError or
     IsADirectoryError for the place; ValueError and TypeError for a shape or dtype that is no picture.
     """
     path = os.fspath(path)
     height, width, channels = shape
     if height < 1 or width < 1 or channels not in (1, 2, 3, 4):
         raise ValueError(f"shape {tuple(shape)} is no picture (H, W, C) with C of 1 to 4")
-    if np.dtype(dtype).name not in ("uint8", "uint16", "float32"):
-        raise TypeError(f"{np.dtype(dtype)} is not uint8, uint16 or float32")
+    if np.dtype(dtype).name not in ("uint8", "uint16", "float16", "float32"):
+        raise TypeError(f"{np.dtype(dtype)} is not uint8, uint16, float16 or float32")
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in SUFFIXES:
         raise ImageError(f"{path}: the suffix {suffix!r} names no output format, which are {', '.join(SUFFIXES)}")
@@ -168,7 +168,8 @@ def writer(
     source, target = np.dtype(dtype), np.dtype(dtype)
     if source.name not in format.dtypes:
         target = np.dtype(format.dtypes[-1])
-        warnings.warn(f"{shown}: {format.name} holds {target}; the {source} samples are rounded", stacklevel=3)
+        if not np.can_cast(source, target):
+            warnings.warn(f"{shown}: {format.name} holds {target}; the {source} samples are rounded", stacklevel=3)
     metadata = metadata or Metadata()
     if metadata.icc_profile and metadata.icc_profile[16:20] != (b"RGB " if shape[2] > 2 else b"GRAY"):
         metadata = Metadata(None, metadata.dpi, metadata.exif)
@@ -276,6 +277,8 @@ def _rounded(rows: np.ndarray, dtype: np.dtype) -> np.ndarray:
         return rows
     if rows.dtype == np.uint16:
         return ((rows.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if dtype == np.float32:
+        return rows.astype(dtype)
     top = np.iinfo(dtype).max
     return np.rint(np.clip(np.nan_to_num(rows), 0, 1) * top).astype(dtype)
 

@@ -1,7 +1,7 @@
 """Output tiles and the piece of the input each needs.
 
-The encoder sees a crop with a halo as wide as its receptive field, so that a tile's features equal those of the whole
-picture; the decoder then reads only cells inside the halo.
+The encoder sees a crop with a halo, at least as wide as its receptive field, so that a tile's features equal those of
+the whole picture; the decoder then reads only cells inside the halo.
 """
 
 from __future__ import annotations
@@ -47,8 +47,13 @@ def spans(index: torch.Tensor, cells: int, halo: int, length: int) -> Iterator[S
         start = stop
 
 
+def around(halo: int) -> int:
+    """The most lines that a crop has along an axis beside those of its own cells."""
+    return 2 * (halo + LINES - 1)
+
+
 def crop(first: int, last: int, cells: int, halo: int) -> tuple[int, int]:
-    """What of ``cells`` input pixels cells [first, last) need: at most ``halo`` + `LINES` - 1 more on either side."""
+    """What of ``cells`` input pixels cells [first, last) need."""
     return max(0, first - halo) // LINES * LINES, min(cells, -(-(last + halo) // LINES) * LINES)
 
 
@@ -58,19 +63,20 @@ def tile_shape(height: int, width: int, halo: int, max_cells: int, max_height: i
     A tile with its halo holds at most ``max_cells`` and its own cells are at most ``max_height`` high. A budget too
     small for a single cell and its halo gives single cells: the least that can be encoded.
     """
+    margin = around(halo)
     best, best_cost = (1, 1), math.inf
     for columns in range(1, width + 1):
         tile_width = math.ceil(width / columns)
-        crop_width = min(width, tile_width + 2 * halo)
-        tile_height = height if crop_width * height <= max_cells else max_cells // crop_width - 2 * halo
+        crop_width = min(width, tile_width + margin)
+        tile_height = height if crop_width * height <= max_cells else max_cells // crop_width - margin
         tile_height = min(tile_height, max_height, height)
         if tile_height < 1:
             continue
         rows = math.ceil(height / tile_height)
         tile_height = math.ceil(height / rows)
-        cost = columns * crop_width * rows * min(height, tile_height + 2 * halo)
+        cost = columns * crop_width * rows * min(height, tile_height + margin)
         if cost < best_cost:
             best, best_cost = (tile_height, tile_width), cost
-        elif cost > 4 * best_cost:
+        elif cost > 4 * best_cost and crop_width < width:
             break  # ever more halo from here on
     return best

@@ -102,11 +102,11 @@ class TensorRTEncoder(BaseEncoder):
         super().__init__(weights, head, device, dtype)
         self.engine = engine
         self.largest = largest(weights, head)
-        self._around = 2 * (self.halo + tiling.LINES - 1)
-        if min(self.largest) <= self._around:
+        around = tiling.around(self.halo)
+        if min(self.largest) <= around:
             raise BackendUnavailable(
                 f"engine {engine!r} takes at most {self.largest[1]} x {self.largest[0]} pixels of this network at "
-                f"once, no more than its halo of {self.halo}"
+                f"once, no more than the {around} around a tile"
             )
         self._trt, self._logger = FLAVOURS[engine].trt, _listener(engine)
         self._logger.said.clear()
@@ -118,7 +118,7 @@ class TensorRTEncoder(BaseEncoder):
         if x.shape[0] <= self.largest[0] and x.shape[1] <= self.largest[1]:
             return self._run(x.contiguous())
         z = torch.empty(*x.shape[:2], self.width, dtype=self.dtype, device=self.device)
-        rows, columns = (side - self._around for side in self.largest)
+        rows, columns = (side - tiling.around(self.halo) for side in self.largest)
         in_tiles(self.z, x, self.halo, (rows, columns), z)
         return z
 

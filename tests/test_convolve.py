@@ -121,15 +121,25 @@ def test_gradients_are_the_same_bits_each_time() -> None:
     assert all(torch.equal(first, cpu.convolve_gradient(pictures, given, 4)) for _ in range(5))
 
 
-@pytest.mark.parametrize("bad", ["dtype", "inputs", "outputs", "bias", "strides"])
+def test_second_gradients_are_refused() -> None:
+    """They would be wrong without a word: native code leaves no graph."""
+    x = torch.rand(1, 16, 4, 4, requires_grad=True)
+    y = convolution.Convolution(16, 16)(x)
+    (gradient,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+@pytest.mark.parametrize("bad", ["dtype", "inputs", "many", "outputs", "bias", "strides"])
 def test_native_code_for_pictures_is_guarded(bad: str) -> None:
-    pictures = torch.zeros(2, 3, 4, 32 if bad == "inputs" else 16, dtype=BF16 if bad == "dtype" else FP32)
+    channels = {"inputs": 32, "many": 512}.get(bad, 16)
+    pictures = torch.zeros(2, 3, 4, channels, dtype=BF16 if bad == "dtype" else FP32)
     pictures = pictures.transpose(1, 2) if bad == "strides" else pictures
     out = torch.zeros(*pictures.shape[:3], 16 if bad == "outputs" else 32)
-    weight = cpu.pack_winograd(torch.zeros(32, 16, 3, 3))
+    weight = cpu.pack_winograd(torch.zeros(32, 512 if bad == "many" else 16, 3, 3))
     with pytest.raises(ValueError, match=r"fit each other|must be contiguous float32"):
         cpu.convolve_pictures(pictures, weight, torch.zeros(31 if bad == "bias" else 32), 1, out)
-    if bad not in ("inputs", "outputs", "bias"):
+    if bad in ("dtype", "strides"):
         with pytest.raises(ValueError, match="must be contiguous float32"):
             cpu.convolve_gradient(pictures, out, 1)
     with pytest.raises(ValueError, match="fit each other"):
@@ -150,7 +160,13 @@ def test_is_what_training_takes(monkeypatch: pytest.MonkeyPatch) -> None:
         network.encoder(image)
     network.double().encoder(image.double())
     make(Architecture(1, 24, (16,), decoder="resample")).encoder(image)
+    network.float().to("meta").encoder(image.to("meta"))
     assert len(calls) == 9
+
+
+def test_nothing_to_convolve() -> None:
+    packed = cpu.pack_convolution(torch.zeros(16, 4, 3, 3), torch.zeros(16), FP32)
+    cpu.convolve(torch.zeros(5, 2, 4), packed, 2, torch.zeros(3, 0, 16))
 
 
 @pytest.mark.parametrize("bad", ["dtype", "inputs", "outputs", "size", "add", "skip", "strides"])

@@ -97,6 +97,13 @@ def test_metadata_is_kept(tmp_path, suffix):
     assert read(tmp_path / f"gray{suffix}")[1].icc_profile is None  # a profile for RGB
 
 
+def test_half_precision_is_kept(tmp_path, recwarn):
+    rows = smooth(6, 5, 3).astype(np.float16) / 255
+    save(tmp_path / "a.tif", rows)
+    assert not recwarn.list
+    assert np.array_equal(read(tmp_path / "a.tif")[0], rows.astype(np.float32))
+
+
 @pytest.mark.parametrize(
     ("source", "suffix", "expected"),
     [

@@ -167,13 +167,13 @@ void convolve(const std::string& isa, int threads, Type type, const PixelGrid& g
   const py::gil_scoped_release release;
   // Products that take as long as it does to start a thread.
   constexpr int64_t kLeast = 1 << 21;
-  const auto grain = [](int64_t products) { return (kLeast + products - 1) / products; };
+  const auto grain = [](int64_t products) { return 1 + kLeast / std::max<int64_t>(1, products); };
   if (p.winograd == nullptr) {
     parallel_for(grid.rows, grain(grid.columns * kernel * kernel * in * out), threads,
                  [&](int64_t begin, int64_t end) { with.convolve(p, begin, end); });
     return;
   }
-  parallel_for(grid.tiles(), kWinogradTiles * grain(int64_t{kWinogradTiles} * 36 * in * out), threads,
+  parallel_for(tiles_in(grid), kWinogradTiles * grain(int64_t{kWinogradTiles} * 36 * in * out), threads,
                [&](int64_t begin, int64_t end) { with.winograd(p, begin, end, winograd_scratch(in, out)); });
 }
 
@@ -181,7 +181,7 @@ void convolve_gradient(const std::string& isa, int threads, const PixelGrid& gri
                        Pointer output, Pointer weight) {
   const WinogradGradientRange run = find(isa).winograd_gradient;
   const ConvolveGradientParams p{grid, in, out, as<const float>(input), as<const float>(output)};
-  const int64_t blocks = (grid.tiles() + kWinogradTiles - 1) / kWinogradTiles, size = int64_t{36} * in * out;
+  const int64_t blocks = (tiles_in(grid) + kWinogradTiles - 1) / kWinogradTiles, size = int64_t{36} * in * out;
   // Each part has sums of its own, added in order: the same bits from run to run.
   const int64_t parts = std::max<int64_t>(1, std::min<int64_t>(threads, blocks));
 
@@ -192,10 +192,14 @@ void convolve_gradient(const std::string& isa, int threads, const PixelGrid& gri
   parallel_for(parts, 1, threads, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t first = i * blocks / parts * kWinogradTiles, last = (i + 1) * blocks / parts * kWinogradTiles;
-      run(p, first, std::min(last, grid.tiles()), winograd_scratch(in, out), i ? others.data() + (i - 1) * size : total);
+      run(p, first, std::min(last, tiles_in(grid)), winograd_scratch(in, out), i ? others.data() + (i - 1) * size : total);
     }
   });
-  for (int64_t i = 0; i < (parts - 1) * size; ++i) total[i % size] += others[i];
+  parallel_for(size, 1 << 14, threads, [&](int64_t begin, int64_t end) {
+    for (int64_t part = 0; part < parts - 1; ++part) {
+      for (int64_t i = begin; i < end; ++i) total[i] += others[part * size + i];
+    }
+  });
 }
 
 void convert(ConvertRange run, const ColorParams& p, int threads) {

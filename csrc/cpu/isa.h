@@ -63,7 +63,6 @@ constexpr int kWinogradTiles = 24, kWinogradPad = 16;
 struct WinogradScratch {
   float *in, *out;
 };
-constexpr int64_t winograd_size(int channels) { return 36 * (int64_t{kWinogradTiles} * channels + kWinogradPad); }
 
 // Convolves tiles [begin, end) by `winograd`.
 using WinogradRange = void (*)(const ConvolveParams&, int64_t begin, int64_t end, const WinogradScratch&);
@@ -90,6 +89,15 @@ void from_rgb_avx2(const ColorParams&, int64_t begin, int64_t end);
 
 // As in pixel.h, what follows is compiled once per instruction set and never shared.
 namespace {
+
+inline int64_t winograd_size(int channels) { return 36 * (int64_t{kWinogradTiles} * channels + kWinogradPad); }
+
+// Of one picture, and of all.
+inline int64_t tiles_across(const PixelGrid& g) { return (g.columns + 3) / 4; }
+inline int64_t tiles_down(const PixelGrid& g) { return ((g.picture_rows ? g.picture_rows : g.rows) + 3) / 4; }
+inline int64_t tiles_in(const PixelGrid& g) {
+  return (g.picture_rows ? g.rows / g.picture_rows : 1) * tiles_down(g) * tiles_across(g);
+}
 
 // A tile of output pixels walks the output in row-major order and may cross rows.
 struct Cursor {

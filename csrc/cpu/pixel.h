@@ -18,7 +18,7 @@ inline void store_rgb(const Params& p, int64_t row, int64_t column, const float 
     switch (p.out_type) {
       case Type::u8: static_cast<uint8_t*>(p.out)[i] = static_cast<uint8_t>(round_even(v)); break;
       case Type::u16: static_cast<uint16_t*>(p.out)[i] = static_cast<uint16_t>(round_even(v)); break;
-      case Type::f16: static_cast<uint16_t*>(p.out)[i] = float_to_f16(v); break;
+      case Type::f16: static_cast<uint16_t*>(p.out)[i] = v == v ? float_to_f16(v) : 0x7e00; break;
       default: static_cast<float*>(p.out)[i] = v;
     }
   }

@@ -52,9 +52,9 @@ inline void points_of_outputs(const typename V::Reg y[4], typename V::Reg to[6])
 struct WinogradTile {
   int64_t y, x, top, bottom;
   WinogradTile(const PixelGrid& g, int64_t tile) {
-    const int64_t line = tile / g.across(), height = g.picture_rows ? g.picture_rows : g.rows;
-    top = line / g.down() * height, bottom = top + height;
-    y = top + line % g.down() * 4, x = tile % g.across() * 4;
+    const int64_t line = tile / tiles_across(g), height = g.picture_rows ? g.picture_rows : g.rows;
+    top = line / tiles_down(g) * height, bottom = top + height;
+    y = top + line % tiles_down(g) * 4, x = tile % tiles_across(g) * 4;
   }
 };
 

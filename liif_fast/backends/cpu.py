@@ -208,14 +208,19 @@ def pack_convolution(
     per_word = 2 if dtype == torch.bfloat16 else 1
     panels = inputs.to(dtype).reshape(out // PANEL, PANEL, -1, per_word).permute(0, 2, 1, 3).contiguous()
     packed = Convolution(kernel, into, panels, bias.float().contiguous(), skip is not None)
-    # Of fewer inputs the sums around its products cost what they save.
-    if dtype != torch.float32 or kernel != 3 or into < PANEL or into % PANEL or max(into, out) > MAX_WIDTH:
+    if dtype != torch.float32 or not fits_winograd(weight):
         return packed
     return replace(
         packed,
         winograd=pack_winograd(weight.double()),
         winograd_skip=None if skip is None else skip.float().T.contiguous(),
     )
+
+
+def fits_winograd(weight: torch.Tensor) -> bool:
+    """Whether weights [out, in, k, k] can be those of F(4x4, 3x3)."""
+    out, into, kernel = weight.shape[:3]
+    return kernel == 3 and out % PANEL == 0 and into % PANEL == 0 and max(out, into) <= MAX_WIDTH
 
 
 def pack_winograd(weight: torch.Tensor) -> torch.Tensor:
@@ -235,10 +240,10 @@ def unpack_winograd(gradient: torch.Tensor) -> torch.Tensor:
 @lru_cache
 def _spread() -> torch.Tensor:
     """G (x) G, float64 [PLACES, 9]: a kernel's values at pairs of the points of csrc/cpu/winograd_simd.h."""
-    points = torch.tensor([0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5)], dtype=torch.float64)
+    points = torch.tensor([0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5)], dtype=torch.float64, device="cpu")
     # Over the derivative, at each, of the polynomial whose roots they are.
     rows = torch.stack([points**0, points, points**2], 1) / (5 * points**4 - 7.5 * points**2 + 1)[:, None]
-    rows = torch.cat([rows, torch.tensor([[0, 0, 1]], dtype=torch.float64)])
+    rows = torch.cat([rows, torch.tensor([[0, 0, 1]], dtype=torch.float64, device="cpu")])
     return torch.kron(rows, rows)
 
 
@@ -314,11 +319,13 @@ def convolve_pictures(
     ``weight`` of `pack_winograd`, ``bias`` [out]; all float32 and contiguous.
     """
     _check_pictures(pictures, weight, bias, out)
-    (count, rows, columns, into), (_, panels, fits, _) = pictures.shape, weight.shape
-    if fits != into or len(bias) != panels * PANEL or out.shape != (count, rows, columns, len(bias)):
+    count, rows, columns, into = pictures.shape
+    packed = (PLACES, len(bias) // PANEL, into, PANEL)
+    small = into % PANEL == 0 and len(bias) % PANEL == 0 and max(into, len(bias)) <= MAX_WIDTH
+    if not small or weight.shape != packed or out.shape != (count, rows, columns, len(bias)):
         raise ValueError(
-            f"pictures {tuple(pictures.shape)} to {tuple(out.shape)} and a convolution of {fits} to {panels * PANEL} "
-            f"with {len(bias)} biases do not fit each other"
+            f"pictures {tuple(pictures.shape)} to {tuple(out.shape)}, packed weights {tuple(weight.shape)} and "
+            f"{len(bias)} biases do not fit each other"
         )
     _cpu.convolve(
         isa=isa(torch.float32),
@@ -326,7 +333,7 @@ def convolve_pictures(
         type=_cpu.Type.f32,
         grid=_cpu.PixelGrid(count * rows, columns, rows),
         into=into,
-        out=panels * PANEL,
+        out=len(bias),
         kernel=3,
         input=(pictures.data_ptr(), columns * into),
         skip=(0, 0),
@@ -336,7 +343,7 @@ def convolve_pictures(
         bias=bias.data_ptr(),
         relu=False,
         add=0,
-        output=(out.data_ptr(), columns * panels * PANEL),
+        output=(out.data_ptr(), columns * len(bias)),
     )
 
 
