@@ -74,8 +74,8 @@ def check_output(
     """Everything about an output file that can be refused before the work starts; the format that the name means.
 
     ``shape`` is (H, W, C), ``dtype`` uint8, uint16, float16 or float32. Raises ImageError for a suffix, size, alpha
-    channel or choice that the format has not, FileExistsError without ``overwrite``, FileNotFoundError, PermissionError or
-    IsADirectoryError for the place; ValueError and TypeError for a shape or dtype that is no picture.
+    channel or choice that the format has not, FileExistsError without ``overwrite``, FileNotFoundError, PermissionError
+    or IsADirectoryError for the place; ValueError and TypeError for a shape or dtype that is no picture.
     """
     path = os.fspath(path)
     height, width, channels = shape
