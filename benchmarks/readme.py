@@ -24,6 +24,7 @@ STAGES = (
     *(f"end to end {job}" for job in bench.WHOLE.values()),
     "published, PyTorch",
     "published, autocast",
+    "published, autocast, torch.compile",
     "bicubic, Pillow",
     "Lanczos, Pillow",
 )

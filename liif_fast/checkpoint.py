@@ -26,7 +26,7 @@ from safetensors.torch import save as serialize
 from .architecture import Architecture, CheckpointError, require, show
 from .fp8 import FP8, Quantized
 
-DEFAULT = "edsr-baseline"
+DEFAULT = "edsr-baseline-resample"
 MODELS_VARIABLE = "LIIF_FAST_MODELS"
 FORMAT, FORMAT_VERSION = "liif_fast", "1"
 

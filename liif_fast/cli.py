@@ -12,7 +12,7 @@ import typer
 
 from . import batch, export_commands
 from .console import NAME, SOME_FAILED, Command, Commands, Meter, explain, printable, say, say_error
-from .options import DEFAULT_MODEL, Backend, CellClamp, Device, Engine, Model, Precision, Threads, clamp
+from .options import DEFAULT_MODEL, PAPER_MODEL, Backend, CellClamp, Device, Engine, Model, Precision, Threads, clamp
 from .training import commands
 from .video import commands as films
 
@@ -276,7 +276,7 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="As one JSON objec
 
 @app.command(cls=Command, epilog=BENCH_EXAMPLES)
 def bench(
-    model: Model = DEFAULT_MODEL,
+    model: Model = PAPER_MODEL,
     device: Device = "auto",
     backend: Backend = "auto",
     precision: Annotated[

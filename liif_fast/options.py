@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-DEFAULT_MODEL = "edsr-baseline"
+DEFAULT_MODEL = "edsr-baseline-resample"
+PAPER_MODEL = "edsr-baseline"  # what others can be compared with
 
 Model = Annotated[
     str,

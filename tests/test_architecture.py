@@ -29,7 +29,7 @@ ROWS = [
     ["training.data"],
     ["training.evaluate", "training.config"],
     ["training.testset", "training.network", "training.optimizer"],
-    ["training.metrics", "training.resize"],
+    ["training.metrics", "training.resize", "training.convolution"],
     ["video.commands"],
     ["video.film", "video.preview", "video.motion", "video.pipe"],
     ["video.mux", "video.frames"],

@@ -309,10 +309,11 @@ def test_forged_safetensors_header(tmp_path: Path) -> None:
 def test_bundled_default() -> None:
     weights = load()
     assert weights.name == checkpoint.DEFAULT
-    assert weights.architecture == Architecture(16, 64, (256, 256, 256, 256))
+    assert weights.architecture == Architecture(16, 64, (32, 32), decoder="resample")
     assert {"description", "licence", "training", "data"} <= weights.metadata.keys()
-    assert same(weights, load("edsr-baseline"))
-    assert same(weights, load(available()["edsr-baseline"]))
+    assert same(weights, load("edsr-baseline-resample"))
+    assert same(weights, load(available()["edsr-baseline-resample"]))
+    assert load("edsr-baseline").architecture == Architecture(16, 64, (256, 256, 256, 256))
 
 
 def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -316,7 +316,7 @@ def test_bench_gets_its_options(monkeypatch):
     monkeypatch.setitem(sys.modules, "liif_fast.bench", module)
     monkeypatch.setattr(liif_fast, "bench", module, raising=False)
     assert run("bench", "--quick", "--json", "x.json", "--threads", 2).exit_code == 0
-    assert calls == [(checkpoint.DEFAULT, "auto", "auto", None, 2, True, Path("x.json"))]
+    assert calls == [(cli.PAPER_MODEL, "auto", "auto", None, 2, True, Path("x.json"))]
 
 
 def test_info():

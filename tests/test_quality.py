@@ -10,7 +10,7 @@ from PIL import Image
 from common import ROOT, supported_isas
 from liif_fast import Upscaler
 from liif_fast.backends.cpu import ISA_VARIABLE
-from liif_fast.checkpoint import load
+from liif_fast.checkpoint import DEFAULT, load
 from liif_fast.training.resize import resize
 
 
@@ -50,14 +50,15 @@ def test_better_than_bicubic(photo: np.ndarray, model: str, scale: int, gain: fl
     assert psnr(ours, photo) > psnr(bicubic, photo) + gain
 
 
+@pytest.mark.parametrize("model", ["edsr-baseline", DEFAULT])
 @pytest.mark.parametrize("isa", supported_isas())
-def test_bf16_costs_nothing(photo: np.ndarray, isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bf16_costs_nothing(photo: np.ndarray, isa: str, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ISA_VARIABLE, isa)
     side = 96 if isa != "scalar" else 48  # the scalar code takes its time
     truth = photo[:side, :side]
     small = reduced(truth, 3)
-    exact = Upscaler(precision="fp32")(small, scale=3)
-    stored = Upscaler(precision="bf16")(small, scale=3)
+    exact = Upscaler(model, precision="fp32")(small, scale=3)
+    stored = Upscaler(model, precision="bf16")(small, scale=3)
     assert psnr(stored, exact) > 50
     assert psnr(stored, truth) > psnr(exact, truth) - 0.01
 
@@ -74,5 +75,6 @@ def test_fp8_costs_next_to_nothing(photo: np.ndarray, model: str, scale: int) ->
     assert psnr(stored, truth) > psnr(exact, truth) - 0.03
 
 
-def test_the_default_model_is_measured_for_fp8() -> None:
-    assert load().fp8 is not None
+@pytest.mark.parametrize("model", ["edsr-baseline", "edsr-baseline-2"])
+def test_a_liif_is_measured_for_fp8(model: str) -> None:
+    assert load(model).fp8 is not None

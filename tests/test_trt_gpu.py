@@ -24,7 +24,7 @@ pytestmark = [
 ]
 WEIGHTS = {
     "tiny": load(GOLDEN / "tiny.pth"),
-    "baseline": load(),
+    "baseline": load("edsr-baseline"),
     "resample": random_weights(Architecture(2, 16, (16,), decoder="resample")),
 }
 
@@ -90,9 +90,9 @@ def test_found_again(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_upscaler(engine: str) -> None:
     picture = np.random.default_rng(0).random((41, 53, 3), np.float32)
-    up = Upscaler(device="cuda", precision="bf16", engine=engine)
+    up = Upscaler("edsr-baseline", device="cuda", precision="bf16", engine=engine)
     assert engine in up.description
-    plain = Upscaler(device="cuda", precision="bf16", engine="torch")
-    exact = Upscaler(device="cuda", precision="fp32", engine="torch")(picture, scale=3.7)
+    plain = Upscaler("edsr-baseline", device="cuda", precision="bf16", engine="torch")
+    exact = Upscaler("edsr-baseline", device="cuda", precision="fp32", engine="torch")(picture, scale=3.7)
     ours, theirs = (float(np.square(one(picture, scale=3.7) - exact).mean()) for one in (up, plain))
     assert ours < 4 * theirs

@@ -29,7 +29,7 @@ def head_of(weights: Weights) -> Head:
 NETWORKS = {
     "tiny": load(GOLDEN / "tiny.pth"),
     "tiny_nounfold": load(GOLDEN / "tiny_nounfold.pth"),
-    "baseline": load(),
+    "baseline": load("edsr-baseline"),
     "resample": random_weights(RESAMPLE),
 }
 

@@ -46,10 +46,10 @@ def test_large(hidden: tuple[int, ...], dtype: torch.dtype) -> None:
 def test_auto_takes_it() -> None:
     for dtype in (FP16, BF16):
         assert select("auto", CARD, dtype) == "triton"
-    up = Upscaler(device="cuda")
+    up = Upscaler("edsr-baseline", device="cuda")
     assert ", fp16, triton (Triton " in up.description
     picture = np.random.default_rng(0).random((37, 41, 3)).astype(np.float32)
-    exact = Upscaler(device="cpu", precision="fp32")(picture, scale=3.7)
+    exact = Upscaler("edsr-baseline", device="cpu", precision="fp32")(picture, scale=3.7)
     assert -10 * np.log10(np.mean((up(picture, scale=3.7) - exact) ** 2)) > 60
 
 
@@ -83,12 +83,12 @@ def test_float8_large(hidden: tuple[int, ...]) -> None:
 
 @float8
 def test_float8_whole_way() -> None:
-    up = Upscaler(device="cuda", precision="fp8")
+    up = Upscaler("edsr-baseline", device="cuda", precision="fp8")
     assert ", fp8, triton (Triton " in up.description
     assert up.decoder.layers[3].dtype == torch.float8_e4m3fn
     assert up.encoder.dtype == FP16
     picture = np.random.default_rng(0).random((37, 41, 3)).astype(np.float32)
-    exact = Upscaler(device="cpu", precision="fp32")(picture, scale=3.7)
+    exact = Upscaler("edsr-baseline", device="cpu", precision="fp32")(picture, scale=3.7)
     assert -10 * np.log10(np.mean((up(picture, scale=3.7) - exact) ** 2)) > 45
 
 
