@@ -63,10 +63,38 @@ constexpr float kZeros[kMaxConvolved] = {};
 
 inline int64_t winograd_part(int channels) { return winograd_size(channels) / 36; }
 
+// A tile of N by N pixels, which are inputs or gradients of outputs, at the six points of both axes, `part` elements apart.
+template <class V, int N>
+inline void winograd_points(const float* const (&pixel)[N][N], int channels, int64_t part, float* to) {
+  const auto points = [](const typename V::Reg(&line)[N], typename V::Reg m[6]) {
+    if constexpr (N == 6) {
+      points_of_inputs<V>(line, m);
+    } else {
+      points_of_outputs<V>(line, m);
+    }
+  };
+  for (int c = 0; c < channels; c += V::kLanes) {
+    typename V::Reg half[6][N];
+    for (int i = 0; i < N; ++i) {
+      typename V::Reg line[N], m[6];
+#pragma GCC unroll 6
+      for (int j = 0; j < N; ++j) line[j] = V::load(pixel[j][i] + c);
+      points(line, m);
+#pragma GCC unroll 6
+      for (int j = 0; j < 6; ++j) half[j][i] = m[j];
+    }
+    for (int j = 0; j < 6; ++j) {
+      typename V::Reg m[6];
+      points(half[j], m);
+#pragma GCC unroll 6
+      for (int i = 0; i < 6; ++i) V::store(to + (6 * j + i) * part + c, m[i]);
+    }
+  }
+}
+
 // Tiles [tile, tile + count) of the input as [36][kWinogradTiles][in], with a pad after each of the 36.
 template <class V>
 void winograd_input(const PixelGrid& g, const float* image, int64_t stride, int in, int64_t tile, int count, float* to) {
-  constexpr int L = V::kLanes;
   const int64_t part = winograd_part(in);
   for (int t = 0; t < count; ++t, to += in) {
     const WinogradTile at(g, tile + t);
@@ -84,23 +112,7 @@ void winograd_input(const PixelGrid& g, const float* image, int64_t stride, int 
         }
       }
     }
-    for (int c = 0; c < in; c += L) {
-      typename V::Reg half[6][6];
-      for (int i = 0; i < 6; ++i) {
-        typename V::Reg d[6], m[6];
-#pragma GCC unroll 6
-        for (int j = 0; j < 6; ++j) d[j] = V::load(pixel[j][i] + c);
-        points_of_inputs<V>(d, m);
-#pragma GCC unroll 6
-        for (int j = 0; j < 6; ++j) half[j][i] = m[j];
-      }
-      for (int j = 0; j < 6; ++j) {
-        typename V::Reg m[6];
-        points_of_inputs<V>(half[j], m);
-#pragma GCC unroll 6
-        for (int i = 0; i < 6; ++i) V::store(to + (6 * j + i) * part + c, m[i]);
-      }
-    }
+    winograd_points<V>(pixel, in, part, to);
   }
 }
 
@@ -188,7 +200,6 @@ void winograd_tiles(const ConvolveParams& p, int64_t begin, int64_t end, const W
 // The gradient of the 36 places, tiles [tile, tile + count) of the outputs' gradient, as [36][kWinogradTiles][out].
 template <class V>
 void winograd_output_gradient(const ConvolveGradientParams& p, int64_t tile, int count, float* to) {
-  constexpr int L = V::kLanes;
   const int64_t part = winograd_part(p.out);
   for (int t = 0; t < count; ++t, to += p.out) {
     const WinogradTile at(p.grid, tile + t);
@@ -199,23 +210,7 @@ void winograd_output_gradient(const ConvolveGradientParams& p, int64_t tile, int
         pixel[j][i] = inside ? p.output + ((at.y + j) * p.grid.columns + at.x + i) * p.out : kZeros;
       }
     }
-    for (int c = 0; c < p.out; c += L) {
-      typename V::Reg half[6][4];
-      for (int i = 0; i < 4; ++i) {
-        typename V::Reg y[4], m[6];
-#pragma GCC unroll 4
-        for (int j = 0; j < 4; ++j) y[j] = V::load(pixel[j][i] + c);
-        points_of_outputs<V>(y, m);
-#pragma GCC unroll 6
-        for (int j = 0; j < 6; ++j) half[j][i] = m[j];
-      }
-      for (int j = 0; j < 6; ++j) {
-        typename V::Reg m[6];
-        points_of_outputs<V>(half[j], m);
-#pragma GCC unroll 6
-        for (int i = 0; i < 6; ++i) V::store(to + (6 * j + i) * part + c, m[i]);
-      }
-    }
+    winograd_points<V>(pixel, p.out, part, to);
   }
 }
 

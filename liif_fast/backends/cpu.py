@@ -185,14 +185,15 @@ def resample(
 
 @dataclass(frozen=True)
 class Convolution:
-    """Weights for `convolve`: ``panels`` as ``weight`` in csrc/convolve.h, ``winograd`` and ``winograd_skip`` as there
-    where that algorithm serves, ``bias`` float32 [out], ``skips``: whether a skip picture is one of the inputs."""
+    """Weights for `convolve` of pictures of ``dtype``: ``panels`` as ``weight`` in csrc/convolve.h, or ``winograd`` and
+    ``winograd_skip`` as there; ``bias`` float32 [out], ``skips``: whether a skip picture is one of the inputs."""
 
+    dtype: torch.dtype
     kernel: int
     inputs: int
-    panels: torch.Tensor
     bias: torch.Tensor
     skips: bool
+    panels: torch.Tensor | None = None
     winograd: torch.Tensor | None = None
     winograd_skip: torch.Tensor | None = None
 
@@ -202,24 +203,20 @@ def pack_convolution(
 ) -> Convolution:
     """Of weights [out, in, k, k], bias [out], and, where the image is added, ``skip`` [out, SKIP]."""
     out, into, kernel = weight.shape[:3]
+    packed = Convolution(dtype, kernel, into, bias.float().contiguous(), skip is not None)
+    if dtype == torch.float32 and fits_winograd(out, into, kernel):
+        of_skip = None if skip is None else skip.float().T.contiguous()
+        return replace(packed, winograd=pack_winograd(weight.double()), winograd_skip=of_skip)
     inputs = weight.permute(0, 2, 3, 1).reshape(out, -1)
     if skip is not None:
         inputs = torch.cat([inputs, skip], dim=1)
     per_word = 2 if dtype == torch.bfloat16 else 1
     panels = inputs.to(dtype).reshape(out // PANEL, PANEL, -1, per_word).permute(0, 2, 1, 3).contiguous()
-    packed = Convolution(kernel, into, panels, bias.float().contiguous(), skip is not None)
-    if dtype != torch.float32 or not fits_winograd(weight):
-        return packed
-    return replace(
-        packed,
-        winograd=pack_winograd(weight.double()),
-        winograd_skip=None if skip is None else skip.float().T.contiguous(),
-    )
+    return replace(packed, panels=panels)
 
 
-def fits_winograd(weight: torch.Tensor) -> bool:
-    """Whether weights [out, in, k, k] can be those of F(4x4, 3x3)."""
-    out, into, kernel = weight.shape[:3]
+def fits_winograd(out: int, into: int, kernel: int = 3) -> bool:
+    """Whether F(4x4, 3x3) takes weights [out, into, kernel, kernel]."""
     return kernel == 3 and out % PANEL == 0 and into % PANEL == 0 and max(out, into) <= MAX_WIDTH
 
 
@@ -271,7 +268,7 @@ def convolve(
     fits = (
         image.shape[2] == by.inputs
         and by.inputs % 2 == 0
-        and dtype == by.panels.dtype
+        and dtype == by.dtype
         and channels == len(by.bias)
         and (skip is not None) == by.skips
         and (skip is None or skip.shape[2] == SKIP)
@@ -301,7 +298,7 @@ def convolve(
         kernel=by.kernel,
         input=inside(image),
         skip=inside(skip),
-        weight=by.panels.data_ptr(),
+        weight=0 if by.panels is None else by.panels.data_ptr(),
         winograd=0 if by.winograd is None else by.winograd.data_ptr(),
         winograd_skip=0 if by.winograd_skip is None else by.winograd_skip.data_ptr(),
         bias=by.bias.data_ptr(),
@@ -321,8 +318,7 @@ def convolve_pictures(
     _check_pictures(pictures, weight, bias, out)
     count, rows, columns, into = pictures.shape
     packed = (PLACES, len(bias) // PANEL, into, PANEL)
-    small = into % PANEL == 0 and len(bias) % PANEL == 0 and max(into, len(bias)) <= MAX_WIDTH
-    if not small or weight.shape != packed or out.shape != (count, rows, columns, len(bias)):
+    if not fits_winograd(len(bias), into) or weight.shape != packed or out.shape != (count, rows, columns, len(bias)):
         raise ValueError(
             f"pictures {tuple(pictures.shape)} to {tuple(out.shape)}, packed weights {tuple(weight.shape)} and "
             f"{len(bias)} biases do not fit each other"
@@ -354,7 +350,7 @@ def convolve_gradient(pictures: torch.Tensor, gradient: torch.Tensor, threads: i
     """
     (count, rows, columns, into), out = pictures.shape, gradient.shape[3]
     _check_pictures(pictures, gradient)
-    if gradient.shape[:3] != pictures.shape[:3] or out % PANEL or into % PANEL or max(into, out) > MAX_WIDTH:
+    if gradient.shape[:3] != pictures.shape[:3] or not fits_winograd(out, into):
         raise ValueError(f"pictures {tuple(pictures.shape)} and gradient {tuple(gradient.shape)} do not fit each other")
     weight = pictures.new_empty(PLACES, out // PANEL, into, PANEL)
     _cpu.convolve_gradient(

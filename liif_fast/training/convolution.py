@@ -36,7 +36,7 @@ def is_ours(x: torch.Tensor, weight: torch.Tensor) -> bool:
     if torch.compiler.is_compiling() or x.ndim != 4 or cpu.unavailable(x.device, x.dtype) is not None:
         return False
     plain = x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled(x.device.type)
-    return plain and cpu.fits_winograd(weight)
+    return plain and cpu.fits_winograd(*weight.shape[:3])
 
 
 class _Winograd(torch.autograd.Function):
