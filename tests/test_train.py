@@ -24,7 +24,7 @@ from liif_fast.training import state
 from liif_fast.training.config import Config
 from liif_fast.training.reduce import reduce
 from liif_fast.training.state import STATE
-from liif_fast.training.train import WEIGHTS, Diverged, train
+from liif_fast.training.train import WEIGHTS, Diverged, load_data, train
 
 SMALL = {"n_resblocks": 1, "n_feats": 16, "hidden_list": (16, 16), "batch": 4, "patch": 12, "queries": 64}
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -89,6 +89,20 @@ def test_resumed_equals_uninterrupted(folder: Path, tmp_path: Path, optimizer: s
     for rows in logs:
         assert [row["iteration"] for row in rows] == ["3", "6", "9", "12"]
     assert [row["loss"] for row in logs[0]] == [row["loss"] for row in logs[1]]
+
+
+def test_what_is_learned_from(folder: Path, tmp_path: Path) -> None:
+    """Photographs, their halves where a patch fits in, drawings at the end; of what is held out, nothing."""
+
+    def sizes(**settings: object) -> tuple[list[int], int]:
+        pictures, pairs = load_data(make(folder, tmp_path, **settings), torch.device("cpu"))
+        assert len(pairs) == 3  # scales
+        return pictures.width.tolist(), pictures.photographs
+
+    assert sizes(halves=False) == ([100, 100], 2)  # of three
+    assert sizes() == ([100, 100, 50, 50], 4)
+    assert sizes(patch=51) == ([100, 100], 2)
+    assert sizes(synthetic=4) == ([100] * 3 + [50] * 3 + [384] * 3, 6)  # a drawing is held out
 
 
 def test_learns(folder: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from liif_fast import grid
 from liif_fast.training import data
-from liif_fast.training.resize import resize
+from liif_fast.training.resize import area_matrices, nearest_matrices, resize
 
 CPU = torch.device("cpu")
 
@@ -69,6 +69,40 @@ def test_lr_is_the_reduced_crop() -> None:
     for lr in batch.lr:
         assert (expected - lr).abs().amax((1, 2, 3)).min() < 1.5 / 255  # a sum in another order may round otherwise
     torch.testing.assert_close(batch.cell, torch.full((4, 2), 1.0))
+
+
+def test_drawings_keep_hard_edges_in_part() -> None:
+    """Patches of a drawing in two colours have either nothing between them (nearest), or only averages of whole
+    cells (area), or what no average has (bicubic, which overshoots)."""
+    art = np.zeros((60, 60, 3), np.uint8)
+    art[::5] = art[:, 7:19] = 200
+    generator = torch.Generator().manual_seed(0)
+    found: dict[str, int] = dict.fromkeys(("nearest", "area", "bicubic"), 0)
+    for pictures in (data.Pictures([art], CPU, drawings=1), data.Pictures([art], CPU)):
+        lr = pictures.batch(400, 20, None, (3.0, 3.0), generator).lr
+        averages = torch.from_numpy(art[..., 0].reshape(20, 3, 20, 3).mean((1, 3))).float().round().unique() / 255
+        for patch in lr:
+            levels = patch.unique()
+            hard = len(levels) <= 2
+            kind = "nearest" if hard else "area" if torch.isin(levels, averages).all() else "bicubic"
+            found[kind] += 1
+        if pictures.photographs == 0:
+            assert 70 < found["nearest"] < 130
+            assert 70 < found["area"] < 130
+            found = dict.fromkeys(found, 0)
+    assert found == {"nearest": 0, "area": 0, "bicubic": 400}
+
+
+@pytest.mark.parametrize("source", [20, 31, 33, 77])
+def test_reductions_of_drawings(source: int) -> None:
+    line = np.random.default_rng(source).integers(0, 256, (1, source), dtype=np.uint8)
+    values, sources = torch.from_numpy(line[0]).float(), torch.tensor([source])
+    nearest = nearest_matrices(sources, 20, 80)[0, :, :source] @ values
+    np.testing.assert_array_equal(nearest, np.array(Image.fromarray(line).resize((20, 1), Image.Resampling.NEAREST))[0])
+    area = area_matrices(sources, 20, 80)[0]
+    assert not area[:, source:].any()
+    fine = values.repeat_interleave(20).view(20, source).mean(1)  # each sample 20 times, then averaged by whole ones
+    torch.testing.assert_close(area[:, :source] @ values, fine, rtol=1e-5, atol=1e-4)
 
 
 def test_scales_are_spread() -> None:

@@ -27,6 +27,7 @@ class Config:
 
     output: str  # folder of the run: state, weights, log, curves
     data: tuple[str, ...] = ()  # folders of pictures, sub-folders included
+    halves: bool = True  # also the pictures at half their size
     synthetic: int = 0  # pictures of text, line art and graphics, made at the start
     held_out: int = 8  # pictures of the data kept for validation
     init: str = ""  # model to begin from; empty: from nothing, with the shape that follows
@@ -101,6 +102,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "clip": 0.0,
         "ema": 0.0,
         "precision": "fp32",
+        "halves": False,
     },
 }
 

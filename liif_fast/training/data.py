@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from ..batch import INPUT_SUFFIXES
-from .resize import matrices
+from .resize import area_matrices, matrices, nearest_matrices
 from .testset import Skipped, read
 
 
@@ -34,9 +35,12 @@ class Pictures:
 
     Args:
         arrays: uint8 [H, W, 3] each, of any sizes.
+        drawings: how many of them, at the end, are drawings: of their patches a quarter is reduced by area average and
+            a quarter by nearest pixel, since programs draw edges as hard as that.
     """
 
-    def __init__(self, arrays: Sequence[np.ndarray], device: torch.device) -> None:
+    def __init__(self, arrays: Sequence[np.ndarray], device: torch.device, drawings: int = 0) -> None:
+        self.photographs = len(arrays) - drawings
         self.pixels = torch.from_numpy(np.concatenate([a.reshape(-1, 3) for a in arrays])).to(device)
         self.height, self.width = (
             torch.tensor([a.shape[axis] for a in arrays], dtype=torch.int64, device=device) for axis in (0, 1)
@@ -58,9 +62,9 @@ class Pictures:
         """Random patches, each at a scale of its own, with random flips and transpositions.
 
         As the paper has it (section 4.1): the scale is uniform in ``scales``, the HR crop is ``round(patch * scale)``
-        pixels wide (or what the picture has), the LR patch is that crop reduced by antialiased bicubic and rounded to 8
-        bits, and ``queries`` HR pixels are drawn from the crop; None takes all of them, as a grid as wide as the widest
-        crop, in which what is past a crop's own end has no share.
+        pixels wide (or what the picture has), the LR patch is that crop reduced by antialiased bicubic (drawings: see
+        the class) and rounded to 8 bits, and ``queries`` HR pixels are drawn from the crop; None takes all of them, as
+        a grid as wide as the widest crop, in which what is past a crop's own end has no share.
         """
         device = self.pixels.device
 
@@ -87,7 +91,10 @@ class Pictures:
 
         at = self.start[which][:, None, None] + first[:, :, None] + second[:, None, :]
         hr = self.pixels[at].permute(0, 3, 1, 2).float()
-        reduce = matrices(side, patch, widest)[:, None]
+        reduce = matrices(side, patch, widest)
+        drawn, way = (which >= self.photographs)[:, None, None], uniform(count, 1, 1)
+        reduce = torch.where(drawn & (way < 0.5), area_matrices(side, patch, widest), reduce)
+        reduce = torch.where(drawn & (way < 0.25), nearest_matrices(side, patch, widest), reduce)[:, None]
         lr = (reduce @ hr @ reduce.mT).round().clamp(0, 255) / 255
 
         ratio = patch / side.double()
@@ -128,6 +135,12 @@ def load(folders: Sequence[Path], least: int) -> tuple[list[np.ndarray], list[Sk
         reason = f" ({skipped[0]})" if skipped else ""
         raise ValueError(f"no usable training picture in {', '.join(map(str, folders))}{reason}")
     return arrays, skipped
+
+
+def halved(picture: np.ndarray) -> np.ndarray:
+    """A picture, uint8 [H, W, 3], at half its size: denser in detail than what a camera gives pixel by pixel."""
+    height, width = picture.shape[:2]
+    return np.asarray(Image.fromarray(picture).resize((width // 2, height // 2), Image.Resampling.BICUBIC))
 
 
 def picture_files(folder: Path) -> list[Path]:

@@ -1,4 +1,5 @@
-"""Bicubic resizing as MATLAB's ``imresize`` does it: antialiased, mirrored at the edges. The field's way to make LR."""
+"""Reducing pictures: bicubic as MATLAB's ``imresize`` does it (antialiased, mirrored at the edges), the field's way to
+make LR; and, for drawings, the area average and the nearest pixel, which leave edges as hard as a screen's."""
 
 from __future__ import annotations
 
@@ -34,6 +35,22 @@ def matrices(sources: torch.Tensor, target: int, width: int) -> torch.Tensor:
             share += cubic((centre - position) * sharp)
     share = torch.where(at < n, share, 0)
     return (share / share.sum(-1, keepdim=True)).float()
+
+
+def area_matrices(sources: torch.Tensor, target: int, width: int) -> torch.Tensor:
+    """As `matrices`: each output sample is the average of the input under it. ``target`` is at most each source."""
+    step = (sources.to(torch.float64) / target)[:, None, None]
+    start = torch.arange(target, device=sources.device, dtype=torch.float64)[None, :, None] * step
+    at = torch.arange(width, device=sources.device, dtype=torch.float64)[None, None, :]
+    under = torch.minimum(start + step, at + 1) - torch.maximum(start, at)
+    return (under.clamp(min=0) / step).float()
+
+
+def nearest_matrices(sources: torch.Tensor, target: int, width: int) -> torch.Tensor:
+    """As `matrices`: each output sample is the input sample under its centre."""
+    odd = 2 * torch.arange(target, device=sources.device)[None, :, None] + 1
+    centre = odd * sources[:, None, None] // (2 * target)
+    return (torch.arange(width, device=sources.device)[None, None, :] == centre).float()
 
 
 def resize(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

@@ -101,14 +101,14 @@ def load_data(
     Raises FileNotFoundError and ValueError for data that cannot be used; ``warn`` hears of each file skipped.
     """
     arrays: list[np.ndarray] = []
+    least = math.ceil(config.patch * config.scale_min)
     if config.data:
-        arrays, skipped = data.load(
-            [Path(folder) for folder in config.data], math.ceil(config.patch * config.scale_min)
-        )
+        arrays, skipped = data.load([Path(folder) for folder in config.data], least)
         for one in skipped:
             warn(str(one))
         if skipped:
             warn(f"{len(skipped)} training pictures skipped, {len(arrays)} used")
+    taken = len(arrays)
     arrays += synthetic.pictures(config.synthetic, _SYNTHETIC_SIZE, config.seed)
     if len(arrays) <= config.held_out:
         raise ValueError(f"{len(arrays)} training pictures: more than the {config.held_out} held out are needed")
@@ -120,7 +120,12 @@ def load_data(
         if i in held
         for scale in VALIDATION_SCALES
     ]
-    return data.Pictures([a for i, a in enumerate(arrays) if i not in held], device), pairs
+    photographs, drawings = (
+        [arrays[i] for i in indices if i not in held] for indices in (range(taken), range(taken, len(arrays)))
+    )
+    if config.halves:
+        photographs += [data.halved(array) for array in photographs if min(array.shape[:2]) >= 2 * least]
+    return data.Pictures(photographs + drawings, device, len(drawings)), pairs
 
 
 class _Run:
