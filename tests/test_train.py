@@ -235,7 +235,7 @@ def test_shorter_decoder(folder: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     settings = make(folder, tmp_path / "out", iterations=6)
     steps = reduce(str(tmp_path / "first.safetensors"), settings, 100.0, lambda _: None, lines.append)
-    assert [len(s.hidden) for s in steps] == [3, 2, 1]
+    assert [(s.length, s.unit) for s in steps] == [(n, "hidden layers") for n in (3, 2, 1)]
     assert all(s.kept for s in steps)
     assert len(checkpoint.load(tmp_path / "out" / "model.safetensors").architecture.hidden_list) == 1
     assert (tmp_path / "out" / "entropy-2.png").exists()
@@ -246,6 +246,30 @@ def test_shorter_decoder(folder: Path, tmp_path: Path) -> None:
     steps = reduce(str(trained), strict, 0.01, lambda _: None, lines.append)
     assert not steps[-1].kept
     assert len(checkpoint.load(tmp_path / "strict" / "model.safetensors").architecture.hidden_list) == 2
+
+
+def test_shorter_encoder(folder: Path, tmp_path: Path) -> None:
+    """Before a resampler the block that is missed least goes: one that adds nothing, wherever it stands."""
+    trained = checkpoint.load("realtime-small")
+    tensors = {}
+    for key, value in trained.tensors.items():
+        part = key.split(".")
+        if part[:2] == ["encoder", "body"]:
+            part[2] = str(int(part[2]) + (int(part[2]) >= 1))
+        tensors[".".join(part)] = value
+    for name in ("body.0.weight", "body.0.bias", "body.2.weight", "body.2.bias"):
+        tensors[f"encoder.body.1.{name}"] = torch.zeros_like(trained.tensors[f"encoder.body.0.{name}"])
+    blocks = trained.architecture.n_resblocks
+    longer = replace(trained, architecture=replace(trained.architecture, n_resblocks=blocks + 1), tensors=tensors)
+    checkpoint.save(tmp_path / "longer.safetensors", longer, torch.float32)
+    lines: list[str] = []
+    settings = make(folder, tmp_path / "out", iterations=1, lr=1e-9, warmup=0)
+    steps = reduce(str(tmp_path / "longer.safetensors"), settings, 0.01, lambda _: None, lines.append)
+    assert [(s.length, s.unit, s.kept) for s in steps] == [(blocks + 1 - i, "residual blocks", i < 2) for i in range(3)]
+    assert any("block 2 of the encoder dropped" in line for line in lines)
+    left = checkpoint.load(tmp_path / "out" / "model.safetensors")
+    for key, value in trained.tensors.items():
+        torch.testing.assert_close(left.tensors[key], value)
 
 
 @pytest.mark.parametrize(

@@ -152,10 +152,11 @@ def easier(
     device: Device = "auto",
     threads: Threads = None,
 ) -> None:
-    """Shortens a network's decoder while its quality lasts, after EASIER (arXiv 2404.18949).
+    """Shortens a network while its quality lasts: LIIF's decoder after EASIER (arXiv 2404.18949), or an encoder.
 
-    The rectifier whose neurons switch least is folded away, which merges the layers around it; the network is trained
-    on, and measured on held-out pictures. This repeats until more than --max-loss is lost.
+    Of LIIF's decoder the rectifier whose neurons switch least is folded away, which merges the layers around it; before
+    a resampling decoder the encoder's block that is missed least is dropped. Then the network is trained on, and
+    measured on held-out pictures. This repeats until more than --max-loss is lost.
     """
     from .sitting import shorten
 

@@ -1,4 +1,7 @@
-"""``liif-fast easier``: remove the decoder's rectifiers one by one, training in between, while the quality lasts."""
+"""``liif-fast easier``: make a network shorter where its work is, training in between, while the quality lasts.
+
+LIIF's work is its decoder, which loses rectifiers; a resampler's is its encoder, which loses residual blocks.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +19,25 @@ from .state import STATE
 from .train import Progress, load_data, train
 
 MODEL = "model.safetensors"
+UNITS = {"liif": "hidden layers", "resample": "residual blocks"}
 
 
 @dataclass(frozen=True)
 class Step:
-    """One network on the way: ``hidden`` widths, mean PSNR on the held-out pictures and what it lost to the first."""
+    """One network on the way: ``length`` in ``unit`` (of `UNITS`), mean PSNR on the held-out pictures and what it lost
+    to the first."""
 
-    hidden: tuple[int, ...]
+    length: int
+    unit: str
     psnr: float
     loss: float
     kept: bool
+
+
+def length(weights: Weights) -> int:
+    """In the unit that its decoder has in `UNITS`."""
+    a = weights.architecture
+    return len(a.hidden_list) if a.decoder == "liif" else a.n_resblocks
 
 
 def reduce(
@@ -37,16 +49,16 @@ def reduce(
 ) -> list[Step]:
     """Shrinks ``model`` into ``config.output``, where every step trains in a folder of its own, and goes on there.
 
-    Each step folds away the rectifier of least entropy and trains as ``config`` says; the first step that loses more
-    than ``max_loss`` dB of PSNR ends it. The smallest network within the bound is ``model.safetensors`` there, even if
-    it is the one that came. Raises as `train` and `load`; ValueError for a bound that is not positive.
+    Each step folds away the rectifier of least entropy, or drops the block whose absence costs least, and trains as
+    ``config`` says; the first step that loses more than ``max_loss`` dB of PSNR ends it. The smallest network within
+    the bound is ``model.safetensors`` there, even if it is the one that came. Raises as `train` and `load`; ValueError
+    for a bound that is not positive.
     """
     if not max_loss > 0:
         raise ValueError(f"the loss allowed is {max_loss}, must be a positive number of dB")
     folder = Path(config.output)
     weights = load(model)
-    if weights.architecture.decoder != "liif":
-        raise ValueError(f"{model} has a {weights.architecture.decoder} decoder: only LIIF's has layers to remove")
+    unit = UNITS[weights.architecture.decoder]
     device = find_device(config.device)
     pictures, pairs = load_data(config, device, say)
     if not pairs:
@@ -58,25 +70,29 @@ def reduce(
 
     folder.mkdir(parents=True, exist_ok=True)
     first = quality(weights)
-    steps = [Step(weights.architecture.hidden_list, first, 0.0, True)]
-    report(weights, pictures, folder / f"entropy-{len(weights.architecture.hidden_list)}.png", say)
+    steps = [Step(length(weights), unit, first, 0.0, True)]
+    report(weights, pictures, folder / f"entropy-{length(weights)}.png", say)
     save(folder / MODEL, weights)
-    while len(weights.architecture.hidden_list) > 1:
-        rectifiers = easier.measure(weights, pictures)
-        layer = easier.next_layer(rectifiers)
-        shorter = easier.fold(weights, layer)
-        hidden = len(shorter.architecture.hidden_list)
-        run = folder / f"hidden-{hidden}"
+    while length(weights) > 1:
+        if unit == UNITS["liif"]:
+            layer = easier.next_layer(easier.measure(weights, pictures))
+            shorter, done = easier.fold(weights, layer), f"rectifier {layer + 1} of the decoder folded away"
+        else:
+            without = [easier.drop_block(weights, block) for block in range(length(weights))]
+            psnrs = [quality(candidate) for candidate in without]
+            block = psnrs.index(max(psnrs))
+            shorter, done = without[block], f"block {block + 1} of the encoder dropped ({psnrs[block]:.3f} dB)"
+        run = folder / f"{unit.split()[-1]}-{length(shorter)}"
         run.mkdir(exist_ok=True)
         start = run / "start.safetensors"
         save(start, shorter)
-        say(f"rectifier {layer + 1} of the decoder folded away; training with {hidden} hidden layers in {run}")
+        say(f"{done}; training with {length(shorter)} {unit} in {run}")
         step_config = replace(config, output=str(run), init=str(start))
         result = train(step_config, resume=(run / STATE).exists(), tell=tell, warn=say)
         candidate = replace(load(result.weights), name=weights.name)
         psnr = quality(candidate)
-        steps.append(Step(candidate.architecture.hidden_list, psnr, first - psnr, first - psnr <= max_loss))
-        report(candidate, pictures, folder / f"entropy-{hidden}.png", say)
+        steps.append(Step(length(candidate), unit, psnr, first - psnr, first - psnr <= max_loss))
+        report(candidate, pictures, folder / f"entropy-{length(candidate)}.png", say)
         if not steps[-1].kept:
             break
         weights = candidate

@@ -59,11 +59,12 @@ def shorten(
 ) -> None:
     """`reduce`, with its steps as a table."""
     steps = reduce(model, _config(output, data, "fast", file, flags, settings), max_loss, Teller(True), say)
-    say("hidden layers  PSNR      loss")
+    unit = steps[0].unit
+    say(f"{unit}  PSNR      loss")
     for step in steps:
         refused = "" if step.kept else f"  more than {max_loss:g}: not kept"
-        say(f"{len(step.hidden):13}  {step.psnr:.3f}  {step.loss:+.3f}{refused}")
-    say(f"{output / MODEL}: {next(len(s.hidden) for s in reversed(steps) if s.kept)} hidden layers")
+        say(f"{step.length:{len(unit)}}  {step.psnr:.3f}  {step.loss:+.3f}{refused}")
+    say(f"{output / MODEL}: {next(s.length for s in reversed(steps) if s.kept)} {unit}")
 
 
 def to_toml(config: Config) -> str:
