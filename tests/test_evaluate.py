@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -214,3 +216,51 @@ def test_nothing_usable(tmp_path: Path) -> None:
     done = run(TINY, "--data", tmp_path)
     assert done.exit_code == 2
     assert "no picture could be used" in done.stderr
+
+
+def test_lpips_needs_its_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lpips", None)
+    done = run(TINY, "--data", folder, "--lpips")
+    assert done.exit_code == 2
+    assert "liif_fast[lpips]" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_lpips(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package's own figure, of what the border leaves, rounded; its AlexNet is drawn at random here."""
+    try:
+        import lpips
+        import torchvision
+    except (ImportError, RuntimeError) as error:  # torchvision of another torch
+        pytest.skip(f"no LPIPS here: {error}")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    done = run(TINY, "--data", folder, "--lpips")
+    assert done.exit_code == 2
+    assert "AlexNet, which torchvision could not load: no network" in done.stderr
+    cache = tmp_path / "hub" / "checkpoints"
+    cache.mkdir(parents=True, exist_ok=True)
+    url = torchvision.models.AlexNet_Weights.DEFAULT.url
+    torch.save(torchvision.models.alexnet().state_dict(), cache / Path(url).name)
+    report = tmp_path / "report.json"
+    done = run(TINY, "--data", folder, "--lpips", "--scales", "2,3.7", "--precision", "fp32", "--json", report)
+    assert done.exit_code == 0, done.stderr
+    assert "LPIPS" in done.stdout
+    reference = lpips.LPIPS(net="alex", verbose=False)
+    up = Upscaler(TINY, precision="fp32")
+    (only,) = json.loads(report.read_text())["sets"]
+    for pair in testset.load(folder, [2, 3.7], BENCHMARK)[0]:
+        (result,) = (r for r in only["results"] if (r["scale"], r["method"]) == (pair.scale, "tiny"))
+        (found,) = (p["lpips"] for p in result["pictures"] if p["name"] == pair.name)
+        prediction = testset.to_bytes(up(pair.lr.astype(np.float32) / 255, size=pair.hr.shape[:2]))
+        border = math.ceil(pair.scale)
+        a, b = (
+            torch.from_numpy(image[border:-border, border:-border]).permute(2, 0, 1)[None] / 127.5 - 1
+            for image in (prediction, pair.hr)
+        )
+        assert found == pytest.approx(float(reference(a, b)), rel=1e-4)
+        assert found > 1e-3

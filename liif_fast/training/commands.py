@@ -52,6 +52,7 @@ def evaluate(
             "--json", metavar="FILE", help="Every picture's numbers; replaced if there.", rich_help_panel="Files"
         ),
     ] = None,
+    lpips: Annotated[bool, typer.Option("--lpips", help="Also LPIPS (AlexNet): extra [lpips].")] = False,
     device: Device = "auto",
     precision: Precision = "auto",
     backend: Backend = "auto",
@@ -76,7 +77,7 @@ def evaluate(
         "cell_clamp": clamp(cell_clamp),
     }
     request = StripRequest(strips, strip_count) if strips else None
-    if run(models, data, scales, protocol, fixed or [], fixed_scale, options, request, json_path):
+    if run(models, data, scales, protocol, fixed or [], fixed_scale, options, request, json_path, lpips):
         raise typer.Exit(SOME_FAILED)
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from ..upscaler import Upscaler
 from .metrics import PROTOCOLS, Protocol, psnr, ssim
+from .perceptual import Lpips
 from .resize import resize
 from .testset import Pair
 
@@ -24,7 +25,7 @@ Method = Callable[[np.ndarray, tuple[int, int]], np.ndarray]
 @dataclass(frozen=True)
 class Score:
     """One picture by one method: PSNR in dB of the float prediction (clamped to [0, 1]) and of the one rounded to 8
-    bits, SSIM of the latter, and the time it took."""
+    bits, SSIM (and LPIPS, where asked for) of the latter, and the time it took."""
 
     name: str
     scale: float
@@ -33,6 +34,7 @@ class Score:
     ssim: float
     seconds: float
     pixels: int
+    lpips: float | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,12 @@ class Summary:
     @cached_property
     def ssim(self) -> float:
         return fmean(score.ssim for score in self.scores)
+
+    @cached_property
+    def lpips(self) -> float | None:
+        """Of those that have one."""
+        values = [score.lpips for score in self.scores if score.lpips is not None]
+        return fmean(values) if values else None
 
     @cached_property
     def seconds(self) -> float:
@@ -74,7 +82,7 @@ def evaluate(
     return {scale: Summary(tuple(scores)) for scale, scores in found.items()}
 
 
-def score(method: Method, pair: Pair, protocol: Protocol) -> tuple[Score, np.ndarray]:
+def score(method: Method, pair: Pair, protocol: Protocol, lpips: Lpips | None = None) -> tuple[Score, np.ndarray]:
     """One picture's score and the prediction, float [H, W, 3] in [0, 1]."""
     height, width = pair.hr.shape[:2]
     start = time.perf_counter()
@@ -83,7 +91,8 @@ def score(method: Method, pair: Pair, protocol: Protocol) -> tuple[Score, np.nda
     truth, rounded = pair.hr / 255, np.floor(prediction * 255 + 0.5) / 255
     at = pair.scale, protocol
     values = psnr(prediction, truth, *at), psnr(rounded, truth, *at), ssim(rounded, truth, *at)
-    return Score(pair.name, pair.scale, *values, seconds, height * width), prediction
+    seen = lpips(rounded, truth, *at) if lpips else None
+    return Score(pair.name, pair.scale, *values, seconds, height * width, seen), prediction
 
 
 def bicubic(lr: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -51,7 +51,7 @@ def psnr(prediction: NDArray, truth: NDArray, scale: float, protocol: Protocol) 
     ``prediction`` and ``truth``: [H, W, 3] in [0, 1], not clamped here. Luma is taken of the difference, so that
     the peak stays 1. ValueError where the border leaves nothing.
     """
-    difference = _inside(prediction, scale, protocol) - _inside(truth, scale, protocol)
+    difference = inside(prediction, scale, protocol) - inside(truth, scale, protocol)
     if protocol.luma:
         difference = difference @ _LUMA
     mse = float(np.mean(difference**2))
@@ -65,7 +65,7 @@ def ssim(prediction: NDArray, truth: NDArray, scale: float, protocol: Protocol) 
 
     ``prediction`` and ``truth``: [H, W, 3] in [0, 1]. ValueError where the border leaves less than a window.
     """
-    a, b = (_planes(_inside(image, scale, protocol), protocol) for image in (prediction, truth))
+    a, b = (_planes(inside(image, scale, protocol), protocol) for image in (prediction, truth))
     if min(a.shape[1:]) < SSIM_WINDOW:
         raise ValueError(f"SSIM needs {SSIM_WINDOW} x {SSIM_WINDOW} pixels, there are {a.shape[2]} x {a.shape[1]}")
     rows = a.shape[1] - SSIM_WINDOW + 1
@@ -83,7 +83,8 @@ def _similarity(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.fl
     return luminance * structure
 
 
-def _inside(image: NDArray, scale: float, protocol: Protocol) -> NDArray[np.float64]:
+def inside(image: NDArray, scale: float, protocol: Protocol) -> NDArray[np.float64]:
+    """What the protocol's border leaves of [H, W, C]. ValueError where that is nothing."""
     shave = protocol.shave(scale)
     if min(image.shape[:2]) <= 2 * shave:
         raise ValueError(f"{image.shape[1]} x {image.shape[0]} pixels less a border of {shave} leave none")

@@ -19,6 +19,7 @@ from ..upscaler import Upscaler
 from . import strips, testset
 from .evaluate import Method, Score, Summary, bicubic, fixed, lanczos, network, score
 from .metrics import Protocol, find_protocol
+from .perceptual import Lpips
 from .testset import Pair, Skipped
 
 BASELINES: dict[str, Method] = {"bicubic": bicubic, "Lanczos": lanczos}
@@ -56,12 +57,14 @@ def run(
     options: Mapping[str, Any],
     strip_request: StripRequest | None,
     json_path: Path | None,
+    lpips: bool = False,
 ) -> int:
     """Evaluate, print the tables and write what was asked for; the number of pictures that were left out somewhere.
 
     ``options`` are those of `Upscaler`. Raises as `Upscaler` and `testset.find`, and ValueError for scales, a protocol
-    or names that cannot be, and where no picture can be used.
+    or names that cannot be, and where no picture or no LPIPS can be used.
     """
+    seen = Lpips() if lpips else None
     factors, measured = parse_scales(scales), find_protocol(protocol)
     if not (math.isfinite(fixed_scale) and fixed_scale >= 1):
         raise ValueError(f"--fixed-scale must be a number of at least 1, got {fixed_scale}")
@@ -78,7 +81,7 @@ def run(
             strip_request.folder.mkdir(parents=True, exist_ok=True)
         reports = []
         for name, folder in zip(_names(data), data, strict=True):
-            reports.append(measure(name, folder, methods, factors, measured, strip_request))
+            reports.append(measure(name, folder, methods, factors, measured, strip_request, seen))
             show(reports[-1], factors, measured)
     skipped = len({s.path for report in reports for s in report.skipped})
     if not any(report.scores for report in reports):
@@ -103,6 +106,7 @@ def measure(
     scales: Sequence[float],
     protocol: Protocol,
     strip_request: StripRequest | None = None,
+    lpips: Lpips | None = None,
 ) -> SetReport:
     """Every picture of a folder at every scale by every method, one picture in memory at a time."""
     paths = testset.find(folder)
@@ -122,7 +126,7 @@ def measure(
             for pair in pairs:
                 predictions = {}
                 for method, render in methods.items():
-                    found, predictions[method] = score(render, pair, protocol)
+                    found, predictions[method] = score(render, pair, protocol, lpips)
                     report.scores[pair.scale, method].append(found)
                     done += found.pixels
                     meter(done, total)
@@ -183,10 +187,13 @@ def show(report: SetReport, scales: Sequence[float], protocol: Protocol) -> None
         console.print(Text(f"{printable(report.name)} x{scale:g}, {pictures}: PSNR of {protocol.description}"))
         table = Table()
         table.add_column("method")
-        for heading in ("PSNR dB", "rounded", "SSIM", "s", "MP/s"):
+        seen = any(row.lpips is not None for row in rows.values())
+        for heading in ("PSNR dB", "rounded", "SSIM", *["LPIPS"] * seen, "s", "MP/s"):
             table.add_column(heading, justify="right", no_wrap=True)
         for name, row in rows.items():
-            values = f"{row.psnr:.2f}", f"{row.psnr_rounded:.2f}", f"{row.ssim:.4f}", f"{row.seconds:.2f}"
+            values = [f"{row.psnr:.2f}", f"{row.psnr_rounded:.2f}", f"{row.ssim:.4f}"]
+            values += [f"{row.lpips:.4f}"] if row.lpips is not None else []
+            values.append(f"{row.seconds:.2f}")
             table.add_row(Text(printable(name)), *values, f"{row.megapixels_per_s:.3g}")
         console.print(table)
 
@@ -222,7 +229,7 @@ def _json(report: SetReport, scales: Sequence[float]) -> dict[str, Any]:
     results = []
     for scale in scales:
         for method, row in report.summaries(scale).items():
-            means = {key: _finite(getattr(row, key)) for key in ("psnr", "psnr_rounded", "ssim")}
+            means = {key: _finite(getattr(row, key)) for key in ("psnr", "psnr_rounded", "ssim", "lpips")}
             times = {"seconds": row.seconds, "megapixels_per_s": row.megapixels_per_s}
             pictures = [{key: _finite(value) for key, value in asdict(s).items()} for s in row.scores]
             results.append({"scale": scale, "method": method, **means, **times, "pictures": pictures})
