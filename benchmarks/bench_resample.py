@@ -1,4 +1,4 @@
-"""The resampling decoder alone, beside a copy of as many bytes and Pillow's Lanczos to the same size."""
+"""The resampling decoder alone, beside a copy of as many bytes and Pillow's and OpenCV's Lanczos to the same size."""
 
 from __future__ import annotations
 
@@ -43,3 +43,13 @@ def test_pillow_lanczos(report: Callable, scale: int) -> None:
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8))
     size = (scale * WIDTH, scale * HEIGHT)
     report(lambda: picture.resize(size, Image.Resampling.LANCZOS), pixels=size[0] * size[1])
+
+
+@pytest.mark.parametrize("scale", [2, 4, 8])
+def test_opencv_lanczos(report: Callable, threads: int, scale: int) -> None:
+    """Over 8 x 8 pixels, as ours. OpenCV is no dependency: where it is installed."""
+    cv2 = pytest.importorskip("cv2")
+    cv2.setNumThreads(threads)
+    picture = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    size = (scale * WIDTH, scale * HEIGHT)
+    report(lambda: cv2.resize(picture, size, interpolation=cv2.INTER_LANCZOS4), pixels=size[0] * size[1])

@@ -34,7 +34,7 @@ void decode_avx512(const DecodeParams&, int64_t begin, int64_t end, Scratch&);
 void decode_avx512bf16(const DecodeParams&, int64_t begin, int64_t end, Scratch&);
 
 // Per thread: a strip of fine rows by channel, as a ring, and of their sum for one output row.
-constexpr int kStrip = 2048;   // fine columns of a strip: the ring of one stays in the second cache
+constexpr int kStrip = 256;    // fine columns of a strip: the rows that a sum reads stay in the first cache
 constexpr int kRingCells = 3;  // rows of cells that kTaps neighbouring fine rows touch at most
 struct Strip {
   alignas(64) float ring[kRingCells * kFactor][3][kStrip];

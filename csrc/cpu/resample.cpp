@@ -12,7 +12,7 @@ struct Scalar {
       out[x] = sum;
     }
   }
-  static void columns(const ResampleParams& p, int64_t row, int64_t begin, int64_t end, int64_t fine,
+  static void columns(const ResampleParams& p, int64_t row, int64_t begin, int64_t end, Run, int64_t fine,
                       const float (*sum)[kStrip]) {
     for (int64_t j = begin; j < end; ++j) resample_column(p, row, j, fine, sum);
   }

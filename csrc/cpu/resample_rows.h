@@ -2,9 +2,11 @@
 // by channel and kept in a ring, are summed; then each of its pixels is a sum of kTaps neighbours in that sum.
 //
 // S has:  add_rows(ring rows, taps, count, out): out[x] = sum_k taps[k] * row[k][x], and
-//         columns(p, row, begin, end, fine, sum): output columns [begin, end) from `sum`, whose first entry is fine column
-//         `fine`.
+//         columns(p, row, begin, end, even, fine, sum): output columns [begin, end) from `sum`, whose first entry is fine
+//         column `fine`; `even`: the run among them that moves on evenly.
 #pragma once
+
+#include <cstring>
 
 #include "isa.h"
 
@@ -13,6 +15,23 @@ namespace {
 
 inline float load_as_float(const float* p) { return *p; }
 inline float load_as_float(const uint16_t* p) { return bf16_to_float(*p); }
+
+// Output columns [begin, end), each a fine one beyond the last and with the same taps: nearly all at x4, few at other scales.
+struct Run {
+  int64_t begin, end;
+};
+
+inline Run even_run(const TapTable& x, int64_t begin, int64_t end) {
+  const auto even = [&](int64_t j) {  // from j to j + 1
+    const float* taps = x.taps + j * kTaps;
+    return x.first[j + 1] == x.first[j] + 1 && std::memcmp(taps, taps + kTaps, kTaps * sizeof(float)) == 0;
+  };
+  const int64_t middle = begin + (end - begin) / 2;
+  Run run{middle, middle + 1};
+  while (run.begin > begin && even(run.begin - 1)) --run.begin;
+  while (run.end < end && even(run.end - 1)) ++run.end;
+  return run;
+}
 
 // The fine rows of a row of cells between cells [from, to), one plane per channel. Past the picture's edge they are zero.
 template <class Elem>
@@ -70,6 +89,7 @@ void resample_range(const ResampleParams& p, int64_t begin, int64_t end, Strip& 
     right = left + 1;
     while (right < p.x.size && p.x.first[right] + kTaps - from * kFactor <= kStrip) ++right;
     const int64_t to = (p.x.first[right - 1] + kTaps + kFactor - 1) / kFactor;
+    const Run even = even_run(p.x, left, right);
     int64_t next = p.y.first[begin] / kFactor;  // first row of cells not yet in the ring
     for (int64_t i = begin; i < end; ++i) {
       const int64_t first = p.y.first[i], row = first / kFactor;
@@ -82,7 +102,7 @@ void resample_range(const ResampleParams& p, int64_t begin, int64_t end, Strip& 
         for (int k = 0; k < kTaps; ++k) rows[k] = strip.ring[(first + k) % (kRingCells * kFactor)][c];
         S::add_rows(rows, p.y.taps + i * kTaps, (to - from) * kFactor, strip.sum[c]);
       }
-      S::columns(p, i, left, right, from * kFactor, strip.sum);
+      S::columns(p, i, left, right, even, from * kFactor, strip.sum);
     }
   }
 }

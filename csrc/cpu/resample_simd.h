@@ -1,5 +1,7 @@
 // The resampler's inner loops over a vector type V of floats (Reg, kLanes, load, store, set1, fma), and, eight output pixels at a
 // time, in AVX2.
+//
+// A pixel is the same bits whichever way it is summed, so that it does not matter where a tile begins.
 #pragma once
 
 #include <immintrin.h>
@@ -22,6 +24,23 @@ inline __m256 eight_sums(const float* taps, const int32_t* first, int64_t fine, 
   const __m256 s45 = _mm256_hadd_ps(v[4], v[5]), s67 = _mm256_hadd_ps(v[6], v[7]);
   const __m256 s03 = _mm256_hadd_ps(s01, s23), s47 = _mm256_hadd_ps(s45, s67);
   return _mm256_add_ps(_mm256_permute2f128_ps(s03, s47, 0x20), _mm256_permute2f128_ps(s03, s47, 0x31));
+}
+
+// A product that stays one: fused with a sum it would be rounded otherwise than above.
+inline __m256 product(__m256 a, __m256 b) {
+  __m256 v = _mm256_mul_ps(a, b);
+  asm("" : "+x"(v));
+  return v;
+}
+
+// Eight sums of kTaps products with taps in common: lane j is sum_k taps[k] * line[j + k], in the order of `eight_sums`.
+inline __m256 even_sums(const __m256* taps, const float* line) {
+  __m256 v[kTaps];
+#pragma GCC unroll 8
+  for (int k = 0; k < kTaps; ++k) v[k] = product(taps[k], _mm256_loadu_ps(line + k));
+  const __m256 s03 = _mm256_add_ps(_mm256_add_ps(v[0], v[1]), _mm256_add_ps(v[2], v[3]));
+  const __m256 s47 = _mm256_add_ps(_mm256_add_ps(v[4], v[5]), _mm256_add_ps(v[6], v[7]));
+  return _mm256_add_ps(s03, s47);
 }
 
 // Eight pixels, interleaved: 24 bytes are written.
@@ -49,31 +68,60 @@ struct Vectors {
     }
   }
 
-  static void columns(const ResampleParams& p, int64_t row, int64_t begin, int64_t end, int64_t fine,
+  static void columns(const ResampleParams& p, int64_t row, int64_t begin, int64_t end, Run even, int64_t fine,
                       const float (*sum)[kStrip]) {
-    const bool bytes = p.out_type == Type::u8 && p.out_channel_stride == 1 && p.out_column_stride == 3;
-    auto* out = static_cast<uint8_t*>(p.out) + row * p.out_row_stride;
-    const __m256 low = _mm256_set1_ps(p.low), high = _mm256_set1_ps(p.high);
-    int64_t j = begin;
-    for (; j + 8 <= end; j += 8) {
-      __m256 rgb[3];
-      for (int c = 0; c < 3; ++c) rgb[c] = eight_sums(p.x.taps + j * kTaps, p.x.first + j, fine, sum[c]);
-      if (bytes) {
-        for (int c = 0; c < 3; ++c) {
-          rgb[c] = _mm256_fmadd_ps(rgb[c], _mm256_set1_ps(p.scale[c]), _mm256_set1_ps(p.shift[c]));
-          rgb[c] = _mm256_min_ps(_mm256_max_ps(rgb[c], low), high);
+    __m256 rgb[3];
+    const auto apart = [&](int64_t from, int64_t to) {
+      for (int64_t j = from; j < to; j += 8) {
+        const int count = to - j < 8 ? static_cast<int>(to - j) : 8;
+        const float* taps = p.x.taps + j * kTaps;
+        const int32_t* first = p.x.first + j;
+        alignas(32) float own[8 * kTaps];
+        int32_t own_first[8];
+        if (count < 8) {  // the last again and again
+          for (int i = 0; i < 8; ++i) {
+            const int at = i < count ? i : count - 1;
+            own_first[i] = first[at];
+            _mm256_store_ps(own + i * kTaps, _mm256_loadu_ps(taps + at * kTaps));
+          }
+          taps = own, first = own_first;
         }
-        store_bytes(out + 3 * j, rgb[0], rgb[1], rgb[2]);
-      } else {
-        float planes[3][8];
-        for (int c = 0; c < 3; ++c) _mm256_storeu_ps(planes[c], rgb[c]);
-        for (int i = 0; i < 8; ++i) {
-          const float pixel[3] = {planes[0][i], planes[1][i], planes[2][i]};
-          store_rgb(p, row, j + i, pixel);
-        }
+        for (int c = 0; c < 3; ++c) rgb[c] = eight_sums(taps, first, fine, sum[c]);
+        store(p, row, j, count, rgb);
+      }
+    };
+    const int64_t whole = even.begin + (even.end - even.begin) / 8 * 8;
+    apart(begin, even.begin);
+    if (even.begin < whole) {
+      __m256 taps[kTaps];
+      for (int k = 0; k < kTaps; ++k) taps[k] = _mm256_set1_ps(p.x.taps[even.begin * kTaps + k]);
+      const int64_t from = p.x.first[even.begin] - fine - even.begin;
+      for (int64_t j = even.begin; j < whole; j += 8) {
+        for (int c = 0; c < 3; ++c) rgb[c] = even_sums(taps, sum[c] + from + j);
+        store(p, row, j, 8, rgb);
       }
     }
-    for (; j < end; ++j) resample_column(p, row, j, fine, sum);
+    apart(whole, end);
+  }
+
+  // Output columns [j, j + count) of a row, at most eight.
+  static void store(const ResampleParams& p, int64_t row, int64_t j, int count, const __m256* rgb) {
+    if (count == 8 && p.out_type == Type::u8 && p.out_channel_stride == 1 && p.out_column_stride == 3) {
+      const __m256 low = _mm256_set1_ps(p.low), high = _mm256_set1_ps(p.high);
+      __m256 v[3];
+      for (int c = 0; c < 3; ++c) {
+        v[c] = _mm256_fmadd_ps(rgb[c], _mm256_set1_ps(p.scale[c]), _mm256_set1_ps(p.shift[c]));
+        v[c] = _mm256_min_ps(_mm256_max_ps(v[c], low), high);
+      }
+      store_bytes(static_cast<uint8_t*>(p.out) + row * p.out_row_stride + 3 * j, v[0], v[1], v[2]);
+      return;
+    }
+    float planes[3][8];
+    for (int c = 0; c < 3; ++c) _mm256_storeu_ps(planes[c], rgb[c]);
+    for (int i = 0; i < count; ++i) {
+      const float pixel[3] = {planes[0][i], planes[1][i], planes[2][i]};
+      store_rgb(p, row, j + i, pixel);
+    }
   }
 };
 
