@@ -28,7 +28,7 @@ ROWS = [
     ["training.easier", "training.state", "training.log", "training.synthetic", "training.strips"],
     ["training.data"],
     ["training.evaluate", "training.config"],
-    ["training.testset", "training.network", "training.optimizer"],
+    ["training.testset", "training.perceptual", "training.network", "training.optimizer"],
     ["training.metrics", "training.resize", "training.convolution"],
     ["video.commands"],
     ["video.film", "video.preview", "video.motion", "video.pipe"],
