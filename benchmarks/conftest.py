@@ -31,7 +31,7 @@ def random_weights(
 
 def native(precision: str) -> bool:
     """Whether the processor multiplies that type itself; emulated, a benchmark would measure nothing of use."""
-    return precision == "fp32" or (precision == "bf16" and cpu.isa() == "avx512bf16")
+    return precision == "fp32" or (precision == "bf16" and cpu.isa() in cpu.BF16_ISAS)
 
 
 @pytest.fixture(params=[name for name in PRECISIONS if native(name)])

@@ -377,7 +377,7 @@ def find_precision(precision: str, device: torch.device) -> str:
         if triton.unavailable(device, torch.float16) is None:
             # As fast as bf16 there with three more bits; activations stay far below its largest value, 65504.
             return "fp16"
-        fast = device.type == "cpu" and cpu.unavailable(device, torch.bfloat16) is None and cpu.isa() == "avx512bf16"
+        fast = device.type == "cpu" and cpu.unavailable(device, torch.bfloat16) is None and cpu.isa() in cpu.BF16_ISAS
         return "bf16" if fast else "fp32"
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of auto, {', '.join(PRECISIONS)}; got {precision!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sysconfig
@@ -213,7 +214,10 @@ def can_emulate() -> str | None:
 
 
 def build_emulated(folder: Path, flags: list[str]) -> Path:
-    """csrc/cpu with AVX-512 translated by SIMDe, as a module `_cpu` whose C++ types are its own; returns its file."""
+    """csrc/cpu with AVX-512 translated by SIMDe and AMX by plain C++, as a module `_cpu` whose C++ types are its own.
+
+    Returns its file.
+    """
     import pybind11
     import simde_py
 
@@ -230,7 +234,7 @@ def build_emulated(folder: Path, flags: list[str]) -> Path:
     ]
     # A namespace of its own: pybind11 knows types by name across all modules of a process.
     common += ["-Dliif=liif_emulated", "-DLIIF_EMULATE_AVX512", *flags]
-    common += [f"-DLIIF_HAVE_{isa}" for isa in ("AVX2", "AVX512", "AVX512BF16")]
+    common += [f"-DLIIF_HAVE_{isa}" for isa in ("AVX2", "AVX512", "AVX512BF16", "AMX")]
 
     def run(*arguments: object) -> None:
         done = subprocess.run([compiler, *map(str, arguments)], capture_output=True, text=True, check=False)
@@ -238,7 +242,7 @@ def build_emulated(folder: Path, flags: list[str]) -> Path:
 
     def compiled(source: Path) -> Path:
         target = folder / f"{source.stem}.o"
-        vectors = ["-mavx2", "-mfma"] if "_avx" in source.stem else []
+        vectors = ["-mavx2", "-mfma"] if re.search("_(avx|amx)", source.stem) else []
         run(*common, *vectors, "-c", source, "-o", target)
         return target
 

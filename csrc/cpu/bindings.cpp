@@ -5,6 +5,12 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#if defined(LIIF_HAVE_AMX) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include <algorithm>
 #include <cstdlib>
 #include <memory>
@@ -33,12 +39,27 @@ struct Isa {
   bool supported;  // by this processor and operating system
 };
 
+#if defined(LIIF_HAVE_AMX) && !defined(LIIF_EMULATE_AVX512)
+// Whether the processor has AMX for bf16 and the operating system keeps its tiles for this process: Linux does when asked.
+bool may_use_amx() {
+#ifdef __linux__
+  unsigned a, b, c, d;
+  constexpr unsigned kBf16 = 1u << 22, kTiles = 1u << 24;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & kBf16) == 0 || (d & kTiles) == 0) return false;
+  constexpr long kAskPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, kAskPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+#endif
+
 // Best first. Sets that the compiler did not know are missing.
 const std::vector<Isa>& isas() {
   static const std::vector<Isa> all = [] {
     std::vector<Isa> list;
 #ifdef LIIF_EMULATE_AVX512
-    const bool avx512 = true, avx512bf16 = true;
+    const bool avx512 = true, avx512bf16 = true, amx = true;
 #elif defined(LIIF_HAVE_AVX512)
     __builtin_cpu_init();
     const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -46,6 +67,13 @@ const std::vector<Isa>& isas() {
 #ifdef LIIF_HAVE_AVX512BF16
     const bool avx512bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
 #endif
+#ifdef LIIF_HAVE_AMX
+    const bool amx = avx512bf16 && may_use_amx();
+#endif
+#endif
+#ifdef LIIF_HAVE_AMX
+    list.push_back({"amx", decode_amx, resample_avx512, convolve_amx, winograd_avx512, winograd_gradient_avx512, to_rgb_avx2,
+                    from_rgb_avx2, amx});
 #endif
 #ifdef LIIF_HAVE_AVX512BF16
     list.push_back({"avx512bf16", decode_avx512bf16, resample_avx512, convolve_avx512bf16, winograd_avx512,

@@ -32,6 +32,7 @@ void decode_scalar(const DecodeParams&, int64_t begin, int64_t end, Scratch&);
 void decode_avx2(const DecodeParams&, int64_t begin, int64_t end, Scratch&);
 void decode_avx512(const DecodeParams&, int64_t begin, int64_t end, Scratch&);
 void decode_avx512bf16(const DecodeParams&, int64_t begin, int64_t end, Scratch&);
+void decode_amx(const DecodeParams&, int64_t begin, int64_t end, Scratch&);
 
 // Per thread: a strip of fine rows by channel, as a ring, and of their sum for one output row.
 constexpr int kStrip = 256;    // fine columns of a strip: the rows that a sum reads stay in the first cache
@@ -55,6 +56,7 @@ void convolve_scalar(const ConvolveParams&, int64_t begin, int64_t end);
 void convolve_avx2(const ConvolveParams&, int64_t begin, int64_t end);
 void convolve_avx512(const ConvolveParams&, int64_t begin, int64_t end);
 void convolve_avx512bf16(const ConvolveParams&, int64_t begin, int64_t end);
+void convolve_amx(const ConvolveParams&, int64_t begin, int64_t end);
 
 // Tiles that F(4x4, 3x3) works on together, and what it makes of them, in and out, `winograd_size` floats each that were zero
 // once. Of few channels they stay in the second cache; the pad keeps what is written together from falling into the same lines

@@ -20,7 +20,9 @@ except ImportError as error:  # a source tree that was never built
 if TYPE_CHECKING:
     from ..grid import Axis, Taps
 
-# Forces an instruction set: one of avx512bf16, avx512, avx2, scalar.
+# What adds products of bf16 and nothing else.
+BF16_ISAS = ("amx", "avx512bf16")
+# Forces an instruction set: one of amx, avx512bf16, avx512, avx2, scalar.
 ISA_VARIABLE = "LIIF_FAST_CPU_ISA"
 # kPanel and kMaxWidth in csrc/decode.h: columns of a packed weight panel, and the widest layer.
 PANEL, MAX_WIDTH = 16, 256
@@ -47,8 +49,7 @@ def isa(dtype: torch.dtype = torch.bfloat16) -> str:
                 f"{ISA_VARIABLE}={forced} cannot run here; this processor and build have {', '.join(usable)}"
             )
         usable = usable[usable.index(forced) :]
-    # AVX-512-BF16 adds products of bf16 and nothing else.
-    return next(name for name in usable if not (name == "avx512bf16" and dtype == torch.float32))
+    return next(name for name in usable if not (name in BF16_ISAS and dtype == torch.float32))
 
 
 def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:

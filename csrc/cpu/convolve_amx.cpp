@@ -1,0 +1,118 @@
+// AMX for convolutions in bf16, AVX-512-BF16 for what is done to their sums; f32 work goes to AVX-512.
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "isa.h"
+#include "product_simd.h"
+#include "tiles_amx.h"
+
+namespace liif {
+namespace {
+
+using V = Floats;
+using T = Bf16Pairs;
+
+// Pixels of a row whose sums are done: where they lie, and 16 N of their outputs from `column` on.
+template <int N>
+struct Block {
+  int64_t y, x;
+  int count, column;
+  const float* sums;
+
+  // The image, ReLU and addition for some of them.
+  inline __attribute__((always_inline)) void finish(const ConvolveParams& p, const Part& part) const {
+    const int inputs = p.kernel * p.kernel * p.in + (p.skip ? kSkip : 0);
+    const auto* w = static_cast<const uint16_t*>(p.weight) + static_cast<int64_t>(column) * inputs;
+    const int64_t panel = static_cast<int64_t>(inputs) * kPanel, skip_at = panel - kSkip * kPanel;
+    for (int r = part.first; r < part.end; ++r) {
+      const int64_t at = y * p.output_row_stride + (x + r) * p.out + column;
+#pragma GCC unroll 2
+      for (int n = 0; n < N; ++n) {
+        V::Reg v = V::load(sums + (r * N + n) * kTileSide);
+        if (p.skip) {
+          const auto* skip = static_cast<const uint16_t*>(p.skip) + y * p.skip_row_stride + (x + r) * kSkip;
+          for (int k = 0; k < kSkip; k += T::kPerWord) {
+            v = T::mac(v, T::word(skip + k), T::weights(w + n * panel + skip_at + k * kPanel));
+          }
+        }
+        if (p.relu) v = V::relu(v);
+        const int64_t i = at + n * kTileSide;
+        if (p.add) v = V::add(v, T::load(static_cast<const uint16_t*>(p.add) + i));
+        T::store(static_cast<uint16_t*>(p.output) + i, v);
+      }
+    }
+  }
+};
+
+// 16 N outputs from `column` on of rows [begin, end). Downwards in strips as wide as a block: of three rows of inputs, two are in
+// the first cache already.
+template <int N>
+void convolve_strips(const ConvolveParams& p, TileProduct product, int64_t begin, int64_t end, int column) {
+  constexpr int kPixels = 2 * kTileSide;
+  const int reach = p.kernel / 2;
+  const auto* input = static_cast<const uint16_t*>(p.input) - reach * (p.input_row_stride + p.in);
+  product.weight += column / kPanel * product.panel;
+  product.bias = p.bias + column;
+  alignas(64) float sums[2][kPixels * N * kTileSide];
+  Block<N> before{0, 0, 0, column, nullptr};
+  int turn = 0;
+  int64_t x = 0;
+  for (; x + kPixels <= p.grid.columns; x += kPixels) {
+    for (int64_t y = begin; y < end; ++y, turn ^= 1) {
+      product.rows = input + y * p.input_row_stride + x * p.in;
+      const auto* next = reinterpret_cast<const char*>(product.rows + p.kernel * p.input_row_stride);
+      const int lines = (kPixels + 2 * reach) * p.in * 2 / 64;
+      tile_sums<2, N>(product, sums[turn], [&](int step, int steps) {
+        before.finish(p, Part(step, steps, before.count));
+        const Part part(step, steps, lines);
+        for (int i = part.first; i < part.end; ++i) _mm_prefetch(next + 64 * i, _MM_HINT_T0);
+      });
+      before = {y, x, kPixels, column, sums[turn]};
+    }
+  }
+  // A tile reads 16 pixels, so the last ones are copied to where there are as many.
+  const int64_t run = (kTileSide + 2 * reach) * p.in;
+  thread_local std::vector<uint16_t> tail;
+  if (x < p.grid.columns && static_cast<int64_t>(tail.size()) < p.kernel * run) tail.resize(p.kernel * run);
+  for (; x < p.grid.columns; x += kTileSide) {
+    const int left = static_cast<int>(std::min<int64_t>(kTileSide, p.grid.columns - x));
+    for (int64_t y = begin; y < end; ++y, turn ^= 1) {
+      for (int i = 0; i < p.kernel; ++i) {
+        std::memcpy(tail.data() + i * run, input + (y + i) * p.input_row_stride + x * p.in, (left + 2 * reach) * p.in * 2);
+      }
+      product.rows = tail.data(), product.run_stride = run;
+      tile_sums<1, N>(product, sums[turn], [&](int step, int steps) { before.finish(p, Part(step, steps, before.count)); });
+      before = {y, x, left, column, sums[turn]};
+    }
+  }
+  before.finish(p, Part(0, 1, before.count));
+}
+
+}  // namespace
+
+void convolve_amx(const ConvolveParams& p, int64_t begin, int64_t end) {
+  if (p.type != Type::bf16) return convolve_avx512(p, begin, end);
+  const int run = p.kernel * p.in, inputs = p.kernel * run + (p.skip ? kSkip : 0);
+  const TileSteps steps(run);
+  const TileShapes shapes(steps.length);
+  const TileProduct product{nullptr,
+                            p.in,
+                            p.input_row_stride,
+                            p.kernel,
+                            steps,
+                            static_cast<const uint16_t*>(p.weight),
+                            static_cast<int64_t>(inputs) * kPanel,
+                            nullptr};
+  // Rows whose pixels stay in the second cache while the panels pass by.
+  constexpr int64_t kCached = 1 << 19;
+  const int64_t band = std::max<int64_t>(4, kCached / (p.grid.columns * (p.in + p.out)));
+  for (int64_t y = begin; y < end; y += band) {
+    const int64_t last = std::min(end, y + band);
+    int column = 0;
+    for (; column + 2 * kPanel <= p.out; column += 2 * kPanel) convolve_strips<2>(p, product, y, last, column);
+    if (column < p.out) convolve_strips<1>(p, product, y, last, column);
+  }
+}
+
+}  // namespace liif
