@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "../numbers.h"
+
 namespace liif {
 namespace {
 
@@ -34,6 +36,7 @@ struct F32 {
   static constexpr int kPerWord = 1, kRows = 6, kVectors = 2;
   static __m256 load(const float* p) { return V::load(p); }
   static void store(float* p, __m256 v) { V::store(p, v); }
+  static float value(float v) { return v; }
   static Word word(const float* p) { return _mm256_broadcast_ss(p); }
   static Weights weights(const float* p) { return V::load(p); }
   static __m256 mac(__m256 acc, Word x, Weights w) { return _mm256_fmadd_ps(x, w, acc); }
@@ -42,6 +45,7 @@ struct F32 {
 struct Bf16 {
   using V = Floats;
   using Elem = uint16_t;
+  static float value(uint16_t v) { return bf16_to_float(v); }
   struct Word {
     __m256 even, odd;
   };

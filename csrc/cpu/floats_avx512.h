@@ -9,6 +9,8 @@
 
 #include <cstdint>
 
+#include "../numbers.h"
+
 namespace liif {
 namespace {
 
@@ -30,6 +32,7 @@ struct Floats {
 struct Bf16Storage {
   using V = Floats;
   using Elem = uint16_t;
+  static float value(uint16_t v) { return bf16_to_float(v); }
   static __m512 load(const uint16_t* p) {
     const __m512i v = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
     return _mm512_castsi512_ps(_mm512_slli_epi32(v, 16));
@@ -51,6 +54,7 @@ struct F32 {
   static constexpr int kPerWord = 1, kRows = 6, kVectors = 4;
   static __m512 load(const float* p) { return V::load(p); }
   static void store(float* p, __m512 v) { V::store(p, v); }
+  static float value(float v) { return v; }
   static Word word(const float* p) { return _mm512_set1_ps(*p); }
   static Weights weights(const float* p) { return V::load(p); }
   static __m512 mac(__m512 acc, Word x, Weights w) { return _mm512_fmadd_ps(x, w, acc); }

@@ -50,9 +50,25 @@ struct F32 {
   using Word = float;
   using Weights = Floats::Reg;
   static constexpr int kPerWord = 1, kRows = 4, kVectors = 1;
+  static Floats::Reg load(const float* p) { return V::load(p); }
+  static void store(float* p, const Floats::Reg& v) { V::store(p, v); }
+  static float value(float v) { return v; }
   static Word word(const float* p) { return *p; }
   static Weights weights(const float* p) { return V::load(p); }
   static Floats::Reg mac(const Floats::Reg& acc, Word x, const Weights& w) { return V::fma(V::set1(x), w, acc); }
+};
+
+// Stored alone.
+struct Bf16 {
+  using V = Floats;
+  using Elem = uint16_t;
+  static Floats::Reg load(const uint16_t* p) {
+    return V::each([&](int i) { return bf16_to_float(p[i]); });
+  }
+  static void store(uint16_t* p, const Floats::Reg& v) {
+    for (int i = 0; i < V::kLanes; ++i) p[i] = float_to_bf16(v.v[i]);
+  }
+  static float value(uint16_t v) { return bf16_to_float(v); }
 };
 
 }  // namespace

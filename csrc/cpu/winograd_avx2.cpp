@@ -5,12 +5,12 @@
 namespace liif {
 
 void winograd_avx2(const ConvolveParams& p, int64_t begin, int64_t end, const WinogradScratch& scratch) {
-  winograd_tiles<F32>(p, begin, end, scratch);
+  p.type == Type::bf16 ? winograd_tiles<F32, Bf16>(p, begin, end, scratch) : winograd_tiles<F32, F32>(p, begin, end, scratch);
 }
 
 void winograd_gradient_avx2(const ConvolveGradientParams& p, int64_t begin, int64_t end, const WinogradScratch& scratch,
                             float* sum) {
-  winograd_gradient<Floats>(p, begin, end, scratch, sum);
+  winograd_gradient<F32>(p, begin, end, scratch, sum);
 }
 
 }  // namespace liif

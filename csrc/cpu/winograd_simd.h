@@ -1,6 +1,7 @@
 // The 3x3 convolution by F(4x4, 3x3) (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2016): 36 products
-// where there were 144, for four by four outputs; f32 alone. The points are 0, +-a, +-b and infinity with a = 1/sqrt(2) and
-// b = sqrt(2), of which the products stay closer in size than with the usual 1 and 2, and round less.
+// where there were 144, for four by four outputs; computed in f32, of pictures `S` (F32 or Bf16). The points are 0, +-a, +-b and
+// infinity with a = 1/sqrt(2) and b = sqrt(2), of which the products stay closer in size than with the usual 1 and 2, and round
+// less.
 #pragma once
 
 #include "isa.h"
@@ -59,13 +60,15 @@ struct WinogradTile {
 };
 
 // A pixel that is not there.
-constexpr float kZeros[kMaxConvolved] = {};
+template <class Elem>
+constexpr Elem kZeros[kMaxConvolved] = {};
 
 inline int64_t winograd_part(int channels) { return winograd_size(channels) / 36; }
 
 // A tile of N by N pixels, which are inputs or gradients of outputs, at the six points of both axes, `part` elements apart.
-template <class V, int N>
-inline void winograd_points(const float* const (&pixel)[N][N], int channels, int64_t part, float* to) {
+template <class S, int N>
+inline void winograd_points(const typename S::Elem* const (&pixel)[N][N], int channels, int64_t part, float* to) {
+  using V = typename S::V;
   const auto points = [](const typename V::Reg(&line)[N], typename V::Reg m[6]) {
     if constexpr (N == 6) {
       points_of_inputs<V>(line, m);
@@ -78,7 +81,7 @@ inline void winograd_points(const float* const (&pixel)[N][N], int channels, int
     for (int i = 0; i < N; ++i) {
       typename V::Reg line[N], m[6];
 #pragma GCC unroll 6
-      for (int j = 0; j < N; ++j) line[j] = V::load(pixel[j][i] + c);
+      for (int j = 0; j < N; ++j) line[j] = S::load(pixel[j][i] + c);
       points(line, m);
 #pragma GCC unroll 6
       for (int j = 0; j < 6; ++j) half[j][i] = m[j];
@@ -93,18 +96,19 @@ inline void winograd_points(const float* const (&pixel)[N][N], int channels, int
 }
 
 // Tiles [tile, tile + count) of the input as [36][kWinogradTiles][in], with a pad after each of the 36.
-template <class V>
-void winograd_input(const PixelGrid& g, const float* image, int64_t stride, int in, int64_t tile, int count, float* to) {
+template <class S>
+void winograd_input(const PixelGrid& g, const typename S::Elem* image, int64_t stride, int in, int64_t tile, int count,
+                    float* to) {
   const int64_t part = winograd_part(in);
   for (int t = 0; t < count; ++t, to += in) {
     const WinogradTile at(g, tile + t);
-    const float* pixel[6][6];
+    const typename S::Elem* pixel[6][6];
     for (int j = 0; j < 6; ++j) {
       for (int i = 0; i < 6; ++i) {
         int64_t row = at.y + j - 1, column = at.x + i - 1;
         if (g.picture_rows) {
           const bool inside = row >= at.top && row < at.bottom && column >= 0 && column < g.columns;
-          pixel[j][i] = inside ? image + row * stride + column * in : kZeros;
+          pixel[j][i] = inside ? image + row * stride + column * in : kZeros<typename S::Elem>;
         } else {
           // The lines of outputs that are not there: any will do that can be read.
           row = row < g.rows ? row : g.rows, column = column < g.columns ? column : g.columns;
@@ -112,26 +116,29 @@ void winograd_input(const PixelGrid& g, const float* image, int64_t stride, int 
         }
       }
     }
-    winograd_points<V>(pixel, in, part, to);
+    winograd_points<S>(pixel, in, part, to);
   }
 }
 
 // One output pixel: bias, the image, ReLU, addition.
-template <class V>
-inline void winograd_store(const ConvolveParams& p, int64_t y, int64_t x, int c, typename V::Reg v) {
+template <class S>
+inline void winograd_store(const ConvolveParams& p, int64_t y, int64_t x, int c, typename S::V::Reg v) {
+  using V = typename S::V;
+  using Elem = typename S::Elem;
   v = V::add(v, V::load(p.bias + c));
   if (p.skip) {
-    const float* skip = static_cast<const float*>(p.skip) + y * p.skip_row_stride + x * kSkip;
-    for (int k = 0; k < kSkip; ++k) v = V::fma(V::set1(skip[k]), V::load(p.winograd_skip + k * p.out + c), v);
+    const Elem* skip = static_cast<const Elem*>(p.skip) + y * p.skip_row_stride + x * kSkip;
+    for (int k = 0; k < kSkip; ++k) v = V::fma(V::set1(S::value(skip[k])), V::load(p.winograd_skip + k * p.out + c), v);
   }
   if (p.relu) v = V::relu(v);
   const int64_t i = y * p.output_row_stride + x * p.out + c;
-  if (p.add) v = V::add(v, V::load(static_cast<const float*>(p.add) + i));
-  V::store(static_cast<float*>(p.output) + i, v);
+  if (p.add) v = V::add(v, S::load(static_cast<const Elem*>(p.add) + i));
+  S::store(static_cast<Elem*>(p.output) + i, v);
 }
 
-template <class V>
+template <class S>
 void winograd_output(const ConvolveParams& p, int64_t tile, int count, const float* from) {
+  using V = typename S::V;
   constexpr int L = V::kLanes;
   const int64_t part = winograd_part(p.out);
   for (int t = 0; t < count; ++t, from += p.out) {
@@ -151,7 +158,7 @@ void winograd_output(const ConvolveParams& p, int64_t tile, int count, const flo
         outputs_of_points<V>(half[j], y);
 #pragma GCC unroll 4
         for (int i = 0; i < 4; ++i) {
-          if (at.x + i < p.grid.columns) winograd_store<V>(p, at.y + j, at.x + i, c, y[i]);
+          if (at.x + i < p.grid.columns) winograd_store<S>(p, at.y + j, at.x + i, c, y[i]);
         }
       }
     }
@@ -173,14 +180,14 @@ void winograd_products(const ConvolveParams& p, int place, int column, int count
 }
 
 // Tiles [begin, end).
-template <class T>
+template <class T, class S>
 void winograd_tiles(const ConvolveParams& p, int64_t begin, int64_t end, const WinogradScratch& scratch) {
   using V = typename T::V;
   constexpr int L = V::kLanes, N = T::kVectors;
   static_assert(kWinogradTiles % T::kRows == 0, "a full strip is whole blocks");
   for (int64_t tile = begin; tile < end; tile += kWinogradTiles) {
     const int count = static_cast<int>(end - tile < kWinogradTiles ? end - tile : kWinogradTiles);
-    winograd_input<V>(p.grid, static_cast<const float*>(p.input), p.input_row_stride, p.in, tile, count, scratch.in);
+    winograd_input<S>(p.grid, static_cast<const typename S::Elem*>(p.input), p.input_row_stride, p.in, tile, count, scratch.in);
     for (int place = 0; place < 36; ++place) {
       int column = 0;
       for (; column + N * L <= p.out; column += N * L) {
@@ -193,12 +200,12 @@ void winograd_tiles(const ConvolveParams& p, int64_t begin, int64_t end, const W
         for (; column < p.out; column += L) winograd_products<T, 1>(p, place, column, count, scratch.in, scratch.out);
       }
     }
-    winograd_output<V>(p, tile, count, scratch.out);
+    winograd_output<S>(p, tile, count, scratch.out);
   }
 }
 
 // The gradient of the 36 places, tiles [tile, tile + count) of the outputs' gradient, as [36][kWinogradTiles][out].
-template <class V>
+template <class T>
 void winograd_output_gradient(const ConvolveGradientParams& p, int64_t tile, int count, float* to) {
   const int64_t part = winograd_part(p.out);
   for (int t = 0; t < count; ++t, to += p.out) {
@@ -207,10 +214,10 @@ void winograd_output_gradient(const ConvolveGradientParams& p, int64_t tile, int
     for (int j = 0; j < 4; ++j) {
       for (int i = 0; i < 4; ++i) {
         const bool inside = at.y + j < at.bottom && at.x + i < p.grid.columns;
-        pixel[j][i] = inside ? p.output + ((at.y + j) * p.grid.columns + at.x + i) * p.out : kZeros;
+        pixel[j][i] = inside ? p.output + ((at.y + j) * p.grid.columns + at.x + i) * p.out : kZeros<float>;
       }
     }
-    winograd_points<V>(pixel, p.out, part, to);
+    winograd_points<T>(pixel, p.out, part, to);
   }
 }
 
@@ -246,17 +253,17 @@ inline void winograd_outer(const float* in, int inputs, const float* out, int ou
 }
 
 // Adds what tiles [begin, end) give to `sum`, of the layout of `ConvolveParams::winograd`.
-template <class V>
+template <class T>
 void winograd_gradient(const ConvolveGradientParams& p, int64_t begin, int64_t end, const WinogradScratch& scratch, float* sum) {
   for (int64_t tile = begin; tile < end; tile += kWinogradTiles) {
     const int count = static_cast<int>(end - tile < kWinogradTiles ? end - tile : kWinogradTiles);
-    winograd_input<V>(p.grid, p.input, p.grid.columns * p.in, p.in, tile, count, scratch.in);
-    winograd_output_gradient<V>(p, tile, count, scratch.out);
+    winograd_input<T>(p.grid, p.input, p.grid.columns * p.in, p.in, tile, count, scratch.in);
+    winograd_output_gradient<T>(p, tile, count, scratch.out);
     float* to = sum;
     for (int place = 0; place < 36; ++place) {
       const float *in = scratch.in + place * winograd_part(p.in), *out = scratch.out + place * winograd_part(p.out);
       for (int column = 0; column < p.out; column += kPanel, to += static_cast<int64_t>(p.in) * kPanel) {
-        winograd_outer<V>(in, p.in, out + column, p.out, count, to);
+        winograd_outer<typename T::V>(in, p.in, out + column, p.out, count, to);
       }
     }
   }
