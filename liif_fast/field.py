@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -83,8 +84,12 @@ class Field:
 
         uint8 and uint16 span their type's range, floats span [0, 1].
         """
+        bands = self.bands(size, box, dtype, progress)
+        first = next(bands)
+        if len(first[1]) == size[0]:
+            return first[1].to(self.color.device)
         out = torch.empty(*size, self.channels, dtype=dtype, device=self.color.device)
-        for start, band in self.bands(size, box, dtype, progress):
+        for start, band in itertools.chain([first], bands):
             out[start : start + len(band)] = band
         return out
 
@@ -123,7 +128,7 @@ class Field:
                     stop = min(span_y.stop, start + step)
                     if span_x is across[0]:
                         band = torch.empty(stop - start, columns, self.channels, dtype=dtype, device=z.device)
-                    pieces = max(1, REPORT_PIXELS[z.device.type] // tile_x.size)
+                    pieces = max(1, REPORT_PIXELS[z.device.type] // tile_x.size) if progress else stop - start
                     for first in range(start, stop, pieces):
                         last = min(stop, first + pieces)
                         tile_y = y.part(first, last, origin_y).to(z.device)

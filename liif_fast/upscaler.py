@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 from copy import copy
@@ -321,9 +322,13 @@ class _Frame:
 
     def render(self, size: tuple[int, int], box: Box | None, progress: Progress | None) -> Planes:
         planes = self.planes
+        bands = self.bands(size, box, progress)
+        first = next(bands)
+        if len((whole := first[1]).color) == size[0]:  # no need to copy a frame of a film
+            return Planes(whole.color, None if whole.alpha is None else whole.alpha.contiguous())
         color = torch.empty(*size, planes.color.shape[2], dtype=self.dtype, device=planes.color.device)
         alpha = None if planes.alpha is None else torch.empty(*size, 1, dtype=self.dtype, device=planes.color.device)
-        for start, band in self.bands(size, box, progress):
+        for start, band in itertools.chain([first], bands):
             color[start : start + len(band.color)] = band.color
             if alpha is not None and band.alpha is not None:
                 alpha[start : start + len(band.alpha)] = band.alpha

@@ -49,6 +49,11 @@ def supported_isas() -> list[str]:
     return [name for name, supported in cpu.isas().items() if supported]
 
 
+def taken(isa: str, dtype: torch.dtype) -> str:
+    """The instruction set whose code runs where ``isa`` is forced: some have products of bf16 alone."""
+    return "avx512" if isa in cpu.BF16_ISAS and dtype == FP32 else isa
+
+
 def noise(size: int, cells: int) -> np.ndarray:
     """Outputs whose centre is that of the last cell: the published blend is a quotient of rounding errors there."""
     return np.abs((np.arange(size) + 0.5) * cells / size - 0.5 - (cells - 1)) < 1e-6

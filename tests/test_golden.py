@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from common import BF16, CPU, FP32, FP64, GOLDEN, GOLDENS, noise, supported_isas
+from common import BF16, CPU, FP32, FP64, GOLDEN, GOLDENS, noise, supported_isas, taken
 from liif_fast import Upscaler, grid, published
 from liif_fast.backends import cpu, reference
 from liif_fast.checkpoint import Weights, load
@@ -152,7 +152,7 @@ def test_cpu_backend_bf16(name: str, size: tuple[int, int], isa: str, monkeypatc
 def test_public_face(name: str, size: tuple[int, int], isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(cpu.ISA_VARIABLE, isa)
     up = Upscaler(GOLDEN / f"{name}.pth", device="cpu", precision="fp32", backend="cpu", cell_clamp=None)
-    assert isa in up.description
+    assert f"({taken(isa, FP32)})" in up.description
     out = up(image(name).numpy(), size=size)
     at = ordinary(name, size)
     wanted = (expected(name, size) * 0.5 + 0.5).clip(0, 1)
