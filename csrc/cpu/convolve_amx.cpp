@@ -20,12 +20,12 @@ struct Block {
   int count, column;
   const float* sums;
 
-  // The image, ReLU and addition for some of them.
-  inline __attribute__((always_inline)) void finish(const ConvolveParams& p, const Part& part) const {
+  // The image, ReLU and addition for those of [first, end) that there are.
+  inline __attribute__((always_inline)) void finish(const ConvolveParams& p, int first, int end) const {
     const int inputs = p.kernel * p.kernel * p.in + (p.skip ? kSkip : 0);
     const auto* w = static_cast<const uint16_t*>(p.weight) + static_cast<int64_t>(column) * inputs;
     const int64_t panel = static_cast<int64_t>(inputs) * kPanel, skip_at = panel - kSkip * kPanel;
-    for (int r = part.first; r < part.end; ++r) {
+    for (int r = first; r < end && r < count; ++r) {
       const int64_t at = y * p.output_row_stride + (x + r) * p.out + column;
 #pragma GCC unroll 2
       for (int n = 0; n < N; ++n) {
@@ -56,17 +56,17 @@ void convolve_strips(const ConvolveParams& p, TileProduct product, int64_t begin
   product.bias = p.bias + column;
   alignas(64) float sums[2][kPixels * N * kTileSide];
   Block<N> before{0, 0, 0, column, nullptr};
+  // Of a block's pixels, and of the next row's lines in the cache, which are asked for in time.
+  const int share = share_of(product, kPixels), lines = share_of(product, (kPixels + 2 * reach) * p.in * 2 / 64);
   int turn = 0;
   int64_t x = 0;
   for (; x + kPixels <= p.grid.columns; x += kPixels) {
     for (int64_t y = begin; y < end; ++y, turn ^= 1) {
       product.rows = input + y * p.input_row_stride + x * p.in;
       const auto* next = reinterpret_cast<const char*>(product.rows + p.kernel * p.input_row_stride);
-      const int lines = (kPixels + 2 * reach) * p.in * 2 / 64;
-      tile_sums<2, N>(product, sums[turn], [&](int step, int steps) {
-        before.finish(p, Part(step, steps, before.count));
-        const Part part(step, steps, lines);
-        for (int i = part.first; i < part.end; ++i) _mm_prefetch(next + 64 * i, _MM_HINT_T0);
+      tile_sums<2, N>(product, sums[turn], [&](int step) {
+        before.finish(p, step * share, step * share + share);
+        for (int i = step * lines; i < (step + 1) * lines; ++i) _mm_prefetch(next + 64 * i, _MM_HINT_T0);
       });
       before = {y, x, kPixels, column, sums[turn]};
     }
@@ -82,11 +82,11 @@ void convolve_strips(const ConvolveParams& p, TileProduct product, int64_t begin
         std::memcpy(tail.data() + i * run, input + (y + i) * p.input_row_stride + x * p.in, (left + 2 * reach) * p.in * 2);
       }
       product.rows = tail.data(), product.run_stride = run;
-      tile_sums<1, N>(product, sums[turn], [&](int step, int steps) { before.finish(p, Part(step, steps, before.count)); });
+      tile_sums<1, N>(product, sums[turn], [&](int step) { before.finish(p, step * share, step * share + share); });
       before = {y, x, left, column, sums[turn]};
     }
   }
-  before.finish(p, Part(0, 1, before.count));
+  before.finish(p, 0, before.count);
 }
 
 }  // namespace

@@ -18,17 +18,17 @@ struct Sums {
   Out* to = nullptr;
   int columns = 0;  // 16 or 32
   template <int N>
-  inline __attribute__((always_inline)) void finish(int stride, const Part& part) const {
-    for (int r = part.first; r < part.end; ++r) {
+  inline __attribute__((always_inline)) void finish(int stride, int first, int end) const {
+    for (int r = first; r < end && r < kBlock; ++r) {
 #pragma GCC unroll 2
       for (int n = 0; n < N; ++n) {
         Bf16Pairs::store(to + static_cast<int64_t>(r) * stride + n * kTileSide, V::relu(V::load(sums + (r * N + n) * kTileSide)));
       }
     }
   }
-  void finish(int stride, const Part& part) const {
-    if (columns == 2 * kTileSide) finish<2>(stride, part);
-    if (columns == kTileSide) finish<1>(stride, part);
+  inline __attribute__((always_inline)) void finish(int stride, int first, int end) const {
+    if (columns == 2 * kTileSide) finish<2>(stride, first, end);
+    if (columns == kTileSide) finish<1>(stride, first, end);
   }
 };
 
@@ -38,6 +38,7 @@ void tiled_layer(const HiddenLayer& layer, int rows, const uint16_t* in, Out* ou
   const TileSteps steps(layer.in);
   const TileShapes shapes(steps.length);
   TileProduct p{in, layer.in, 0, 1, steps, nullptr, static_cast<int64_t>(layer.in) * kPanel, nullptr};
+  const int share = share_of(p, kBlock);
   Sums<Out> turns[2];
   int turn = 0;
   for (int group = 0; group < rows; group += kGroup) {
@@ -48,7 +49,7 @@ void tiled_layer(const HiddenLayer& layer, int rows, const uint16_t* in, Out* ou
         p.rows = in + static_cast<int64_t>(r) * layer.in;
         Sums<Out>& now = turns[turn];
         const Sums<Out>& before = turns[turn ^= 1];
-        const auto beside = [&](int step, int count) { before.finish(layer.out, Part(step, count, kBlock)); };
+        const auto beside = [&](int step) { before.finish(layer.out, step * share, step * share + share); };
         now.columns = layer.out - column < 2 * kTileSide ? kTileSide : 2 * kTileSide;
         if (now.columns == kTileSide) {
           tile_sums<2, 1>(p, now.sums, beside);
@@ -59,7 +60,7 @@ void tiled_layer(const HiddenLayer& layer, int rows, const uint16_t* in, Out* ou
       }
     }
   }
-  turns[turn ^ 1].finish(layer.out, Part(0, 1, kBlock));
+  turns[turn ^ 1].finish(layer.out, 0, kBlock);
 }
 
 }  // namespace

@@ -56,7 +56,7 @@ struct TileProduct {
 };
 
 // 16 M rows by 16 N columns of bias and products, to `sums` [16 M][16 N]; M and N are 1 or 2.
-// `beside(step, steps)` is called after each step and must not touch tiles: AMX and the rest of the processor work at the same
+// `beside(step)` is called after each step and must not touch tiles: AMX and the rest of the processor work at the same
 // time.
 template <int M, int N, class Beside>
 inline __attribute__((always_inline)) void tile_sums(const TileProduct& p, float* sums, Beside beside) {
@@ -68,7 +68,6 @@ inline __attribute__((always_inline)) void tile_sums(const TileProduct& p, float
   if constexpr (M == 2 && N == 2) _tile_loadd(3, p.bias + kTileSide, 0);
   const uint16_t *w = p.weight, *run = p.rows;
   const int64_t stride = 2 * p.row_stride, tile = kTileSide * p.row_stride;
-  const int steps = p.runs * p.steps.count;
   int step = 0;
   for (int i = 0; i < p.runs; ++i, run += p.run_stride) {
     const uint16_t* at = run;
@@ -86,7 +85,7 @@ inline __attribute__((always_inline)) void tile_sums(const TileProduct& p, float
         _tile_dpbf16ps(2, 5, 6);
       }
       if constexpr (M == 2 && N == 2) _tile_dpbf16ps(3, 5, 7);
-      beside(step++, steps);
+      beside(step++);
     }
   }
   constexpr int kStride = kTileSide * N, kTile = kTileSide * kStride;
@@ -96,14 +95,11 @@ inline __attribute__((always_inline)) void tile_sums(const TileProduct& p, float
   if constexpr (M == 2 && N == 2) _tile_stored(3, sums + kTile + kTileSide, 4 * kStride);
 }
 
-// The part of `count` rows that falls to a step, the earlier steps taking more.
-struct Part {
-  int first, end;
-  Part(int step, int steps, int count) {
-    const int share = (count + steps - 1) / steps;
-    first = step * share, end = first + share < count ? first + share : count;
-  }
-};
+// How many of `count` things fall to each step of a product, so that all are done after the last.
+inline int share_of(const TileProduct& p, int count) {
+  const int steps = p.runs * p.steps.count;
+  return (count + steps - 1) / steps;
+}
 
 }  // namespace
 }  // namespace liif
