@@ -1,4 +1,4 @@
-"""The decoders and the convolution for processors: scalar, AVX2, AVX-512 and AVX-512-BF16 code in one binary."""
+"""The decoders and the convolution for processors: scalar, AVX2, AVX-512, AVX-512-BF16 and AMX code in one binary."""
 
 from __future__ import annotations
 
