@@ -271,7 +271,7 @@ for isa, supported in native.isas() if NAME == "_cpu" else ():
             for inputs, outputs in ((4, 16), (16, 48), (32, 112)):
                 for kernel, skips in itertools.product((1, 3), (False, True)):
                     convolve(isa, dtype, size, inputs, outputs, kernel, skips, False)
-                    if dtype == "f32" and kernel == 3 and inputs >= 16:
+                    if kernel == 3 and inputs >= 16:
                         convolve(isa, dtype, size, inputs, outputs, kernel, skips, True)
         for batch in ((1, 1, 1), (3, 4, 8), (2, 5, 7), (2, 20, 21)):
             for inputs, outputs in ((16, 16), (32, 112)):
