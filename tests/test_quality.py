@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFilter
 
 from common import ROOT, supported_isas
 from liif_fast import Upscaler
@@ -48,6 +48,25 @@ def test_better_than_bicubic(photo: np.ndarray, model: str, scale: int, gain: fl
     ours = Upscaler(model, precision="fp32")(small, scale=scale)
     bicubic = resize(torch.from_numpy(small).permute(2, 0, 1), photo.shape[:2]).permute(1, 2, 0).clamp(0, 1).numpy()
     assert psnr(ours, photo) > psnr(bicubic, photo) + gain
+
+
+# The card of edsr-baseline-resample says that it has them.
+@pytest.mark.parametrize("model", [model for model in MODELS if model != "edsr-baseline-resample"])
+def test_no_rings_beside_hard_edges(model: str) -> None:
+    """Line art that was never antialiased: from the second pixel beside it on, paper stays paper."""
+    paper = 235
+    art = Image.new("L", (64, 40), paper)
+    draw = ImageDraw.Draw(art)
+    draw.line((3, 3, 30, 22), 0)
+    draw.line((3, 30, 60, 34), 60)
+    draw.ellipse((34, 4, 58, 26), 80, 0)
+    draw.rectangle((6, 12, 14, 24), 110)
+    enlarged = Upscaler(model, precision="fp32")(np.array(art), scale=4).astype(int)
+    drawn = art.point(lambda level: 255 * (level != paper))
+    beside = np.array(drawn.filter(ImageFilter.MaxFilter(3))).repeat(4, 0).repeat(4, 1) > 0
+    rings = np.abs(enlarged - paper)[~beside]
+    assert rings.max() <= 30
+    assert np.sqrt(np.mean(rings**2)) <= 3
 
 
 @pytest.mark.parametrize("model", ["edsr-baseline", DEFAULT])
