@@ -57,7 +57,8 @@ def table(report: dict) -> str:
             f"{row['psnr_to_fp32']:.1f} dB" if row["psnr_to_fp32"] else "",
         ]
         lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", f"{best['ratio']:.1f} x the published algorithm in plain PyTorch fp32 of the same run."]
+    published = "the published algorithm in plain PyTorch fp32 of the same run"
+    lines += ["", f"{best['ratio']:.1f} x {published} (ours in {best['precision']})."]
     lines += [f"Note: {note}." for note in report["notes"]]
     return "\n".join(lines)
 

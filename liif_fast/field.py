@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -38,8 +37,10 @@ class Decoder(Protocol):
     ) -> torch.Tensor: ...
 
 
-# Pixels decoded between two reports of progress: about a second on two cores. A GPU would wait between so few.
+# Pixels decoded between two reports of progress: about a second on two cores. A GPU would wait between so few. Where
+# nobody wants reports it is a frame of a film, and still not all of a large picture: in between it can be interrupted.
 REPORT_PIXELS = {"cpu": 1 << 18, "cuda": 1 << 24}
+_UNREPORTED = 8
 
 
 class Field:
@@ -84,12 +85,8 @@ class Field:
 
         uint8 and uint16 span their type's range, floats span [0, 1].
         """
-        bands = self.bands(size, box, dtype, progress)
-        first = next(bands)
-        if len(first[1]) == size[0]:
-            return first[1].to(self.color.device)
         out = torch.empty(*size, self.channels, dtype=dtype, device=self.color.device)
-        for start, band in itertools.chain([first], bands):
+        for start, band in self.bands(size, box, dtype, progress):
             out[start : start + len(band)] = band
         return out
 
@@ -128,7 +125,8 @@ class Field:
                     stop = min(span_y.stop, start + step)
                     if span_x is across[0]:
                         band = torch.empty(stop - start, columns, self.channels, dtype=dtype, device=z.device)
-                    pieces = max(1, REPORT_PIXELS[z.device.type] // tile_x.size) if progress else stop - start
+                    pixels = REPORT_PIXELS[z.device.type] * (1 if progress else _UNREPORTED)
+                    pieces = max(1, pixels // tile_x.size)
                     for first in range(start, stop, pieces):
                         last = min(stop, first + pieces)
                         tile_y = y.part(first, last, origin_y).to(z.device)

@@ -29,7 +29,7 @@ class NativeEncoder(BaseEncoder):
 
     The same bits for any number of threads, and for any tile of `tiling.crop`. F(4x4, 3x3) makes a line round otherwise
     where any of its tile's six lines of input does, so that a border is felt two lines further with each convolution,
-    instead of one; the first, whose inputs are too few for it, is the only direct one.
+    instead of one; the first, whose inputs are too few for it, is direct, and with AMX all are.
     """
 
     engine = "native"

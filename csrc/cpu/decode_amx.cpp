@@ -7,9 +7,8 @@ namespace {
 
 using V = Floats;
 
-// Rows whose inputs stay in the first cache while all weights pass by, two blocks at a time.
-constexpr int kBlock = 2 * kTileSide, kGroup = 2 * kBlock;
-static_assert(kTileRows % kGroup == 0, "a full tile is whole groups");
+constexpr int kBlock = 2 * kTileSide;
+static_assert(kTileRows % kBlock == 0, "a full tile is whole blocks");
 
 // What a layer stores of a block of sums.
 template <class Out>
@@ -32,7 +31,7 @@ struct Sums {
   }
 };
 
-// One hidden layer over `rows` rows, rounded up to whole groups. A block is stored while the next is computed.
+// One hidden layer over `rows` rows, rounded up to whole blocks. A block is stored while the next is computed.
 template <class Out>
 void tiled_layer(const HiddenLayer& layer, int rows, const uint16_t* in, Out* out) {
   const TileSteps steps(layer.in);
@@ -41,23 +40,21 @@ void tiled_layer(const HiddenLayer& layer, int rows, const uint16_t* in, Out* ou
   const int share = share_of(p, kBlock);
   Sums<Out> turns[2];
   int turn = 0;
-  for (int group = 0; group < rows; group += kGroup) {
-    for (int column = 0; column < layer.out; column += 2 * kTileSide) {
-      p.weight = static_cast<const uint16_t*>(layer.weight) + static_cast<int64_t>(column) * layer.in;
-      p.bias = layer.bias + column;
-      for (int r = group; r < group + kGroup && r < rows; r += kBlock) {
-        p.rows = in + static_cast<int64_t>(r) * layer.in;
-        Sums<Out>& now = turns[turn];
-        const Sums<Out>& before = turns[turn ^= 1];
-        const auto beside = [&](int step) { before.finish(layer.out, step * share, step * share + share); };
-        now.columns = layer.out - column < 2 * kTileSide ? kTileSide : 2 * kTileSide;
-        if (now.columns == kTileSide) {
-          tile_sums<2, 1>(p, now.sums, beside);
-        } else {
-          tile_sums<2, 2>(p, now.sums, beside);
-        }
-        now.to = out + static_cast<int64_t>(r) * layer.out + column;
+  for (int column = 0; column < layer.out; column += 2 * kTileSide) {
+    p.weight = static_cast<const uint16_t*>(layer.weight) + static_cast<int64_t>(column) * layer.in;
+    p.bias = layer.bias + column;
+    for (int r = 0; r < rows; r += kBlock) {
+      p.rows = in + static_cast<int64_t>(r) * layer.in;
+      Sums<Out>& now = turns[turn];
+      const Sums<Out>& before = turns[turn ^= 1];
+      const auto beside = [&](int step) { before.finish(layer.out, step * share, step * share + share); };
+      now.columns = layer.out - column < 2 * kTileSide ? kTileSide : 2 * kTileSide;
+      if (now.columns == kTileSide) {
+        tile_sums<2, 1>(p, now.sums, beside);
+      } else {
+        tile_sums<2, 2>(p, now.sums, beside);
       }
+      now.to = out + static_cast<int64_t>(r) * layer.out + column;
     }
   }
   turns[turn ^ 1].finish(layer.out, 0, kBlock);

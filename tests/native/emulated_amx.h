@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "../../csrc/numbers.h"
+
 namespace liif {
 namespace {
 
@@ -13,13 +15,6 @@ struct EmulatedTiles {
   uint16_t pairs[8][16][32];
 };
 inline thread_local EmulatedTiles emulated_tiles;
-
-inline float emulated_float(uint16_t bits) {
-  const uint32_t wide = static_cast<uint32_t>(bits) << 16;
-  float v;
-  std::memcpy(&v, &wide, sizeof v);
-  return v;
-}
 
 [[maybe_unused]] inline void emulated_loadconfig(const void* config) {
   const auto* from = static_cast<const uint8_t*>(config);
@@ -50,7 +45,7 @@ inline float emulated_float(uint16_t bits) {
     for (int k = 0; k < t.bytes[a] / 4; ++k) {
       for (int n = 0; n < t.bytes[sums] / 4; ++n) {
         for (int i = 0; i < 2; ++i) {
-          t.sums[sums][m][n] += emulated_float(t.pairs[a][m][2 * k + i]) * emulated_float(t.pairs[b][k][2 * n + i]);
+          t.sums[sums][m][n] += bf16_to_float(t.pairs[a][m][2 * k + i]) * bf16_to_float(t.pairs[b][k][2 * n + i]);
         }
       }
     }
