@@ -153,14 +153,21 @@ class Resample(Network):
             nn.init.zeros_(parameter)
 
     def forward(self, image: torch.Tensor, y: torch.Tensor, x: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
-        fine = F.pixel_shuffle(self.upsample(self.encoder(image)), FACTOR).float()
-        fine = fine + F.interpolate(image, scale_factor=FACTOR, mode="nearest")
+        fine = self._fine(image).flatten(1, 3)  # [B, H * FACTOR * 3, W * FACTOR]
         rows, columns = (
             self._matrices(places, cells, side)
             for places, cells, side in zip((y, x), image.shape[2:], cell.T, strict=True)
         )
         with torch.autocast(image.device.type, enabled=False):  # the taps are no place to round
-            return (rows[:, None] @ fine @ columns.mT[:, None]).permute(0, 2, 3, 1)
+            across = (fine @ columns.mT).view(len(image), rows.shape[2], -1)
+            return (rows @ across).view(*rows.shape[:2], 3, -1).permute(0, 1, 3, 2)
+
+    def _fine(self, image: torch.Tensor) -> torch.Tensor:
+        """The fine picture [B, H, FACTOR, 3, W * FACTOR]: a line of each colour after another, so that both products
+        with taps find what they need side by side."""
+        shuffled = self.upsample(self.encoder(image)).float().unflatten(1, (3, FACTOR, FACTOR))
+        fine = shuffled + image[:, :, None, None]  # [B, 3, FACTOR, FACTOR, H, W]
+        return fine.permute(0, 4, 2, 1, 5, 3).flatten(4)
 
     def groups(self) -> list[dict[str, Any]]:
         """Taps as fast as the rest would learn to blur, while the fine picture is still poor, and never come back."""

@@ -62,6 +62,6 @@ def orthogonal(update: torch.Tensor) -> torch.Tensor:
     x = x / (x.norm() + 1e-12)
     for _ in range(_STEPS):
         gram = x @ x.mT
-        x = _A * x + (_B * gram + _C * gram @ gram) @ x
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=_B, alpha=_C), x, beta=_A)
     x = x.mT if tall else x
     return x * (0.2 * math.sqrt(max(update.shape)))
