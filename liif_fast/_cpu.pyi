@@ -10,6 +10,7 @@ class Type(Enum):
     f16 = 4
 
 def isas() -> list[tuple[str, bool]]: ...
+def is_intel() -> bool: ...
 def decode(
     *,
     isa: str,

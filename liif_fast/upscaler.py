@@ -41,10 +41,10 @@ class Upscaler:
         model: a name (see ``liif-fast info``), a checkpoint file, or loaded `Weights`.
         device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1", or a torch.device.
         precision: "fp32", "bf16", "fp16", or "auto": the fastest within 0.01 dB of fp32, which is bf16 on processors
-            with AMX or AVX-512-BF16, fp16 on CUDA devices where the Triton kernels run, and fp32 elsewhere. "fp8":
-            LIIF's hidden layers in float8 (e4m3), all else in fp16, on CUDA devices of compute capability 8.9 and up,
-            for models that `liif-fast calibrate` has measured; "auto" never takes it, as no GPU has run it yet. The
-            backend "reference" emulates it anywhere, slowly.
+            with AMX or AMD's AVX-512-BF16, fp16 on CUDA devices where the Triton kernels run, and fp32 elsewhere.
+            "fp8": LIIF's hidden layers in float8 (e4m3), all else in fp16, on CUDA devices of compute capability 8.9
+            and up, for models that `liif-fast calibrate` has measured; "auto" never takes it, as no GPU has run it yet.
+            The backend "reference" emulates it anywhere, slowly.
         threads: of the processor; None takes PyTorch's number.
         backend: "auto", or the name of one in ``liif-fast info``; a named one never falls back to another.
         engine: of the encoder: "auto", "tensorrt", "tensorrt-rtx", "native" (processors) or "torch", likewise. The
@@ -382,8 +382,8 @@ def find_precision(precision: str, device: torch.device) -> str:
         if triton.unavailable(device, torch.float16) is None:
             # As fast as bf16 there with three more bits; activations stay far below its largest value, 65504.
             return "fp16"
-        fast = device.type == "cpu" and cpu.unavailable(device, torch.bfloat16) is None and cpu.isa() in cpu.BF16_ISAS
-        return "bf16" if fast else "fp32"
+        usable = device.type == "cpu" and cpu.unavailable(device, torch.bfloat16) is None
+        return "bf16" if usable and cpu.prefers_bf16() else "fp32"
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of auto, {', '.join(PRECISIONS)}; got {precision!r}")
     return precision

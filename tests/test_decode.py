@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import platform
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,6 +33,7 @@ from liif_fast import backends
 from liif_fast.backends import BackendUnavailable, cpu, reference, select
 from liif_fast.checkpoint import Architecture
 from liif_fast.ops import Decoder
+from liif_fast.upscaler import find_precision
 
 ISAS = supported_isas()
 
@@ -89,6 +92,19 @@ def test_best_instruction_set_is_the_default(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("dtype", [FP32, BF16])
 def test_auto_takes_the_compiled_backend(dtype: torch.dtype) -> None:
     assert select("auto", CPU, dtype) == "cpu"
+
+
+def test_auto_precision(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Intel's AVX-512-BF16 is slower than float32, AMX and AMD's are not."""
+    for intel in (True, False):
+        monkeypatch.setattr(cpu._cpu, "is_intel", lambda intel=intel: intel)
+        fast = isa == "amx" or (isa == "avx512bf16" and not intel)
+        assert find_precision("auto", CPU) == ("bf16" if fast else "fp32")
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="no /proc/cpuinfo")
+def test_maker_of_the_processor() -> None:
+    assert cpu._cpu.is_intel() == ("GenuineIntel" in Path("/proc/cpuinfo").read_text())
 
 
 @pytest.mark.parametrize("name", ["avx513", "AVX2", "scalar ", *(n for n, has in cpu.isas().items() if not has)])

@@ -104,6 +104,15 @@ const Isa& find(const std::string& name) {
   throw std::invalid_argument("no instruction set '" + name + "' in this build");
 }
 
+bool is_intel() {
+#ifdef LIIF_HAVE_AVX2
+  __builtin_cpu_init();
+  return __builtin_cpu_is("intel");
+#else
+  return false;
+#endif
+}
+
 using Table = std::tuple<Pointer, Pointer, Pointer, int64_t>;  // index, offset, weight, size
 using Layer = std::tuple<Pointer, Pointer, int32_t, int32_t>;  // weight, bias, in, out
 using Floats3 = std::tuple<float, float, float>;
@@ -261,6 +270,7 @@ PYBIND11_MODULE(_cpu, m) {
         return names;
       },
       "Instruction sets in this build, best first, and whether this processor has them.");
+  m.def("is_intel", &is_intel);
   m.def("decode", &decode, py::kw_only(), py::arg("isa"), py::arg("threads"), py::arg("z"), py::arg("type"), py::arg("width"),
         py::arg("z_row_stride"), py::arg("sides"), py::arg("y"), py::arg("x"), py::arg("paired"), py::arg("first"),
         py::arg("first_y"), py::arg("first_x"), py::arg("hidden"), py::arg("last"), py::arg("last_bias"), py::arg("scale"),

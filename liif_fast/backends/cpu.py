@@ -52,6 +52,16 @@ def isa(dtype: torch.dtype = torch.bfloat16) -> str:
     return next(name for name in usable if not (name in BF16_ISAS and dtype == torch.float32))
 
 
+def prefers_bf16() -> bool:
+    """Whether decoding bf16 is faster here than float32.
+
+    Intel's AVX-512-BF16 has one unit for its products where there are two for float32's, so without AMX (processors
+    before it, virtual machines that hide it, Linux before 5.16) it is slower there. AMD's has as many.
+    """
+    name = isa()
+    return name == "amx" or (name in BF16_ISAS and not _cpu.is_intel())
+
+
 def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
     if _missing:
         return _missing
