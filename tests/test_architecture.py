@@ -27,7 +27,7 @@ ROWS = [
     ["training.train"],
     ["training.easier", "training.state", "training.log", "training.synthetic", "training.strips"],
     ["training.data"],
-    ["training.evaluate", "training.config"],
+    ["training.evaluate", "training.config", "training.revival"],
     ["training.testset", "training.perceptual", "training.network", "training.optimizer"],
     ["training.metrics", "training.resize", "training.convolution"],
     ["video.commands"],

@@ -68,7 +68,7 @@ def assert_equal(a: object, b: object, where: str = "") -> None:
 
 @pytest.mark.parametrize("optimizer", ["muon", "adam"])
 def test_resumed_equals_uninterrupted(folder: Path, tmp_path: Path, optimizer: str) -> None:
-    whole, parts = (make(folder, tmp_path / name, optimizer=optimizer) for name in ("whole", "parts"))
+    whole, parts = (make(folder, tmp_path / name, optimizer=optimizer, revive_every=5) for name in ("whole", "parts"))
     train(whole)
 
     class Stop(Exception):

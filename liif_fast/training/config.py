@@ -51,6 +51,7 @@ class Config:
     warmup: int = 100
     clip: float = 1.0  # norm of the gradient; 0: unlimited
     ema: float = 0.999  # 0: none
+    revive_every: int = 200  # iterations after which silent channels of the encoder begin anew; 0: never
     seed: int = 0
     device: str = "auto"
     precision: str = "auto"  # of the products: bf16 (autocast) where the device multiplies it itself, or fp32
@@ -65,7 +66,7 @@ class Config:
             _check_type(field.name, getattr(self, field.name), field.type)
         for name in ("iterations", "batch", "patch", "queries", "validate_every", "save_every", "log_every"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("synthetic", "held_out", "warmup", "clip", "threads"):
+        for name in ("synthetic", "held_out", "warmup", "clip", "revive_every", "threads"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "not negative")
         _require(self.data != () or self.synthetic > self.held_out, "data", self.data, "folders of pictures")
         _require(1 <= self.scale_min <= self.scale_max <= 16, "scale_min", self.scale_min, "1 to scale_max, at most 16")
@@ -101,6 +102,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "warmup": 0,
         "clip": 0.0,
         "ema": 0.0,
+        "revive_every": 0,
         "precision": "fp32",
         "halves": False,
     },

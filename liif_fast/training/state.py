@@ -14,6 +14,7 @@ from ..output import whole_file
 from .config import Config
 from .network import Network, from_weights, make, to_weights
 from .optimizer import Muon
+from .revival import Revival
 
 STATE = "state.pt"
 
@@ -24,6 +25,7 @@ class State:
     average: dict[str, torch.Tensor]  # moving average of the parameters; the parameters themselves where there is none
     optimizer: torch.optim.Optimizer
     generator: torch.Generator
+    revival: Revival
     iteration: int = 0
     seconds: float = 0.0  # of training, over all sittings
     best: float = field(default=-float("inf"))  # mean PSNR of validation
@@ -39,7 +41,7 @@ class State:
             optimizer = torch.optim.Adam(parameters, config.lr, (0.9, 0.999), foreach=True)
         generator = torch.Generator(device).manual_seed(config.seed * 1_000_003 + rank)
         average = {key: value.detach().clone() for key, value in network.state_dict().items()}
-        return cls(network, average, optimizer, generator)
+        return cls(network, average, optimizer, generator, Revival(network))
 
     @torch.no_grad()
     def follow(self, ema: float) -> None:
@@ -59,6 +61,7 @@ class State:
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
             "generators": list(generators),
+            "fired": self.revival.fired,
             "iteration": self.iteration,
             "seconds": self.seconds,
             "best": self.best,
@@ -90,6 +93,7 @@ class State:
                 self.generator.manual_seed(self.generator.initial_seed() + int(content["iteration"]) + 1)
             for key, value in self.average.items():
                 value.copy_(content["average"][key])
+            self.revival.fired.copy_(content["fired"])
             self.iteration, self.seconds = int(content["iteration"]), float(content["seconds"])
             self.best = float(content["best"])
         except (KeyError, ValueError, RuntimeError, TypeError) as error:

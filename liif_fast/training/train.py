@@ -225,6 +225,10 @@ class _Run:
             nn.utils.clip_grad_norm_(network.parameters(), config.clip)
         state.optimizer.step()
         state.follow(config.ema)
+        if config.revive_every:
+            state.revival.watch()
+            if (state.iteration + 1) % config.revive_every == 0:
+                state.revival.revive(state.average, state.optimizer, state.iteration)
         return loss.detach()
 
     def validate(self) -> None:
