@@ -91,6 +91,14 @@ def test_resumed_equals_uninterrupted(folder: Path, tmp_path: Path, optimizer: s
     assert [row["loss"] for row in logs[0]] == [row["loss"] for row in logs[1]]
 
 
+def test_denormals_are_flushed(folder: Path, tmp_path: Path) -> None:
+    halves = []
+    train(make(folder, tmp_path / "run"), tell=lambda _: halves.append(float(torch.full((1,), 1e-38) / 2)))
+    assert halves
+    assert not any(halves)
+    assert float(torch.full((1,), 1e-38) / 2) > 0, "the setting outlives the run"
+
+
 def test_what_is_learned_from(folder: Path, tmp_path: Path) -> None:
     """Photographs, their halves where a patch fits in, drawings at the end; of what is held out, nothing."""
 
