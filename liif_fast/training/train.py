@@ -296,7 +296,7 @@ def keep_freed_memory() -> None:
 
 @contextmanager
 def _without_denormals() -> Iterator[None]:
-    """What an optimiser keeps of a weight without a gradient fades until a processor takes three times as long for it."""
+    """What is kept of a weight without a gradient fades until a processor takes three times as long for it."""
     torch.set_flush_denormal(True)
     try:
         yield
