@@ -29,7 +29,7 @@ ROWS = [
     ["training.data"],
     ["training.evaluate", "training.config", "training.revival"],
     ["training.testset", "training.perceptual", "training.network", "training.optimizer"],
-    ["training.metrics", "training.resize", "training.convolution"],
+    ["training.metrics", "training.resize", "training.convolution", "training.edges"],
     ["video.commands"],
     ["video.film", "video.preview", "video.motion", "video.pipe"],
     ["video.mux", "video.frames"],

@@ -11,6 +11,7 @@ from PIL import Image
 
 from liif_fast import grid
 from liif_fast.training import data
+from liif_fast.training.edges import Edges
 from liif_fast.training.resize import area_matrices, nearest_matrices, resize
 
 CPU = torch.device("cpu")
@@ -69,6 +70,42 @@ def test_lr_is_the_reduced_crop() -> None:
     for lr in batch.lr:
         assert (expected - lr).abs().amax((1, 2, 3)).min() < 1.5 / 255  # a sum in another order may round otherwise
     torch.testing.assert_close(batch.cell, torch.full((4, 2), 1.0))
+
+
+def test_patches_prefer_edges() -> None:
+    """Of one place in sixteen with a contour, noise beside it, nothing elsewhere."""
+    side = 16 * 16
+    picture = np.full((side, side, 3), 128, np.uint8)
+    picture[:, 128:] = np.random.default_rng(0).choice([108, 148], (side, 128, 1))
+    picture[16:48, 16:48] = 40
+    generator = torch.Generator().manual_seed(0)
+    found = {}
+    for places in (1, 40):
+        pictures = data.Pictures([picture], CPU, places=places)
+        lr = pictures.batch(40, 32, 10, (1.0, 1.0), generator).lr
+        found[places] = float((lr.amin((1, 2, 3)) < 0.2).float().mean())  # the dark square is in sight
+    assert found[1] < 0.2
+    assert found[40] > 0.4
+
+
+def test_strength_of_edges() -> None:
+    """A step's gradient is half of it in two of sixteen columns, so l1 is its square over 32; along a corner's two
+    sides l1 and l2 are equal, and so they are in noise."""
+    step, corner = np.zeros((40, 50, 3), np.uint8), np.zeros((16, 16, 3), np.uint8)
+    step[:, 24:] = 64
+    corner[8:, :8] = corner[:8, 8:] = 64
+    edges = Edges([corner, step, step.transpose(1, 0, 2)], CPU)
+
+    def at(*square: int) -> float:
+        return float(edges.strength(*(torch.tensor([v]) for v in square)))
+
+    expected = 64 / 32**0.5
+    assert at(1, 0, 16, 16) == pytest.approx(expected, abs=1e-4)
+    assert at(2, 16, 0, 16) == pytest.approx(expected, abs=1e-4)
+    assert at(1, 3, 20, 2) == pytest.approx(expected, abs=1e-4), "its block's"
+    assert at(1, 0, 0, 32) == pytest.approx(expected / 2, abs=1e-4)
+    assert at(1, 0, 32, 16) == at(2, 0, 0, 16) == 0
+    assert at(0, 0, 0, 16) < 0.2 * expected
 
 
 def test_drawings_keep_hard_edges_in_part() -> None:

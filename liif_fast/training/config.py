@@ -42,6 +42,7 @@ class Config:
     iterations: int = 20_000
     batch: int = 16  # patches an iteration, over all processes
     patch: int = 48  # side of an LR patch
+    places: int = 4  # random ones in a picture, of which a patch takes the one with the strongest edges
     queries: int = 512  # HR pixels a patch, for LIIF; the resampler learns from all
     scale_min: float = 1.0
     scale_max: float = 4.0
@@ -64,7 +65,7 @@ class Config:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             _check_type(field.name, getattr(self, field.name), field.type)
-        for name in ("iterations", "batch", "patch", "queries", "validate_every", "save_every", "log_every"):
+        for name in ("iterations", "batch", "patch", "places", "queries", "validate_every", "save_every", "log_every"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("synthetic", "held_out", "warmup", "clip", "revive_every", "threads"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "not negative")
@@ -103,6 +104,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "clip": 0.0,
         "ema": 0.0,
         "revive_every": 0,
+        "places": 1,
         "precision": "fp32",
         "halves": False,
     },

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from ..batch import INPUT_SUFFIXES
+from .edges import Edges
 from .resize import area_matrices, matrices, nearest_matrices
 from .testset import Skipped, read
 
@@ -37,10 +38,12 @@ class Pictures:
         arrays: uint8 [H, W, 3] each, of any sizes.
         drawings: how many of them, at the end, are drawings: of their patches a quarter is reduced by area average and
             a quarter by nearest pixel, since programs draw edges as hard as that.
+        places: random places in a picture, of which a patch takes the one with the strongest edges.
     """
 
-    def __init__(self, arrays: Sequence[np.ndarray], device: torch.device, drawings: int = 0) -> None:
-        self.photographs = len(arrays) - drawings
+    def __init__(self, arrays: Sequence[np.ndarray], device: torch.device, drawings: int = 0, places: int = 1) -> None:
+        self.photographs, self.places = len(arrays) - drawings, places
+        self.edges = Edges(arrays, device) if places > 1 else None
         self.pixels = torch.from_numpy(np.concatenate([a.reshape(-1, 3) for a in arrays])).to(device)
         self.height, self.width = (
             torch.tensor([a.shape[axis] for a in arrays], dtype=torch.int64, device=device) for axis in (0, 1)
@@ -76,8 +79,12 @@ class Pictures:
         smallest = torch.minimum(self.height, self.width)[which]
         side = torch.minimum(((low + (high - low) * uniform(count)) * patch).round().long(), smallest)
         top, left = (
-            (uniform(count) * (extent[which] - side + 1)).long()[:, None] for extent in (self.height, self.width)
+            (uniform(self.places, count) * (extent[which] - side + 1)).long() for extent in (self.height, self.width)
         )
+        best = torch.zeros(1, count, dtype=torch.int64, device=device)
+        if self.edges:
+            best = self.edges.strength(which.expand_as(top), top, left, side.expand_as(top)).argmax(0, keepdim=True)
+        top, left = (corners.gather(0, best).T for corners in (top, left))  # [count, 1]
         flip = uniform(3, count, 1) < 0.5
 
         widest = round(high * patch)

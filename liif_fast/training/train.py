@@ -126,7 +126,7 @@ def load_data(
     )
     if config.halves:
         photographs += [data.halved(array) for array in photographs if min(array.shape[:2]) >= 2 * least]
-    return data.Pictures(photographs + drawings, device, len(drawings)), pairs
+    return data.Pictures(photographs + drawings, device, len(drawings), config.places), pairs
 
 
 class _Run:
