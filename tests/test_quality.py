@@ -50,8 +50,7 @@ def test_better_than_bicubic(photo: np.ndarray, model: str, scale: int, gain: fl
     assert psnr(ours, photo) > psnr(bicubic, photo) + gain
 
 
-# The card of edsr-baseline-resample says that it has them.
-@pytest.mark.parametrize("model", [model for model in MODELS if model != "edsr-baseline-resample"])
+@pytest.mark.parametrize("model", MODELS)
 def test_no_rings_beside_hard_edges(model: str) -> None:
     """Line art that was never antialiased: from the second pixel beside it on, paper stays paper."""
     paper = 235
