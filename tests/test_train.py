@@ -137,13 +137,14 @@ def test_init_keeps_the_network(folder: Path, tmp_path: Path) -> None:
 
 
 def test_resampling_decoder_learns(folder: Path, tmp_path: Path) -> None:
-    settings = make(folder, tmp_path / "run", decoder="resample", iterations=60, warmup=10, validate_every=60)
-    seen = []
-    psnr = train(settings, tell=lambda progress: seen.append(progress)).psnr
+    """Better than how it starts, which is the cubic."""
+    settings = {"decoder": "resample", "warmup": 10, "lr": 2e-3, "validate_every": 1000}
+    start = train(make(folder, tmp_path / "start", **{**settings, "iterations": 1, "lr": 1e-9})).psnr
+    psnr = train(make(folder, tmp_path / "run", **settings, iterations=150)).psnr
     weights = checkpoint.load(tmp_path / "run" / WEIGHTS)
     assert weights.architecture.decoder == "resample"
     assert weights.tensors["taps.layers.2.weight"].abs().max() > 0
-    assert seen[-1].loss < seen[0].loss
+    assert min(psnr[scale] - start[scale] for scale in psnr) > 0.3, f"{start} {psnr}"
     assert min(psnr.values()) > 20
 
 
