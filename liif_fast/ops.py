@@ -22,6 +22,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import library
 
 from . import fp8, grid
 from .backends import BACKENDS, select
@@ -43,7 +44,7 @@ def output_range(
     return scale, shift, -most if free else 0.0, most
 
 
-_library = torch.library.Library("liif_fast", "DEF")
+_library = library.Library("liif_fast", "DEF")
 _library.define(
     "decode(Tensor z, Tensor[] y, Tensor[] x, bool paired, Tensor[] layers, Tensor cell_term, float[] scale, "
     "float[] shift, float low, float high, str backend, int threads, Tensor(a!) out) -> ()"

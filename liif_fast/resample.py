@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import library
 
 from . import grid
 from .architecture import FACTOR
@@ -35,7 +36,7 @@ WIDEST = 2.0
 # Outputs along an axis whose tables are kept; a longer list is of scattered points, or of a picture that takes longer.
 _KEPT = 1 << 14
 
-_library = torch.library.Library("liif_fast", "FRAGMENT")
+_library = library.Library("liif_fast", "FRAGMENT")
 _library.define(
     "resample(Tensor z, Tensor[] y, Tensor[] x, bool paired, float[] scale, float[] shift, float low, float high, "
     "str backend, int threads, Tensor(a!) out) -> ()"

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import library
 
 from common import (
     BF16,
@@ -354,7 +355,7 @@ def test_valid_arguments_are_valid() -> None:
 def test_operator_is_sound(backend: str) -> None:
     """Schema, fake tensors and tracing, as PyTorch's own checker sees them."""
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
-    torch.library.opcheck(torch.ops.liif_fast.decode.default, tuple(arguments(backend)), test_utils=checks)
+    library.opcheck(torch.ops.liif_fast.decode.default, tuple(arguments(backend)), test_utils=checks)
 
 
 def test_fake_tensors_reach_no_native_code(monkeypatch: pytest.MonkeyPatch) -> None:
