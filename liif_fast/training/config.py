@@ -52,6 +52,7 @@ class Config:
     warmup: int = 100
     clip: float = 1.0  # norm of the gradient; 0: unlimited
     ema: float = 0.999  # 0: none
+    centred: bool = True  # a layer's weights move without its mean output
     revive_every: int = 200  # iterations after which silent channels of the encoder begin anew; 0: never
     seed: int = 0
     device: str = "auto"
@@ -103,6 +104,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "warmup": 0,
         "clip": 0.0,
         "ema": 0.0,
+        "centred": False,
         "revive_every": 0,
         "places": 1,
         "precision": "fp32",

@@ -4,61 +4,52 @@ from __future__ import annotations
 
 import torch
 
-from .convolution import Convolution
+from .inputs import Inputs
 from .network import Block, Network
 
+_SILENT = 0.001  # share of places where a channel is not zero
 
-class Revival:
-    """Finds channels between a block's two convolutions that are zero for every picture, and begins them anew.
 
-    Such a channel has no gradient and would stay silent; updates that are scaled to one size, Muon's and Adam's, lose
-    half of an encoder so. It is given a random kernel without a mean, which answers to edges and never to a flat
-    colour, and no weight in what follows, so that the network computes what it did before and learns to use it.
+@torch.no_grad()
+def revive(
+    network: Network,
+    average: dict[str, torch.Tensor],
+    optimizer: torch.optim.Optimizer,
+    inputs: Inputs,
+    seed: int,
+) -> int:
+    """Begin the silent channels between a block's two convolutions anew, in the parameters, their moving average and
+    what the optimiser keeps.
 
-    Attributes:
-        fired: bool [blocks, n_feats], the channels that were not zero since the last `revive`.
+    A channel that is zero for every picture has no gradient and would stay so; one that is zero nearly always hardly
+    learns. Updates that are scaled to one size, Muon's and Adam's, lose half of an encoder so. Such a channel is given
+    a random kernel without a mean, which answers to edges and never to a flat colour, and no weight in what follows:
+    the network loses what the channel did in one of a thousand places, nothing where it was silent for all, and learns
+    to use it.
+
+    The same for every process that has the same ``seed``. Returns how many there were.
     """
-
-    def __init__(self, network: Network) -> None:
-        self._blocks = {name: _pair(block) for name, block in network.named_modules() if isinstance(block, Block)}
-        shape = (len(self._blocks), network.architecture.n_feats)
-        self.fired = torch.zeros(shape, dtype=torch.bool, device=next(network.parameters()).device)
-
-    def watch(self) -> None:
-        """Called between the backward pass and the next."""
-        for fired, (into, _) in zip(self.fired, self._blocks.values(), strict=True):
-            assert into.bias is not None
-            assert into.bias.grad is not None
-            fired |= into.bias.grad != 0
-
-    @torch.no_grad()
-    def revive(self, average: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer, seed: int) -> int:
-        """Begin the silent channels anew, in the parameters, their moving average and what the optimiser keeps.
-
-        The same for every process that has the same ``seed``. Returns how many there were.
-        """
-        generator = torch.Generator().manual_seed(seed)
-        silent = ~self.fired
-        self.fired.zero_()
-        for channels, (name, (into, out)) in zip(silent, self._blocks.items(), strict=True):
-            shape = into.weight.shape
-            kernels = torch.randn(shape, generator=generator) * shape[1:].numel() ** -0.5
-            kernels -= kernels.mean((2, 3), keepdim=True)
-            assert into.bias is not None
-            for parameter, key, at, value in (
-                (into.weight, "body.0.weight", channels, kernels.to(channels.device)[channels]),
-                (into.bias, "body.0.bias", channels, 0.0),
-                (out.weight, "body.2.weight", (slice(None), channels), 0.0),
-            ):
-                parameter[at] = average[f"{name}.{key}"][at] = value
-                for kept in optimizer.state[parameter].values():
-                    if isinstance(kept, torch.Tensor) and kept.shape == parameter.shape:
-                        kept[at] = 0.0
-        return int(silent.sum())
-
-
-def _pair(block: Block) -> tuple[Convolution, Convolution]:
-    into, _, out = block.body
-    assert isinstance(into, Convolution)
-    assert isinstance(out, Convolution)
-    return into, out
+    if not inputs.watched:
+        return 0
+    generator, revived = torch.Generator().manual_seed(seed), 0
+    for name, block in network.named_modules():
+        if not isinstance(block, Block):
+            continue
+        into, out = (f"{name}.body.{i}" for i in (0, 2))
+        silent = inputs.active[out] < _SILENT * inputs.watched
+        shape = network.get_parameter(f"{into}.weight").shape
+        kernels = torch.randn(shape, generator=generator) * shape[1:].numel() ** -0.5
+        kernels -= kernels.mean((2, 3), keepdim=True)
+        for key, at, value in (
+            (f"{into}.weight", silent, kernels.to(silent.device)[silent]),
+            (f"{into}.bias", silent, 0.0),
+            (f"{out}.weight", (slice(None), silent), 0.0),
+        ):
+            parameter = network.get_parameter(key)
+            parameter[at] = average[key][at] = value
+            for kept in optimizer.state[parameter].values():
+                if isinstance(kept, torch.Tensor) and kept.shape == parameter.shape:
+                    kept[at] = 0.0
+        revived += int(silent.sum())
+    inputs.forget()
+    return revived

@@ -12,9 +12,9 @@ import torch
 from ..checkpoint import Architecture, CheckpointError, load
 from ..output import whole_file
 from .config import Config
+from .inputs import Inputs
 from .network import Network, from_weights, make, to_weights
 from .optimizer import Muon
-from .revival import Revival
 
 STATE = "state.pt"
 
@@ -25,7 +25,7 @@ class State:
     average: dict[str, torch.Tensor]  # moving average of the parameters; the parameters themselves where there is none
     optimizer: torch.optim.Optimizer
     generator: torch.Generator
-    revival: Revival
+    inputs: Inputs
     iteration: int = 0
     seconds: float = 0.0  # of training, over all sittings
     best: float = field(default=-float("inf"))  # mean PSNR of validation
@@ -41,7 +41,7 @@ class State:
             optimizer = torch.optim.Adam(parameters, config.lr, (0.9, 0.999), foreach=True)
         generator = torch.Generator(device).manual_seed(config.seed * 1_000_003 + rank)
         average = {key: value.detach().clone() for key, value in network.state_dict().items()}
-        return cls(network, average, optimizer, generator, Revival(network))
+        return cls(network, average, optimizer, generator, Inputs(network))
 
     @torch.no_grad()
     def follow(self, ema: float) -> None:
@@ -61,7 +61,7 @@ class State:
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
             "generators": list(generators),
-            "fired": self.revival.fired,
+            "inputs": self.inputs.state_dict(),
             "iteration": self.iteration,
             "seconds": self.seconds,
             "best": self.best,
@@ -93,7 +93,7 @@ class State:
                 self.generator.manual_seed(self.generator.initial_seed() + int(content["iteration"]) + 1)
             for key, value in self.average.items():
                 value.copy_(content["average"][key])
-            self.revival.fired.copy_(content["fired"])
+            self.inputs.load_state_dict(content["inputs"])
             self.iteration, self.seconds = int(content["iteration"]), float(content["seconds"])
             self.best = float(content["best"])
         except (KeyError, ValueError, RuntimeError, TypeError) as error:

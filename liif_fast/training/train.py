@@ -23,10 +23,12 @@ from ..checkpoint import save as save_weights
 from ..encoder import torch_threads
 from ..upscaler import Upscaler, find_device
 from . import data, synthetic
+from .centring import centred
 from .config import Config
 from .evaluate import evaluate
 from .log import Log
 from .metrics import PROTOCOLS
+from .revival import revive
 from .state import STATE, State, begin
 from .testset import Pair, pair
 
@@ -34,6 +36,8 @@ VALIDATION_SCALES = (2.0, 3.0, 4.0)
 _VALIDATION_SIDE = 192
 _SYNTHETIC_SIZE = (384, 384)
 WEIGHTS = "model.safetensors"
+_RECORDED = ["batch", "patch", "places", "queries", "scale_min", "scale_max", "optimizer", "lr", "schedule", "ema"]
+_RECORDED += ["centred", "revive_every", "iterations"]
 
 
 class Diverged(RuntimeError):
@@ -216,20 +220,21 @@ class _Run:
             state.generator,
         )
         image = ((batch.lr - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        state.inputs.begin(state.iteration)
         with self.autocast:
             colors = self.model(image, batch.y, batch.x, batch.cell)
+        state.inputs.end(self.size)
         target = (batch.target - self.mean[:, 0, 0]) / self.std[:, 0, 0]
         loss = ((colors.float() - target).abs().mean(-1) * batch.share).sum()
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        if config.clip:
-            nn.utils.clip_grad_norm_(network.parameters(), config.clip)
-        state.optimizer.step()
+        with centred(state.inputs) if config.centred else nullcontext():
+            if config.clip:
+                nn.utils.clip_grad_norm_(network.parameters(), config.clip)
+            state.optimizer.step()
         state.follow(config.ema)
-        if config.revive_every:
-            state.revival.watch()
-            if (state.iteration + 1) % config.revive_every == 0:
-                state.revival.revive(state.average, state.optimizer, state.iteration)
+        if config.revive_every and (state.iteration + 1) % config.revive_every == 0:
+            revive(network, state.average, state.optimizer, state.inputs, state.iteration)
         return loss.detach()
 
     def validate(self) -> None:
@@ -262,9 +267,8 @@ class _Run:
 
 
 def _recipe(config: Config, precision: str) -> str:
-    kept = ("batch", "patch", "queries", "scale_min", "scale_max", "optimizer", "lr", "schedule", "ema", "iterations")
     values = asdict(config)
-    return ", ".join([*(f"{key} {values[key]}" for key in kept), precision])
+    return ", ".join([*(f"{key} {values[key]}" for key in _RECORDED), precision])
 
 
 def _middle(picture: np.ndarray) -> np.ndarray:
@@ -297,6 +301,9 @@ def keep_freed_memory() -> None:
 @contextmanager
 def _without_denormals() -> Iterator[None]:
     """What is kept of a weight without a gradient fades until a processor takes three times as long for it."""
+    if not float(torch.full((1,), 1e-38) / 2):  # the caller's setting already, not to be undone
+        yield
+        return
     torch.set_flush_denormal(True)
     try:
         yield
