@@ -148,6 +148,10 @@ def test_scales_are_spread() -> None:
     assert scale.min() < 1.1
     assert scale.max() > 3.9
     assert abs(scale.mean() - 2.5) < 0.2
+    grids = torch.cat([2 / batch_of([ramp(80, 80)], seed, count=2, queries=None).cell[:1, 0] for seed in range(100)])
+    assert grids.min() < 1.1
+    assert grids.max() > 3.9
+    assert abs(grids.mean() - 2.5) < 0.3
 
 
 def test_small_pictures_give_what_they_have() -> None:
@@ -183,18 +187,22 @@ def test_no_usable_picture(tmp_path: Path) -> None:
         data.load([tmp_path / "nowhere"], least=48)
 
 
-def test_a_grid_is_the_whole_crop() -> None:
-    """Its colours lie where a scattered query finds them, and what is past the crop's end does not count."""
-    patch, widest = 16, 64
-    batch = batch_of([ramp(140, 101), ramp(80, 250), ramp(30, 30)], patch=patch, queries=None)
-    count = len(batch.lr)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_grid_is_the_whole_crop(seed: int) -> None:
+    """Its colours lie where a scattered query finds them, and what is past the crop's end does not count. All have one
+    scale but for pictures too small for it."""
+    patch = 16
+    batch = batch_of([ramp(140, 101), ramp(80, 250), ramp(18, 18)], seed, patch, queries=None)
+    count, sides = len(batch.lr), (2 * patch / batch.cell[:, 0]).round().long()
+    widest = int(sides.max())
+    assert set(sides.tolist()) == {18, widest}
+    assert 18 < widest <= 64
     assert batch.target.shape == (count, widest, widest, 3)
     torch.testing.assert_close(batch.share.sum((1, 2)), torch.full((count,), 1 / count))
     for place, axis in ((batch.y.view(count, -1), 1), (batch.x.view(count, -1), 2)):
         counts = batch.share.amax(3 - axis) > 0
-        side = (2 * patch / batch.cell[:, 0]).round().long()
-        assert torch.equal(counts.sum(1), side)
-        middle = (torch.arange(widest) + 0.5) * patch / side[:, None]
+        assert torch.equal(counts.sum(1), sides)
+        middle = (torch.arange(widest) + 0.5) * patch / sides[:, None]
         torch.testing.assert_close(place[counts], middle[counts].double(), rtol=1e-6, atol=0)
     inside = batch.share > 0
     for axis in (1, 2):  # neighbours on a ramp differ by one level

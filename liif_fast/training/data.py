@@ -66,8 +66,9 @@ class Pictures:
 
         As the paper has it (section 4.1): the scale is uniform in ``scales``, the HR crop is ``round(patch * scale)``
         pixels wide (or what the picture has), the LR patch is that crop reduced by antialiased bicubic (drawings: see
-        the class) and rounded to 8 bits, and ``queries`` HR pixels are drawn from the crop; None takes all of them, as
-        a grid as wide as the widest crop, in which what is past a crop's own end has no share.
+        the class) and rounded to 8 bits, and ``queries`` HR pixels are drawn from the crop. None takes all of them, as
+        a grid as wide as the widest crop, in which what is past a crop's own end has no share; then all patches have
+        one scale, so that hardly anything is past one.
         """
         device = self.pixels.device
 
@@ -77,7 +78,8 @@ class Pictures:
         which = (uniform(count) * len(self)).long()
         low, high = scales
         smallest = torch.minimum(self.height, self.width)[which]
-        side = torch.minimum(((low + (high - low) * uniform(count)) * patch).round().long(), smallest)
+        scale = low + (high - low) * uniform(1 if queries is None else count)
+        side = torch.minimum((scale * patch).round().long(), smallest)
         top, left = (
             (uniform(self.places, count) * (extent[which] - side + 1)).long() for extent in (self.height, self.width)
         )
@@ -87,7 +89,7 @@ class Pictures:
         top, left = (corners.gather(0, best).T for corners in (top, left))  # [count, 1]
         flip = uniform(3, count, 1) < 0.5
 
-        widest = round(high * patch)
+        widest = int(side.max())
         line = torch.arange(widest, device=device).expand(count, -1)
         # Past a crop's own end the last line repeats; it has no share in the LR patch.
         line = torch.minimum(line, side[:, None] - 1)
