@@ -305,6 +305,8 @@ def test_usage(folder):
         result = CliRunner().invoke(cli.app, [*command.split(), "-h"], prog_name="liif-fast")
         assert result.exit_code == 0
         assert f"  liif-fast {command} " in result.stdout
+    result = CliRunner().invoke(cli.app, ["eval", "-h"], prog_name="liif-fast")
+    assert "[lpips]" in result.stdout, "taken for markup"
     assert CliRunner().invoke(cli.app, ["--version"]).stdout == f"liif-fast {liif_fast.__version__}\n"
     assert cli.DEFAULT_MODEL == checkpoint.DEFAULT
 

@@ -52,7 +52,7 @@ def evaluate(
             "--json", metavar="FILE", help="Every picture's numbers; replaced if there.", rich_help_panel="Files"
         ),
     ] = None,
-    lpips: Annotated[bool, typer.Option("--lpips", help="Also LPIPS (AlexNet): extra [lpips].")] = False,
+    lpips: Annotated[bool, typer.Option("--lpips", help="Also LPIPS (AlexNet): extra \\[lpips].")] = False,
     device: Device = "auto",
     precision: Precision = "auto",
     backend: Backend = "auto",
