@@ -37,7 +37,7 @@ _VALIDATION_SIDE = 192
 _SYNTHETIC_SIZE = (384, 384)
 WEIGHTS = "model.safetensors"
 _RECORDED = ["batch", "patch", "places", "queries", "scale_min", "scale_max", "optimizer", "lr", "schedule", "ema"]
-_RECORDED += ["centred", "revive_every", "iterations"]
+_RECORDED += ["centred", "revive_every", "iterations"]  # in the weights' metadata
 
 
 class Diverged(RuntimeError):
