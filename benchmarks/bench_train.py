@@ -35,7 +35,7 @@ def published_step() -> Callable[[], None]:
     cell = torch.full_like(coord, 2 / (2.5 * PATCH))
 
     def step() -> None:
-        feat = published.encode(parameters, weights.architecture.n_resblocks, image)
+        feat = published.encode(parameters, weights.architecture, image)
         loss = (published.query(weights.architecture, parameters, feat, coord, cell) - target).abs().mean()
         optimizer.zero_grad()
         loss.backward()

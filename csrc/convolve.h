@@ -1,7 +1,7 @@
 // The contract of the convolution that the encoder is made of, and of the gradient of its weights.
 //
-//   out[y][x] = f(bias + sum over the 3x3 neighbours (dy, dx) of weight[dy][dx] in[y + dy][x + dx] + skip_weight skip[y][x]) +
-//   add[y][x]
+//   out[y][x] = f(bias + sum over the 3x3 neighbours (dy, dx) of weight[dy][dx] in[y + dy][x + dx] + skip_weight skip[y][x] +
+//                 add[y][x])
 //
 // where f is a ReLU or nothing, and skip and add are left out where they are null. Pictures are channels last.
 #pragma once

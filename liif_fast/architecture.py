@@ -30,7 +30,8 @@ class Architecture:
 
     ``decoder`` is "liif", whose MLP of widths ``hidden_list`` makes colours of features, or "resample": a convolution
     to a picture ``FACTOR`` times as fine, resampled with taps that an MLP of widths ``hidden_list`` makes of distance
-    and scale; the flags are LIIF's alone.
+    and scale; the flags before it are LIIF's alone. ``relu_after_add``: a ReLU follows the addition of each residual
+    block, as in ResNet (He et al., CVPR 2016, figure 2); EDSR has none there.
 
     The network sees `(x - mean) / std` of RGB in [0, 1] and answers in the same units: image = `y * std + mean`.
     Raises `CheckpointError` where a value is of the wrong type or outside what is supported.
@@ -45,6 +46,7 @@ class Architecture:
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     decoder: str = "liif"
+    relu_after_add: bool = False
 
     def __post_init__(self) -> None:
         for key, most in (("n_resblocks", _MAX_RESBLOCKS), ("n_feats", _MAX_FEATS)):
@@ -55,7 +57,7 @@ class Architecture:
         for width in self.hidden_list:
             fits = type(width) is int and width % 16 == 0 and 16 <= width <= 256
             require(fits, f"hidden width {show(width)} is not supported, multiples of 16 from 16 to 256 are")
-        for key in _FLAGS:
+        for key in (*_FLAGS, "relu_after_add"):
             require(type(getattr(self, key)) is bool, f"{key} is {show(getattr(self, key))}, not true or false")
         for key in ("mean", "std"):
             triple = getattr(self, key)
@@ -98,6 +100,8 @@ class Architecture:
         parameters = sum(math.prod(shape) for shape in self.shapes.values())
         name, size = ("LIIF-EDSR" if self.decoder == "liif" else "EDSR"), f"{parameters / 1e6:.3g} M parameters"
         blocks = f"{self.n_resblocks} blocks of {self.n_feats} features"
+        if self.relu_after_add:
+            blocks += ", a ReLU after each"
         return f"{name}: {blocks}, {decoder}; {size}, halo {self.halo}"
 
 

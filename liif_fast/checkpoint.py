@@ -28,7 +28,7 @@ from .fp8 import FP8, Quantized
 
 DEFAULT = "edsr-baseline-resample"
 MODELS_VARIABLE = "LIIF_FAST_MODELS"
-FORMAT, FORMAT_VERSION = "liif_fast", "1"
+FORMAT, FORMAT_VERSIONS = "liif_fast", ("1", "2")  # the second where relu_after_add changes what a network computes
 
 _BUNDLED = Path(__file__).parent / "weights"
 _SUFFIXES = (".safetensors", ".pth", ".pt")
@@ -230,8 +230,9 @@ def _check_zip(path: Path, size: int) -> None:
 def _understand(content: object, metadata: dict[str, str]) -> tuple[Architecture, float, dict[Any, Any]]:
     """Architecture, res_scale and state dict of whatever was in the file."""
     content = _dict(content, "the content")
-    version = metadata.get("version") if metadata.get("format") == FORMAT else FORMAT_VERSION
-    require(version == FORMAT_VERSION, f"format version {show(version)} is not {FORMAT_VERSION}: update liif_fast")
+    version = metadata.get("version") if metadata.get("format") == FORMAT else FORMAT_VERSIONS[0]
+    known = " or ".join(FORMAT_VERSIONS)
+    require(version in FORMAT_VERSIONS, f"format version {show(version)} is not {known}: update liif_fast")
     if "n_resblocks" in metadata:
         return _from_metadata(metadata), 1.0, content
     model = content.get("model")
@@ -277,7 +278,7 @@ def _from_metadata(metadata: dict[str, str]) -> Architecture:
 
 def _to_metadata(architecture: Architecture) -> dict[str, str]:
     values = {key: json.dumps(value, separators=(",", ":")).strip("[]") for key, value in asdict(architecture).items()}
-    return {"format": FORMAT, "version": FORMAT_VERSION, **values}
+    return {"format": FORMAT, "version": FORMAT_VERSIONS[architecture.relu_after_add], **values}
 
 
 def _from_shapes(state: dict[str, Any], norm: dict[str, Any]) -> Architecture:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from . import tiling
+from .architecture import Architecture
 from .checkpoint import Weights
 
 # Set, all features are looked at, which waits for a GPU: float16 overflows above 65504, and then pictures turn black.
@@ -45,17 +46,18 @@ def convolutions(weights: Weights, head: Head) -> dict[str, tuple[torch.Tensor, 
     return found | {"project": (head.weight, head.bias)}
 
 
-def edsr(x: T, blocks: int, convolve: Callable[[str, T], T], relu: Callable[[T], T], add: Callable[[T, T], T]) -> T:
+def edsr(x: T, a: Architecture, convolve: Callable[[str, T], T], relu: Callable[[T], T], add: Callable[[T, T], T]) -> T:
     """EDSR's features of a normalised image, in whatever the three operations compute or describe.
 
     ``relu`` and ``add`` may write into their first argument, which is not used again.
     """
     x = convolve("encoder.head.0", x)
     features = x
-    for i in range(blocks):
+    for i in range(a.n_resblocks):
         branch = relu(convolve(f"encoder.body.{i}.body.0", features))
         features = add(convolve(f"encoder.body.{i}.body.2", branch), features)
-    return add(convolve(f"encoder.body.{blocks}", features), x)
+        features = relu(features) if a.relu_after_add else features
+    return add(convolve(f"encoder.body.{a.n_resblocks}", features), x)
 
 
 class BaseEncoder(ABC):
@@ -116,7 +118,7 @@ class Encoder(BaseEncoder):
         self, weights: Weights, head: Head, device: torch.device, dtype: torch.dtype, threads: int | None = None
     ) -> None:
         super().__init__(weights, head, device, dtype, threads)
-        self.blocks = weights.architecture.n_resblocks
+        self.architecture = weights.architecture
         self.convolutions = {
             name: (
                 weight.to(device, dtype).contiguous(memory_format=torch.channels_last),
@@ -134,7 +136,7 @@ class Encoder(BaseEncoder):
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         """Normalised image [1, 3, H, W], channels last -> EDSR's features [1, n_feats, H, W]."""
-        return edsr(x, self.blocks, self._convolve, torch.relu_, torch.Tensor.add_)
+        return edsr(x, self.architecture, self._convolve, torch.relu_, torch.Tensor.add_)
 
     def project(self, features: torch.Tensor) -> torch.Tensor:
         """Features [1, n_feats, H, W] -> z [H, W, width], contiguous."""

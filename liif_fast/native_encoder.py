@@ -38,7 +38,8 @@ class NativeEncoder(BaseEncoder):
         self, weights: Weights, head: Head, device: torch.device, dtype: torch.dtype, threads: int | None = None
     ) -> None:
         super().__init__(weights, head, device, dtype, threads)
-        self.features, self.blocks = weights.architecture.n_feats, weights.architecture.n_resblocks
+        a = weights.architecture
+        self.features, self.blocks, self.relu_after_add = a.n_feats, a.n_resblocks, a.relu_after_add
         # The repeated image as one more input of the last convolution: [width, SKIP] of zeros and ones.
         skip = None
         if head.skip:
@@ -72,7 +73,7 @@ class NativeEncoder(BaseEncoder):
         source = head
         for i in range(self.blocks):
             self._convolve(f"encoder.body.{i}.body.0", source, inside(branch), relu=True)
-            self._convolve(f"encoder.body.{i}.body.2", branch, inside(features), add=inside(source))
+            self._convolve(f"encoder.body.{i}.body.2", branch, inside(features), self.relu_after_add, inside(source))
             source = features
         self._convolve(f"encoder.body.{self.blocks}", features, inside(branch), add=inside(head))
         return branch

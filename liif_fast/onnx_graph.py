@@ -93,9 +93,7 @@ def add_encoder(graph: Graph, weights: Weights, decoder: Decoder | Resampler, im
         return graph.constant(np.reshape(values, (1, 3, 1, 1)))
 
     x = graph("Div", graph("Sub", image, per_color(a.mean)), per_color(a.std))
-    features = edsr(
-        x, a.n_resblocks, convolve, lambda value: graph("Relu", value), lambda one, two: graph("Add", one, two)
-    )
+    features = edsr(x, a, convolve, lambda value: graph("Relu", value), lambda one, two: graph("Add", one, two))
     z = convolve("project", features)
     if skip := decoder.head.skip:
         colors = np.tile(np.repeat(np.arange(3), skip), skip)  # of channels (row, colour, column)

@@ -36,7 +36,7 @@ def upscale(
     mean, std = (
         torch.tensor(v).to(image)[:, None, None] for v in (weights.architecture.mean, weights.architecture.std)
     )
-    feat = run_encode(t, weights.architecture.n_resblocks, ((image - mean) / std)[None])
+    feat = run_encode(t, weights.architecture, ((image - mean) / std)[None])
     coord = _make_coord(size, image)
     cell = torch.ones_like(coord) * torch.tensor([2 / size[0], 2 / size[1]]).to(image)
     parts = [
@@ -46,15 +46,16 @@ def upscale(
     return torch.cat(parts, 1)[0].T.reshape(3, *size) * std + mean
 
 
-def encode(t: Mapping[str, torch.Tensor], blocks: int, x: torch.Tensor) -> torch.Tensor:
+def encode(t: Mapping[str, torch.Tensor], a: Architecture, x: torch.Tensor) -> torch.Tensor:
     def conv(name: str, x: torch.Tensor) -> torch.Tensor:
         return F.conv2d(x, t[f"{name}.weight"], t[f"{name}.bias"], padding=1)
 
     x = conv("encoder.head.0", x)
     y = x
-    for i in range(blocks):
+    for i in range(a.n_resblocks):
         y = y + conv(f"encoder.body.{i}.body.2", F.relu(conv(f"encoder.body.{i}.body.0", y)))
-    return x + conv(f"encoder.body.{blocks}", y)
+        y = F.relu(y) if a.relu_after_add else y
+    return x + conv(f"encoder.body.{a.n_resblocks}", y)
 
 
 def _make_coord(size: tuple[int, int], like: torch.Tensor) -> torch.Tensor:

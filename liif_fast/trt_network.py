@@ -49,7 +49,7 @@ class Network:
         self.definition = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         image = self.definition.add_input(IMAGE, self._type, (1, -1, -1, 3))
         x = self._transpose(image, (0, 3, 1, 2))
-        z = self._convolve("project", edsr(x, weights.architecture.n_resblocks, self._convolve, self._relu, self._add))
+        z = self._convolve("project", edsr(x, weights.architecture, self._convolve, self._relu, self._add))
         if head.skip:
             z = self._add(z, self._repeat(x, head.skip))
         z = self._transpose(z, (0, 2, 3, 1))

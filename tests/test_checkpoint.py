@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from checkpoints import GOLDEN, TINY, official, refused, same, smallest, state, written
@@ -254,15 +255,29 @@ def our_file(path: Path, **changes: str | None) -> Path:
     return path
 
 
+def test_a_file_that_older_versions_would_misread_says_so(tmp_path: Path) -> None:
+    """They know version 1 alone, and would leave out a ReLU in silence."""
+    versions = {}
+    for flag in (False, True):
+        weights = smallest()
+        weights = replace(weights, architecture=replace(weights.architecture, relu_after_add=flag))
+        save(tmp_path / "m.safetensors", weights)
+        assert load(tmp_path / "m.safetensors").architecture == weights.architecture
+        with safe_open(tmp_path / "m.safetensors", framework="pt") as file:
+            versions[flag] = file.metadata()["version"]
+    assert versions == {False: "1", True: "2"}
+
+
 def test_metadata_defaults(tmp_path: Path) -> None:
-    absent = dict.fromkeys(("format", "version", "mean", "std", "local_ensemble", "feat_unfold", "cell_decode"))
+    flags = ("local_ensemble", "feat_unfold", "cell_decode", "relu_after_add")
+    absent = dict.fromkeys(("format", "version", "mean", "std", *flags))
     assert same(load(our_file(tmp_path / "m.safetensors", **absent)), smallest())
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"version": "2"}, ["format version '2'", "update"]),
+        ({"version": "3"}, ["format version '3'", "update"]),
         ({"n_resblocks": "1000000000000"}, ["n_resblocks"]),
         ({"n_resblocks": "9" * 900}, ["n_resblocks"]),
         ({"n_resblocks": "9" * 100_000}, ["n_resblocks"]),
@@ -279,6 +294,7 @@ def test_metadata_defaults(tmp_path: Path) -> None:
         ({"hidden_list": "24"}, ["hidden width 24", "multiples of 16"]),
         ({"local_ensemble": "True\nfalse"}, ["local_ensemble"]),
         ({"feat_unfold": "false"}, ["imnet.layers.0.weight is (16, 13)", "needs (16, 5)"]),
+        ({"relu_after_add": "1"}, ["relu_after_add is 1"]),
         ({"mean": "0.5,0.5"}, ["mean"]),
         ({"mean": "NaN,0,0"}, ["mean"]),
         ({"std": "0,0,0"}, ["std"]),

@@ -52,13 +52,13 @@ def check(
     exact = F.conv2d(inside.permute(2, 0, 1)[None], weight, bias)[0].permute(1, 2, 0)
     if skip is not None:
         exact = exact + skip[1:-1, 1:-1] @ mix.T
-    exact = exact.relu() if relu else exact
 
     bordered = torch.full((size[0] + 2, size[1] + 2, out), 7.0, dtype=dtype)
     given = bordered[1:-1, 1:-1]
     if adds:  # onto itself
         given.copy_(random(*exact.shape, seed=5, dtype=dtype))
         exact = exact + given.double()
+    exact = exact.relu() if relu else exact
     packed = cpu.pack_convolution(weight, bias, dtype, mix if skips else None)
     assert (packed.winograd is not None) == (cpu.isa(dtype) != "amx" and kernel == 3 and into >= 16)
     skip = None if skip is None else skip.to(dtype)
@@ -192,6 +192,7 @@ ARCHITECTURES = {
     "liif": Architecture(2, 32, (48, 16)),
     "liif without unfolding": Architecture(1, 16, (32,), feat_unfold=False),
     "resample": Architecture(2, 32, (16,), decoder="resample"),
+    "rectified": Architecture(2, 32, (16,), decoder="resample", relu_after_add=True),
 }
 
 

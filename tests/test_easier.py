@@ -84,5 +84,8 @@ def test_settled_rectifier_is_found_and_goes_first(tmp_path: Path) -> None:
     assert by_name["decoder 1"].entropy > 0.3
     assert easier.next_layer(found) == 1
     assert easier.measure(weights, pictures, patches=4) == found
+    rectified = random_weights(Architecture(2, 16, (16,), decoder="resample", relu_after_add=True))
+    names = [r.name for r in easier.measure(rectified, pictures, patches=4)]
+    assert names == ["encoder 1", "encoder 1 sum", "encoder 2", "encoder 2 sum"]
     easier.draw(found, tmp_path / "entropy.png")
     assert (tmp_path / "entropy.png").read_bytes().startswith(b"\x89PNG")

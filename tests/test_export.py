@@ -24,6 +24,7 @@ from liif_fast import onnx_graph  # noqa: E402
 TINY = str(GOLDEN / "tiny.pth")
 OTHERS = {
     "resample": Architecture(2, 16, (32, 16), decoder="resample", mean=(0.4, 0.5, 0.6), std=(1.0, 0.5, 0.25)),
+    "rectified": Architecture(1, 16, (16,), decoder="resample", relu_after_add=True),
     "deep": Architecture(1, 16, (16, 32, 48, 16), True, False, False, mean=(0.45, 0.44, 0.4), std=(1.0, 1.0, 1.0)),
     "single": Architecture(1, 16, (32,), local_ensemble=False),
 }

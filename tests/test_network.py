@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from common import FP64, GOLDENS, noise
+from common import CPU, FP32, FP64, GOLDENS, noise, random_weights
 from liif_fast import Upscaler, checkpoint, published
 from liif_fast.checkpoint import Architecture
+from liif_fast.encoder import Encoder
+from liif_fast.ops import Decoder
 from liif_fast.training.network import Resample, from_weights, make
 from liif_fast.training.optimizer import Muon, orthogonal
 
@@ -29,7 +33,7 @@ def test_values_and_gradients_are_the_published_ones(name: str, golden) -> None:
     ours = network(image, *map(torch.from_numpy, places), cell)
 
     parameters = dict(network.named_parameters())
-    feat = published.encode(parameters, weights.architecture.n_resblocks, image)
+    feat = published.encode(parameters, weights.architecture, image)
     coord = torch.stack([torch.from_numpy(2 * p / n - 1) for p, n in zip(places, LR, strict=True)], -1)[None]
     extent = torch.tensor([2 / size for size in SIZE], dtype=FP64).expand(1, coord.shape[1], 2)
     theirs = published.query(weights.architecture, parameters, feat, coord, extent)
@@ -39,6 +43,20 @@ def test_values_and_gradients_are_the_published_ones(name: str, golden) -> None:
     found, wanted = (torch.autograd.grad((out * pull).sum(), list(parameters.values())) for out in (ours, theirs))
     for key, a, b in zip(parameters, found, wanted, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6 * float(b.abs().max()), msg=key)
+
+
+@pytest.mark.parametrize("relu_after_add", [False, True])
+def test_encoders_are_the_published_one(relu_after_add: bool) -> None:
+    """In training and in use; with ResNet's ReLU after each block, as much as without."""
+    weights = random_weights(Architecture(3, 16, (16,), relu_after_add=relu_after_add))
+    opposite = replace(weights.architecture, relu_after_add=not relu_after_add)
+    image = torch.rand(1, 3, 9, 7, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        wanted, other = (published.encode(weights.tensors, a, image) for a in (weights.architecture, opposite))
+        used = Encoder(weights, Decoder(weights, CPU, FP32).head, CPU, FP32).encode(image)
+        for found in (from_weights(weights).encoder(image), used):
+            torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-4)
+    assert (other - wanted).abs().max() > 0.01
 
 
 def test_resampling_network_is_the_product() -> None:

@@ -26,6 +26,7 @@ WEIGHTS = {
     "tiny": load(GOLDEN / "tiny.pth"),
     "baseline": load("edsr-baseline"),
     "resample": random_weights(Architecture(2, 16, (16,), decoder="resample")),
+    "rectified": random_weights(Architecture(2, 16, (16,), decoder="resample", relu_after_add=True)),
 }
 
 

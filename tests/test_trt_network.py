@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ NETWORKS = {
     "tiny_nounfold": load(GOLDEN / "tiny_nounfold.pth"),
     "baseline": load("edsr-baseline"),
     "resample": random_weights(RESAMPLE),
+    "rectified": random_weights(replace(RESAMPLE, relu_after_add=True)),
 }
 
 
@@ -98,7 +100,7 @@ def test_computes_what_the_encoder_computes(name: str, dtype: torch.dtype) -> No
 
 
 @pytest.mark.parametrize(("dtype", "kind"), [(FP16, "HALF"), (BF16, "BF16"), (FP32, "FLOAT")])
-@pytest.mark.parametrize("name", ["tiny", "resample"])
+@pytest.mark.parametrize("name", ["tiny", "resample", "rectified"])
 def test_types_names_and_layers(name: str, dtype: torch.dtype, kind: str) -> None:
     weights = NETWORKS[name]
     head = head_of(weights)
@@ -117,7 +119,7 @@ def test_types_names_and_layers(name: str, dtype: torch.dtype, kind: str) -> Non
     count = {kind: sum(layer.type == kind for layer in layers) for kind in {layer.type for layer in layers}}
     expected = {
         trt.LayerType.CONVOLUTION: 2 * blocks + 3,
-        trt.LayerType.ACTIVATION: blocks,
+        trt.LayerType.ACTIVATION: 2 * blocks if name == "rectified" else blocks,
         trt.LayerType.ELEMENTWISE: blocks + 1 + skip,
         trt.LayerType.SHUFFLE: 2,
     }

@@ -45,8 +45,8 @@ void convolve_scalar(const ConvolveParams& p, int64_t begin, int64_t end) {
         if (p.skip) add_run(p, p.skip, y * p.skip_row_stride + x * kSkip, kSkip, panel, p.kernel * run, sum);
         const int64_t at = y * p.output_row_stride + x * p.out + n;
         for (int j = 0; j < kPanel; ++j) {
-          const float v = p.relu && sum[j] < 0 ? 0 : sum[j];
-          store(p.output, p.type, at + j, p.add ? v + load(p.add, p.type, at + j) : v);
+          const float v = p.add ? sum[j] + load(p.add, p.type, at + j) : sum[j];
+          store(p.output, p.type, at + j, p.relu && v < 0 ? 0 : v);
         }
       }
     }

@@ -20,7 +20,7 @@ struct Block {
   int count, column;
   const float* sums;
 
-  // The image, ReLU and addition for those of [first, end) that there are.
+  // The image, addition and ReLU for those of [first, end) that there are.
   inline __attribute__((always_inline)) void finish(const ConvolveParams& p, int first, int end) const {
     const int inputs = p.kernel * p.kernel * p.in + (p.skip ? kSkip : 0);
     const auto* w = static_cast<const uint16_t*>(p.weight) + static_cast<int64_t>(column) * inputs;
@@ -36,9 +36,9 @@ struct Block {
             v = T::mac(v, T::word(skip + k), T::weights(w + n * panel + skip_at + k * kPanel));
           }
         }
-        if (p.relu) v = V::relu(v);
         const int64_t i = at + n * kTileSide;
         if (p.add) v = V::add(v, T::load(static_cast<const uint16_t*>(p.add) + i));
+        if (p.relu) v = V::relu(v);
         T::store(static_cast<uint16_t*>(p.output) + i, v);
       }
     }

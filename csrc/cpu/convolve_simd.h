@@ -54,9 +54,9 @@ inline __attribute__((always_inline)) void convolve_block(const ConvolveParams& 
 #pragma GCC unroll 8
     for (int n = 0; n < N; ++n) {
       const int64_t i = at + static_cast<int64_t>(r) * p.out + n * L;
-      typename V::Reg v = p.relu ? V::relu(acc[r][n]) : acc[r][n];
+      typename V::Reg v = acc[r][n];
       if (p.add) v = V::add(v, T::load(static_cast<const Elem*>(p.add) + i));
-      T::store(static_cast<Elem*>(p.output) + i, v);
+      T::store(static_cast<Elem*>(p.output) + i, p.relu ? V::relu(v) : v);
     }
   }
 }

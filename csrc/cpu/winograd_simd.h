@@ -120,7 +120,7 @@ void winograd_input(const PixelGrid& g, const typename S::Elem* image, int64_t s
   }
 }
 
-// One output pixel: bias, the image, ReLU, addition.
+// One output pixel: bias, the image, addition, ReLU.
 template <class S>
 inline void winograd_store(const ConvolveParams& p, int64_t y, int64_t x, int c, typename S::V::Reg v) {
   using V = typename S::V;
@@ -130,9 +130,9 @@ inline void winograd_store(const ConvolveParams& p, int64_t y, int64_t x, int c,
     const Elem* skip = static_cast<const Elem*>(p.skip) + y * p.skip_row_stride + x * kSkip;
     for (int k = 0; k < kSkip; ++k) v = V::fma(V::set1(S::value(skip[k])), V::load(p.winograd_skip + k * p.out + c), v);
   }
-  if (p.relu) v = V::relu(v);
   const int64_t i = y * p.output_row_stride + x * p.out + c;
   if (p.add) v = V::add(v, S::load(static_cast<const Elem*>(p.add) + i));
+  if (p.relu) v = V::relu(v);
   S::store(static_cast<Elem*>(p.output) + i, v);
 }
 

@@ -271,7 +271,7 @@ def convolve(
         image: [H + 2, W + 2, in], float32 or bfloat16, contiguous; the border counts as input.
         by: of `pack_convolution`, for the dtype of ``image``.
         out: [H, W, out], with pixels and channels contiguous; may be the inside of a bordered picture.
-        add: as ``out``, added after the ReLU; may be ``out`` itself.
+        add: as ``out``, added before the ReLU; may be ``out`` itself.
         skip: [H + 2, W + 2, SKIP] contiguous, if ``by`` was packed for one.
     """
     dtype, (rows, columns, channels) = image.dtype, out.shape

@@ -34,6 +34,7 @@ class Config:
     encoder: str = ""  # model of that shape whose encoder to begin with
     n_resblocks: int = 16
     n_feats: int = 64
+    relu_after_add: bool = False  # a ReLU after each residual block too
     decoder: str = "liif"  # or resample
     hidden_list: tuple[int, ...] = (256, 256, 256, 256)  # of LIIF's MLP, or of the resampler's taps
     local_ensemble: bool = True

@@ -25,8 +25,9 @@ PATCH, QUERIES, SCALES = 48, 1024, (1.0, 4.0)
 
 @dataclass(frozen=True)
 class Rectifier:
-    """One ReLU. ``name``: "decoder 1" and so on, or "encoder 1". ``entropy``: mean over its neurons, 0 to 1 bit.
+    """One ReLU. ``name``: "decoder 1" and so on, "encoder 1", or "encoder 1 sum" (after the addition).
 
+    ``entropy``: mean over its neurons, 0 to 1 bit.
     ``fixed``: share of neurons with less than 0.05 bit. ``active``: share of positive inputs.
     """
 
@@ -64,8 +65,9 @@ def measure(weights: Weights, pictures: Pictures, patches: int = 64, batch: int 
     for name in layers:
         share = positive[name] / count[name]
         entropy = binary_entropy(share)
-        path = name.split(".")  # encoder.body.3.body.1 and imnet.layers.1
+        path = name.split(".")  # encoder.body.3.body.1, encoder.body.3.after and imnet.layers.1
         shown = f"encoder {int(path[2]) + 1}" if path[0] == "encoder" else f"decoder {(int(path[2]) + 1) // 2}"
+        shown += " sum" if path[-1] == "after" else ""
         fixed = (entropy < 0.05).double().mean().item()
         found.append(Rectifier(shown, entropy.mean().item(), fixed, share.mean().item()))
     return found

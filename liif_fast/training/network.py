@@ -21,23 +21,26 @@ _TAPS_PACE = 0.05
 
 
 class Block(nn.Module):
-    """EDSR's residual block: convolution, ReLU, convolution, skip."""
+    """EDSR's residual block: convolution, ReLU, convolution, skip, and ResNet's further ReLU where it is asked for."""
 
-    def __init__(self, feats: int) -> None:
+    def __init__(self, feats: int, relu_after_add: bool) -> None:
         super().__init__()
         self.body = nn.Sequential(Convolution(feats, feats), nn.ReLU(inplace=True), Convolution(feats, feats))
+        self.after = nn.ReLU(inplace=True) if relu_after_add else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.body(x)
+        y: torch.Tensor = self.after(x + self.body(x))
+        return y
 
 
 class Edsr(nn.Module):
     """EDSR without its upsampler: normalised image [B, 3, H, W] -> features [B, n_feats, H, W]."""
 
-    def __init__(self, blocks: int, feats: int) -> None:
+    def __init__(self, a: Architecture) -> None:
         super().__init__()
-        self.head = nn.Sequential(Convolution(3, feats))
-        self.body = nn.Sequential(*(Block(feats) for _ in range(blocks)), Convolution(feats, feats))
+        self.head = nn.Sequential(Convolution(3, a.n_feats))
+        blocks = (Block(a.n_feats, a.relu_after_add) for _ in range(a.n_resblocks))
+        self.body = nn.Sequential(*blocks, Convolution(a.n_feats, a.n_feats))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.head(x)
@@ -66,7 +69,7 @@ class Network(nn.Module):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = architecture
-        self.encoder = Edsr(architecture.n_resblocks, architecture.n_feats)
+        self.encoder = Edsr(architecture)
 
     def forward(self, image: torch.Tensor, y: torch.Tensor, x: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
         """Colours at the queries.

@@ -110,13 +110,12 @@ def begin(config: Config) -> Network:
     shape = (config.n_resblocks, config.n_feats, config.hidden_list)
     flags = (config.local_ensemble, config.feat_unfold, config.cell_decode)
     torch.manual_seed(config.seed)
-    network = make(Architecture(*shape, *flags, decoder=config.decoder))
+    network = make(Architecture(*shape, *flags, decoder=config.decoder, relu_after_add=config.relu_after_add))
     if config.encoder:
         begun = from_weights(load(config.encoder))
-        theirs, ours = ((a.n_resblocks, a.n_feats) for a in (begun.architecture, network.architecture))
+        names = ("n_resblocks", "n_feats", "relu_after_add")
+        theirs, ours = ([getattr(n.architecture, key) for key in names] for n in (begun, network))
         if theirs != ours:
-            raise ValueError(
-                f"the encoder of {config.encoder} has (n_resblocks, n_feats) = {theirs}, this run's {ours}"
-            )
+            raise ValueError(f"the encoder of {config.encoder} has ({', '.join(names)}) = {theirs}, this run's {ours}")
         network.encoder = begun.encoder
     return network
