@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -43,13 +44,18 @@ REPORT_PIXELS = {"cpu": 1 << 18, "cuda": 1 << 24}
 _UNREPORTED = 8
 
 
+def least_memory(encoder: BaseEncoder) -> int:
+    """Bytes that a `Field` takes however few it is given: for the smallest tile worth encoding."""
+    return tiling.least_cells(encoder.halo) * encoder.bytes_per_cell * 4 // 3
+
+
 class Field:
     """One picture of 1 or 3 channels as LIIF sees it.
 
     Args:
         color: [H, W, 1 or 3] uint8, uint16, float16 or float32, floats in [0, 1].
         encoder, decoder: of one network, for one device and dtype.
-        max_memory: bytes that features and band buffers may take.
+        max_memory: bytes that features and band buffers may take; `least_memory` is taken in any case.
         cell_clamp: scale beyond which the decoder's cell input stays as it is there; None for the paper's unclamped
             one.
         keep: encode once and hold all features, if ``max_memory`` allows; otherwise each rendering encodes, tile by
@@ -69,7 +75,8 @@ class Field:
         self.height, self.width, self.channels = color.shape
         # A quarter for the rows being assembled and converted, the rest for one tile on its way through the encoder.
         self.band_bytes = max_memory // 4
-        self.max_cells = max(1, (max_memory - self.band_bytes) // encoder.bytes_per_cell)
+        self.max_cells = (max_memory - self.band_bytes) // encoder.bytes_per_cell
+        self.max_cells = max(tiling.least_cells(encoder.halo), self.max_cells)
         z_bytes = self.height * self.width * encoder.width * encoder.dtype.itemsize
         self.z = self._encode_all() if keep and 2 * z_bytes <= max_memory else None
 
@@ -108,7 +115,7 @@ class Field:
         band_rows = max(1, self.band_bytes // (16 * columns))
         used_y, used_x = (int(a.index.max()) + 1 - int(a.index.min()) for a in (y, x))
         if self.z is None:
-            tall = max(1, int(band_rows * (bottom - top) / rows))
+            tall = max(tiling.least_side(self.encoder.halo), int(band_rows * (bottom - top) / rows))
             length_y, length_x = tiling.tile_shape(used_y, used_x, self.encoder.halo, self.max_cells, tall)
         else:
             length_y, length_x = used_y, used_x
@@ -145,7 +152,7 @@ class Field:
         if kept is None:
             self.band_bytes //= 2
             self.max_cells //= 2
-        return self.max_cells >= (tiling.around(self.encoder.halo) + 1) ** 2
+        return self.max_cells >= tiling.least_cells(self.encoder.halo)
 
     def tables(self, size: tuple[int, int], box: Box) -> tuple[Any, Any, tuple[float, float]]:
         """Where the rows and columns of a window at ``size`` look, and the decoder's cell."""
@@ -159,8 +166,9 @@ class Field:
     def sample(self, points: torch.Tensor, scale: float | None = None) -> torch.Tensor:
         """Colours at ``points`` [N, 2] = (y, x) in input pixels, edge based: float32 [N, channels] in [0, 1].
 
-        ``scale``: that of the picture the points are thought to belong to; it sets the decoder's cell. None:
-        ``cell_clamp``, or 4. Without kept features every call encodes what it needs.
+        ``scale``: that of the picture the points are thought to belong to, at least 0.5; it sets the decoder's cell, as
+        in a rendering at that scale. None: ``cell_clamp``, or 4. Without kept features every call encodes what it
+        needs.
         """
         if points.dim() != 2 or points.shape[1] != 2:
             raise ValueError(f"points must be [N, 2] of (y, x), got {tuple(points.shape)}")
@@ -170,7 +178,9 @@ class Field:
             bad = tuple(at[np.flatnonzero(~inside)[0]])
             raise ValueError(f"point {bad} is outside the {self.height} x {self.width} (height x width) input")
         out = torch.empty(len(at), self.channels, device=self.color.device)
-        side = 2 / (scale or self.cell_clamp or 4.0)
+        if scale is not None and not (grid.MIN_SCALE <= scale < math.inf):
+            raise ValueError(f"scale must be a number of at least {grid.MIN_SCALE}, or None, got {scale!r}")
+        side = grid.cell(0, 1, scale or self.cell_clamp or 4.0, self.cell_clamp)
         y = self.decoder.tables(at[:, 0], self.height, side)
         x = self.decoder.tables(at[:, 1], self.width, side)
         for (span_y, span_x), chosen in self._tiles_of(y, x):

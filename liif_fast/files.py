@@ -115,8 +115,14 @@ def _decode(file: BinaryIO, name: str, check_size: Callable[[int, int], None]) -
         file.seek(0)
     im = _open_with_pillow(file, name)
     check_size(im.height, im.width)
-    if page is not None and (im.height, im.width) != page.size:
-        raise ValueError(f"TIFF pages of this kind ({im.mode}) are read only where the full-size one comes first")
+    if page is not None:  # Pillow turns it upright itself, and has its turned size already
+        on_its_side = page.orientation in (5, 6, 7, 8)
+        if (im.height, im.width) != (page.size[::-1] if on_its_side else page.size):
+            raise ValueError(f"TIFF pages of this kind ({im.mode}) are read only where the full-size one comes first")
+        im.load()
+        pixels, icc = modes.to_array(im)
+        dpi = _sane_dpi(page.dpi)
+        return pixels, Metadata(icc, dpi[::-1] if dpi and on_its_side else dpi), 1, page.frames
     orientation, exif = _exif(im)
     dpi = _sane_dpi(im.info.get("dpi"))
     if name == "PNG" and _beyond_pillow(file):
@@ -129,8 +135,6 @@ def _decode(file: BinaryIO, name: str, check_size: Callable[[int, int], None]) -
     else:
         im.load()
         pixels, icc = modes.to_array(im)
-    if page is not None:
-        return pixels, Metadata(icc, _sane_dpi(page.dpi)), page.orientation, page.frames
     return pixels, Metadata(icc, dpi, exif), orientation, _frames(im)
 
 

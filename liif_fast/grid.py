@@ -143,7 +143,7 @@ def taps(positions: torch.Tensor | NDArray[np.float64], cells: int, weigh: Weigh
     return Taps(first.int(), folded.float(), lines)
 
 
-def cell(start: float, stop: float, size: int, clamp: float | None) -> float:
+def cell(start: float, stop: float, size: float, clamp: float | None) -> float:
     """The paper's cell input: an output pixel's side in half input pixels, ``2 * LR / output``.
 
     ``clamp`` keeps it at the value of that scale for larger scales, which the network was not trained on; None does

@@ -140,7 +140,9 @@ def _unpack_pillow(im: Image) -> Unpacked:
 
     _check_size((im.height, im.width))
     array, icc = modes.to_array(im)
-    info = {key: value for key, value in (("icc_profile", icc), ("dpi", im.info.get("dpi"))) if value}
+    # The picture is taken as it is stored, so an orientation in its EXIF block is still to be applied.
+    kept = {"icc_profile": icc, "dpi": im.info.get("dpi"), "exif": im.info.get("exif")}
+    info = {key: value for key, value in kept.items() if value}
 
     def repack(joined: list[torch.Tensor]) -> Image:
         return modes.from_array(joined[0].contiguous().cpu().numpy(), info)

@@ -52,6 +52,7 @@ FORMATS = (
 )
 SUFFIXES = {suffix: format for format in FORMATS for suffix in format.suffixes}
 
+_JPEG_EXIF = 65533  # bytes that one of its segments holds
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -158,7 +159,8 @@ def writer(
     The rows go to a hidden file beside ``path``, which takes the name when all is on the disk; whatever happens before
     that leaves nothing behind. Without ``overwrite`` a name taken meanwhile is an error too; with it the last complete
     file wins. PNG and TIFF need memory for a few rows only, the other formats for the whole picture. Samples deeper
-    than the format holds are rounded, with a UserWarning. An ICC profile of another colour space is left out.
+    than the format holds are rounded, and an EXIF block too long for a JPEG is left out, with a UserWarning. An ICC
+    profile of another colour space is left out.
 
     Raises what ``check_output`` raises, ImageError for a full disk, ValueError for rows of another shape or dtype, too
     many or too few.
@@ -171,8 +173,12 @@ def writer(
         if not np.can_cast(source, target):
             warnings.warn(f"{shown}: {format.name} holds {target}; the {source} samples are rounded", stacklevel=3)
     metadata = metadata or Metadata()
-    if metadata.icc_profile and metadata.icc_profile[16:20] != (b"RGB " if shape[2] > 2 else b"GRAY"):
+    gray = shape[2] < 3 and format.name not in ("WEBP", "AVIF")  # which have no gray
+    if metadata.icc_profile and metadata.icc_profile[16:20] != (b"GRAY" if gray else b"RGB "):
         metadata = Metadata(None, metadata.dpi, metadata.exif)
+    if format.name == "JPEG" and metadata.exif and len(metadata.exif) > _JPEG_EXIF:
+        warnings.warn(f"{shown}: EXIF of {len(metadata.exif)} bytes is left out, JPEG has no room", stacklevel=3)
+        metadata = Metadata(metadata.icc_profile, metadata.dpi)
     with whole_file(path, overwrite) as file:
         rows = _Rows(file, shown, format, shape, source, target, metadata, quality or format.quality, lossless)
         try:

@@ -87,9 +87,14 @@ class Workers:
             torch.set_num_threads(threads)
             ready.wait()
 
-        for _ in range(at_once):
-            self._pool.submit(begin)
-        ready.wait()
+        try:
+            for _ in range(at_once):
+                self._pool.submit(begin)
+            ready.wait()
+        except BaseException:  # there are no more threads to be had: those that wait must not do so for ever
+            ready.abort()
+            self._pool.shutdown(cancel_futures=True)
+            raise
         torch.set_num_threads(before)
 
     def submit(self, frame: Any) -> Future[Any]:

@@ -52,6 +52,17 @@ def around(halo: int) -> int:
     return 2 * (halo + LINES - 1)
 
 
+def least_side(halo: int) -> int:
+    """Cells along an axis of the smallest tile worth encoding: half as many as lie around it, nine times the work of no
+    halo. Below it lies a cliff, where hardly any memory is saved: a single cell has a halo too."""
+    return max(1, around(halo) // 2)
+
+
+def least_cells(halo: int) -> int:
+    """Cells of that tile with its halo."""
+    return (least_side(halo) + around(halo)) ** 2
+
+
 def crop(first: int, last: int, cells: int, halo: int) -> tuple[int, int]:
     """What of ``cells`` input pixels cells [first, last) need."""
     return max(0, first - halo) // LINES * LINES, min(cells, -(-(last + halo) // LINES) * LINES)

@@ -17,7 +17,7 @@ import torch
 from . import engines, grid
 from .backends import BackendUnavailable, cpu, triton
 from .checkpoint import DEFAULT, Weights, load
-from .field import Box, Field, Progress
+from .field import Box, Field, Progress, least_memory
 from .fp8 import FP8, stored
 from .gpu_stream import GpuLine
 from .image import Planes, Unpacked, bleed, unpack
@@ -50,8 +50,8 @@ class Upscaler:
         engine: of the encoder: "auto", "tensorrt", "tensorrt-rtx", "native" (processors) or "torch", likewise. The
             first two build an engine for this GPU once, which is kept on disk and checked against PyTorch.
         max_memory: bytes that features and buffers may take beside the input and the result; larger pictures are worked
-            on in tiles, with the same result. None: 1.5 GiB (4 GiB on a GPU) or half of what is free, whichever is
-            less.
+            on in tiles, with the same result. What tiles take that are not all halo, it takes in any case: 64 MB with
+            the default model in fp32. None: 1.5 GiB (4 GiB on a GPU) or half of what is free, whichever is less.
         cell_clamp: scale beyond which the decoder's cell input, which was trained up to x4, stays as it is there; None
             is the paper.
 
@@ -75,10 +75,9 @@ class Upscaler:
         max_memory: int | None = None,
         cell_clamp: float | None = 4.0,
     ) -> None:
-        if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-            raise ValueError(f"threads must be a whole number of at least 1, or None, got {threads!r}")
-        if max_memory is not None and not max_memory > 0:
-            raise ValueError(f"max_memory must be a positive number of bytes, got {max_memory!r}")
+        for name, count in (("threads", threads), ("max_memory", max_memory)):
+            if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+                raise ValueError(f"{name} must be a whole number of at least 1, or None, got {count!r}")
         if cell_clamp is not None and not (math.isfinite(cell_clamp) and cell_clamp >= 1):
             raise ValueError(f"cell_clamp must be a scale of at least 1, or None, got {cell_clamp!r}")
         self.weights = model if isinstance(model, Weights) else load(model)
@@ -102,9 +101,10 @@ class Upscaler:
         """The picture at another size, as the same kind of object with the same dtype, channels and range.
 
         Args:
-            image: PIL image; numpy [H, W] or [H, W, C], uint8, uint16 or float in [0, 1]; torch [C, H, W] or [B, C, H,
-                W], likewise. C is 1 (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGBA, alpha not premultiplied). Other arrays
-                with ``__dlpack__`` (CuPy, JAX) as numpy's, for which the result is a torch tensor [H, W, C].
+            image: PIL image, as it is stored (the EXIF block comes along, its orientation still to be applied); numpy
+                [H, W] or [H, W, C], uint8, uint16 or float in [0, 1]; torch [C, H, W] or [B, C, H, W], likewise. C is
+                1 (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGBA, alpha not premultiplied). Other arrays with
+                ``__dlpack__`` (CuPy, JAX) as numpy's, for which the result is a torch tensor [H, W, C].
             scale: a factor, or (vertical, horizontal) factors, of at least 0.5.
             size: (height, width) in pixels.
             longest: length of the longer side in pixels, aspect kept. Give exactly one of these three.
@@ -141,9 +141,10 @@ class Upscaler:
                 A frame equal to the one before is not computed again, unless it is on a GPU.
             scale, size, longest: as for calling.
             at_once: frames at work at the same time. None gives the most frames a second: on processors one a thread,
-                each on one thread; on GPUs three, of which one is copied in, one worked on and one copied out. 1: one
-                frame on all threads, and its result before the next is read, which gives the least delay. Memory
-                grows with it.
+                each on one thread, or fewer where ``max_memory`` is not enough for as many; on GPUs three, of which one
+                is copied in, one worked on and one copied out. 1: one frame on all threads, and its result before the
+                next is read, which gives the least delay. Memory grows with it, up to a ``max_memory`` that was given,
+                else up to half of what is free.
             dropped: for a live source, which does not wait: it is read on a thread of its own, the newest frame that
                 waits replaces an older one, and this is called, on that thread, with the number of each frame replaced
                 (the first is 0). None: the source waits, and no frame is lost.
@@ -153,7 +154,7 @@ class Upscaler:
         threads = self.threads or torch.get_num_threads()
         on_gpu = self.device.type == "cuda"
         if at_once is None:
-            at_once = 1 if dropped is not None else GPU_FRAMES if on_gpu else threads
+            at_once = 1 if dropped is not None else GPU_FRAMES if on_gpu else self._frames_at_once(threads)
         if isinstance(at_once, bool) or not isinstance(at_once, int) or at_once < 1:
             raise ValueError(f"at_once must be a whole number of frames of at least 1, or None, got {at_once!r}")
         request: dict[str, Any] = {"scale": scale, "size": size, "longest": longest}
@@ -168,7 +169,7 @@ class Upscaler:
         worker = copy(self)
         worker.encoder, worker.decoder = copy(self.encoder), copy(self.decoder)
         worker.threads = worker.encoder.threads = worker.decoder.threads = share
-        worker.max_memory = max(1, self._budget() // at_once)
+        worker.max_memory = max(1, self._budget(at_once) // at_once)
         # One more than are at work, so that no worker waits for the caller; not where least delay is wanted, as the
         # source may take its time.
         ahead = at_once + (at_once > 1 and dropped is None)
@@ -187,10 +188,13 @@ class Upscaler:
     ) -> Iterator[np.ndarray]:
         """As calling with ``size``, but from top to bottom in bands [rows, width, C], for results larger than memory.
 
-        ``image``: one numpy picture. ``box``: the window of it, as for `ImageField.render`. Yields arrays of its dtype,
-        with its channels (always three axes).
+        ``image``: one picture of any kind; ValueError for a batch of several. ``box``: the window of it, as for
+        `ImageField.render`. Yields arrays of its dtype (float32 for float64 and bfloat16), with its channels (always
+        three axes).
         """
         unpacked = unpack(image)
+        if len(unpacked.frames) != 1:
+            raise ValueError(f"bands are of one picture, got a batch of {len(unpacked.frames)}")
         height, width = unpacked.frames[0].color.shape[:2]
         top, left, bottom, right = grid.check_box(box, height, width)
         target = grid.output_size(bottom - top, right - left, size=size)
@@ -208,10 +212,16 @@ class Upscaler:
             return f"{what}, {self.threads or torch.get_num_threads()} threads"
         return f"{what}, encoder by {self.encoder.engine}"
 
-    def _budget(self) -> int:
+    def _budget(self, pictures: int = 1) -> int:
+        """Bytes for so many at work at once."""
         if self.max_memory:
             return self.max_memory
-        return min(DEFAULT_GPU_MEMORY if self.device.type == "cuda" else DEFAULT_MEMORY, self.free_memory // 2)
+        enough = DEFAULT_GPU_MEMORY if self.device.type == "cuda" else DEFAULT_MEMORY
+        return min(enough * pictures, self.free_memory // 2)
+
+    def _frames_at_once(self, threads: int) -> int:
+        """As many as have the memory for tiles worth encoding."""
+        return max(1, min(threads, self._budget(threads) // least_memory(self.encoder)))
 
     @property
     def free_memory(self) -> int:
@@ -358,12 +368,14 @@ def find_device(device: str | torch.device) -> torch.device:
         found = torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {device!r}") from error
+    if found.type not in ("cpu", "cuda"):
+        raise BackendUnavailable(f"no device {found}: only auto, cpu, cuda and cuda:N are supported")
     if found.type == "cuda" and (found.index or 0) >= cards:
         there = f"{cards} CUDA devices" if cards else f"no CUDA device ({_why_none()})"
         raise BackendUnavailable(f"no device {found}: PyTorch {torch.__version__} finds {there} here")
     if found.type == "cuda" and found.index is None:
         return torch.device("cuda", torch.cuda.current_device())  # as tensors there call it
-    return found
+    return found if found.type == "cuda" else torch.device("cpu")
 
 
 def _why_none() -> str:

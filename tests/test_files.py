@@ -185,6 +185,12 @@ def test_cmyk_becomes_srgb_and_loses_its_profile(tmp_path, suffix):
     assert abs(pixels.astype(int) - [255, 0, 0]).max() < 4
 
 
+def oriented(array, orientation):
+    im = Image.fromarray(array)
+    im.getexif()[0x0112] = orientation
+    return im
+
+
 def test_orientation(tmp_path):
     array = smooth(24, 40, 3)
     for orientation in range(1, 9):
@@ -204,6 +210,15 @@ def test_orientation(tmp_path):
         pixels, metadata = read(tmp_path / "a.tif")
         assert np.array_equal(pixels, expected)
         assert metadata.dpi == ((300, 150) if orientation < 5 else (150, 300))
+        for mode in ("CMYK", "YCbCr"):  # which Pillow reads, and turns
+            picture = Image.fromarray(array).convert(mode)
+            for compression in ("raw", "tiff_lzw"):
+                picture.save(tmp_path / "a.tif", compression=compression, dpi=(300, 150), tiffinfo={274: orientation})
+                pixels, metadata = read(tmp_path / "a.tif")
+                turned = np.array(picture.convert("RGB"))
+                turned = np.array(ImageOps.exif_transpose(oriented(turned, orientation)))
+                assert abs(pixels.astype(int) - turned).max() <= 1
+                assert metadata.dpi == ((300, 150) if orientation < 5 else (150, 300))
 
 
 @pytest.mark.parametrize("suffix", ["gif", "webp", "png", "tif", AVIF])

@@ -1,5 +1,6 @@
 """Objects in, planes, the same kind of object out."""
 
+import io
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageOps
 
 from liif_fast import image
 from liif_fast.image import Planes, bleed, to_float, unpack
@@ -55,6 +56,17 @@ def test_pillow_round_trip_is_exact(mode):
     im = Image.fromarray(random_array((5, 7, bands), np.uint8).squeeze())
     unpacked = unpack(im)
     assert np.array_equal(np.array(unpacked.pack(unpacked.frames)), np.array(im))
+
+
+def test_pillow_keeps_what_an_orientation_is_applied_by():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = io.BytesIO()
+    Image.fromarray(random_array((4, 6, 3), np.uint8)).save(file, "PNG", exif=exif, dpi=(300, 300))
+    unpacked = unpack(Image.open(file))
+    packed = unpacked.pack(unpacked.frames)
+    assert packed.size == (6, 4)
+    assert ImageOps.exif_transpose(packed).size == (4, 6)
 
 
 def test_pillow_wide_modes_keep_their_values():

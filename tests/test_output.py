@@ -93,8 +93,25 @@ def test_metadata_is_kept(tmp_path, suffix):
         kept = Image.Exif()
         kept.load(metadata.exif)
         assert kept[0x010F] == "maker"
-    save(tmp_path / f"gray{suffix}", smooth(6, 5, 1), metadata=Metadata(SRGB))
-    assert read(tmp_path / f"gray{suffix}")[1].icc_profile is None  # a profile for RGB
+    has_gray, has_profile = suffix not in (".webp", ".avif"), suffix != ".bmp"
+    for profile, fits in ((SRGB, not has_gray), (SRGB[:16] + b"GRAY" + SRGB[20:], has_gray)):
+        save(tmp_path / f"gray{suffix}", smooth(6, 5, 1), metadata=Metadata(profile), overwrite=True)
+        kept = profile if fits and has_profile else None
+        assert read(tmp_path / f"gray{suffix}")[1].icc_profile == kept
+
+
+def test_exif_that_a_jpeg_has_no_room_for(tmp_path):
+    """The picture is worth more."""
+    exif = Image.Exif()
+    exif[0x010F] = "maker" * 14000
+    array = smooth(6, 5, 3)
+    with pytest.warns(UserWarning, match=r"a.jpg: EXIF of 70\d\d\d bytes is left out"):
+        save(tmp_path / "a.jpg", array, metadata=Metadata(SRGB, None, exif.tobytes()))
+    pixels, metadata = read(tmp_path / "a.jpg")
+    assert pixels.shape == array.shape
+    assert (metadata.icc_profile, metadata.exif) == (SRGB, None)
+    save(tmp_path / "a.png", array, metadata=Metadata(exif=exif.tobytes()))
+    assert len(read(tmp_path / "a.png")[1].exif) > 70000
 
 
 def test_half_precision_is_kept(tmp_path, recwarn):

@@ -6,6 +6,7 @@ import itertools
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -14,7 +15,11 @@ from PIL import Image
 
 from common import random_weights
 from liif_fast import Upscaler, grid
+from liif_fast import upscaler as upscaler_module
 from liif_fast.checkpoint import Architecture
+from liif_fast.encoder import BaseEncoder
+from liif_fast.field import least_memory
+from liif_fast.stream import Workers
 
 SMALL = Architecture(1, 16, (16, 16))
 FINE = Architecture(1, 16, (16,), decoder="resample")
@@ -50,6 +55,51 @@ def test_frames_are_those_of_calls(architecture: Architecture, at_once: int | No
         for found, frame in zip(streamed, FRAMES, strict=True):
             assert np.array_equal(found, up(frame, **request))  # type: ignore[arg-type]
     assert torch.get_num_threads() == before
+
+
+def test_many_threads_have_memory_for_whole_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many frames at once as there is memory for tiles worth encoding; without a limit, each in one piece."""
+    up = upscaler(FINE, threads=2)
+    whole = next(up.stream(FRAMES, scale=2))
+    calls: list[tuple[int, ...]] = []
+    encode = BaseEncoder.__call__
+    monkeypatch.setattr(BaseEncoder, "__call__", lambda self, x: calls.append(tuple(x.shape)) or encode(self, x))
+    assert np.array_equal(next(up.stream(FRAMES[:1], scale=2, at_once=64)), whole)
+    assert calls == [FRAMES[0].shape]
+
+
+@pytest.mark.parametrize(("share", "threads", "frames"), [(None, 4, 4), (3, 64, 3), (0, 64, 1), (1000, 8, 8)])
+def test_frames_at_once(share: int | None, threads: int, frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One a thread, but no more than ``max_memory`` has room for tiles worth encoding."""
+    weights = random_weights(FINE)
+    least = least_memory(Upscaler(weights, precision="fp32").encoder)
+    memory = None if share is None else share * least + 1
+    seen: list[int] = []
+
+    def made(enlarge: object, at_once: int, *rest: object) -> Workers:
+        seen.append(at_once)
+        return Workers(enlarge, at_once, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(upscaler_module, "Workers", made)
+    up = Upscaler(weights, precision="fp32", threads=threads, max_memory=memory)
+    assert np.array_equal(next(up.stream(FRAMES, scale=2)), up(FRAMES[0], scale=2))
+    assert seen == [frames]
+
+
+@pytest.mark.parametrize("started", [0, 2])
+def test_no_more_threads_to_be_had(started: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error comes through, and the threads that were started do not wait for ever."""
+    submit, count = ThreadPoolExecutor.submit, itertools.count()
+
+    def limited(self: ThreadPoolExecutor, *given: object) -> object:
+        if next(count) >= started:
+            raise RuntimeError("can't start new thread")
+        return submit(self, *given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", limited)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        next(upscaler(threads=4).stream(FRAMES, scale=2))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("liif_fast-stream")]
 
 
 @pytest.mark.parametrize("kind", ["pillow", "torch", "float"])

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from liif_fast import grid
-from liif_fast.tiling import Span, around, spans, tile_shape
+from liif_fast.tiling import Span, around, least_cells, least_side, spans, tile_shape
 
 in_profile = settings(deadline=None, max_examples=200)
 
@@ -90,6 +90,14 @@ def test_tile_shape_wastes_little(height: int, width: int, halo: int, max_cells:
         if min(height, h + around(halo)) * min(width, w + around(halo)) <= max_cells
     )
     assert cost(height, width, halo, high, wide) <= 1.2 * best
+
+
+@pytest.mark.parametrize("halo", [0, 11, 35, 70])
+def test_least_tile(halo: int) -> None:
+    """Its own cells are a ninth of it, and it is what its number of cells gives."""
+    assert least_cells(halo) <= 9.3 * least_side(halo) ** 2
+    high, wide = tile_shape(1080, 1920, halo, least_cells(halo), 1080)
+    assert cost(1080, 1920, halo, high, wide) < 10 * 1080 * 1920
 
 
 @pytest.mark.parametrize("budget", [60 * 80, 10**9])

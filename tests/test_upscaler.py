@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -147,8 +148,15 @@ def test_points(up: Upscaler) -> None:
     centres = np.stack(np.meshgrid((np.arange(36) + 0.5) / 4, (np.arange(48) + 0.5) / 4, indexing="ij"), -1)
     found = field.sample(centres.reshape(-1, 2), scale=4)
     np.testing.assert_allclose(np.asarray(found).reshape(36, 48, 3), field.render(scale=4), atol=2e-6)
+    # Beyond the clamp as well, where the cell stays as it is at x4.
+    far = field.sample((centres.reshape(-1, 2)[::7] // 0.125 + 0.5) * 0.125, scale=8)
+    y, x = (centres.reshape(-1, 2)[::7] // 0.125).astype(int).T
+    np.testing.assert_allclose(far, field.render(scale=8)[y, x], atol=2e-6)
     with pytest.raises(ValueError, match="outside the 9 x 12"):
         field.sample(np.array([[3.0, 12.5]]))
+    for scale in (-3.0, 0.0, 0.4, math.nan, math.inf):
+        with pytest.raises(ValueError, match=f"at least 0.5, or None, got {scale}"):
+            field.sample(np.array([[3.0, 2.5]]), scale=scale)
 
 
 @pytest.mark.parametrize("max_memory", [None, 60_000])
@@ -221,6 +229,9 @@ def test_reference_backend_agrees(up: Upscaler) -> None:
     plain = Upscaler(SHALLOW, precision="fp32", backend="reference")
     assert "reference (PyTorch" in plain.description
     np.testing.assert_allclose(plain(picture, scale=3), up(picture, scale=3), atol=2e-6)
+    for channels in (1, 3):
+        deep = random_picture((9, 9, channels), np.uint16)
+        assert np.abs(plain(deep, scale=3).astype(int) - up(deep, scale=3)).max() <= 1
 
 
 def test_progress_ends_at_all(up: Upscaler) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from common import ROOT, random_weights
 from liif_fast import BackendUnavailable, CheckpointError, Upscaler
+from liif_fast.backends.cpu import ISA_VARIABLE
 from liif_fast.checkpoint import Architecture, Weights
 
 SHALLOW = random_weights(Architecture(1, 16, (16, 16)), seed=5)
@@ -26,7 +27,7 @@ def up() -> Upscaler:
 @pytest.mark.parametrize("budget", [1, 250_000, 600_000])
 @pytest.mark.parametrize("keep", [False, True])
 def test_tiled_equals_untiled(up: Upscaler, budget: int, keep: bool) -> None:
-    side = 24 if budget == 1 else 90
+    side = 90
     picture = np.random.default_rng(1).random((side, side + 13, 3)).astype(np.float32)
     bytes_ = (picture * 255).astype(np.uint8)
     small = Upscaler(SHALLOW, precision="fp32", max_memory=budget)
@@ -36,14 +37,20 @@ def test_tiled_equals_untiled(up: Upscaler, budget: int, keep: bool) -> None:
         return by.encode(image).render(size=size) if keep else by(image, size=size)
 
     calls = []
-    encode = small.encoder.encode
-    small.encoder.encode = lambda x: calls.append(x) or encode(x)  # type: ignore[method-assign]
+    encode = small.encoder.z
+    small.encoder.z = lambda x: calls.append(x) or encode(x)  # type: ignore[method-assign]
     tiled, whole = render(small, picture), render(up, picture)
     assert len(calls) > 1, "it was not tiled"
+    assert sum(x.shape[0] * x.shape[1] for x in calls) < 10 * picture.size / 3, "tiles are mostly halo"
     assert np.abs(tiled - whole).max() <= 1e-5
     difference = np.abs(render(small, bytes_).astype(int) - render(up, bytes_))
     assert difference.max() <= 1
     assert (difference > 0).mean() < 1e-4
+
+
+def test_bands_are_of_one_picture(up: Upscaler) -> None:
+    with pytest.raises(ValueError, match="got a batch of 2"):
+        next(up.bands(torch.zeros(2, 3, 5, 5), (10, 10)))
 
 
 def test_bands_are_the_picture(up: Upscaler) -> None:
@@ -62,7 +69,7 @@ def test_bands_are_the_picture(up: Upscaler) -> None:
 def test_a_device_that_is_fuller_than_it_said(monkeypatch: pytest.MonkeyPatch, channels: int, keep: bool) -> None:
     """The encoder runs out of memory above a size, in the middle of a picture: the rest comes in smaller tiles."""
     picture = np.random.default_rng(1).integers(0, 256, (90, 70, channels), np.uint8)
-    up = Upscaler(SHALLOW, precision="fp32", max_memory=2_000_000)
+    up = Upscaler(SHALLOW, precision="fp32", max_memory=4_000_000)
     wanted = up(picture, size=(150, 130))
     encode, asked, most = up.encoder.z, [], 1 << 30
 
@@ -194,6 +201,9 @@ def test_windows_refused(up: Upscaler, box: tuple[float, ...]) -> None:
         ({"threads": 1.5}, ValueError, "1.5"),
         ({"max_memory": 0}, ValueError, "0"),
         ({"max_memory": -5}, ValueError, "-5"),
+        ({"max_memory": 2e9}, ValueError, "max_memory must be a whole number.*got 2000000000.0"),
+        ({"device": "meta"}, BackendUnavailable, "no device meta: only auto, cpu"),
+        ({"device": "mps"}, BackendUnavailable, "no device mps"),
         ({"cell_clamp": 0.5}, ValueError, "0.5"),
         ({"model": "no-such-model"}, FileNotFoundError, "no-such-model.*known models: edsr-baseline"),
         ({"model": str(ROOT / "README.md")}, CheckpointError, "README.md"),
@@ -212,7 +222,14 @@ def test_an_explicit_backend_never_falls_back(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(cpu, "_missing", "the compiled module is missing (as here)")
     with pytest.raises(BackendUnavailable, match=r"backend 'cpu' cannot run on cpu.*compiled module is missing"):
         Upscaler(SHALLOW, precision="fp32", backend="cpu")
-    assert "reference" in Upscaler(SHALLOW, precision="fp32").description
+    with pytest.warns(UserWarning, match="plain PyTorch decodes, which is slow: the compiled module is missing"):
+        assert "reference" in Upscaler(SHALLOW, precision="fp32").description
+
+
+def test_an_instruction_set_that_was_named_is_never_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ISA_VARIABLE, "nonsense")
+    with pytest.raises(BackendUnavailable, match=f"{ISA_VARIABLE}=nonsense cannot run here"):
+        Upscaler(SHALLOW)
 
 
 def test_overflow_is_found_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

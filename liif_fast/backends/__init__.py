@@ -10,6 +10,7 @@ A backend is a module with
 
 from __future__ import annotations
 
+import warnings
 from types import ModuleType
 
 import torch
@@ -28,15 +29,20 @@ class BackendUnavailable(RuntimeError):
 def select(name: str, device: torch.device, dtype: torch.dtype) -> str:
     """The backend that will decode on ``device`` with weights and activations stored as ``dtype``.
 
-    ``"auto"`` takes the first that can, and never float8 as `reference` emulates it. Any other name is that backend or
-    BackendUnavailable, never another one.
+    ``"auto"`` takes the first that can, and never float8 as `reference` emulates it; it warns where the kernels for
+    processors are missing. Any other name is that backend or BackendUnavailable, never another one; the same goes for
+    an instruction set that the environment names.
     """
+    if device.type == "cpu" and (problem := cpu.refusal()):
+        raise BackendUnavailable(problem)
     if name != "auto" and name not in BACKENDS:
         raise ValueError(f"backend must be one of auto, {', '.join(BACKENDS)}; got {name!r}")
     reasons = reasons_against(device, dtype)
     if name == "auto":
         for candidate, reason in reasons.items():
             if reason is None and not (candidate == "reference" and dtype == FP8):
+                if candidate == "reference" and device.type == "cpu" and cpu.missing():
+                    warnings.warn(f"plain PyTorch decodes, which is slow: {reasons['cpu']}", stacklevel=2)
                 return candidate
         name = "triton" if dtype == FP8 else next(iter(reasons))
     if reasons[name] is not None:

@@ -52,6 +52,21 @@ def isa(dtype: torch.dtype = torch.bfloat16) -> str:
     return next(name for name in usable if not (name in BF16_ISAS and dtype == torch.float32))
 
 
+def missing() -> bool:
+    """Whether the compiled module is."""
+    return bool(_missing)
+
+
+def refusal(dtype: torch.dtype = torch.bfloat16) -> str | None:
+    """Why the instruction set that the environment names cannot run here; None where it names none."""
+    try:
+        if not _missing:
+            isa(dtype)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 def prefers_bf16() -> bool:
     """Whether decoding bf16 is faster here than float32.
 
@@ -69,11 +84,7 @@ def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
         return f"it runs on processors, not on {device.type}"
     if dtype not in (torch.float32, torch.bfloat16):
         return f"it stores activations as float32 or bfloat16, not {dtype}"
-    try:
-        isa(dtype)
-    except ValueError as error:
-        return str(error)
-    return None
+    return refusal(dtype)
 
 
 def describe(dtype: torch.dtype) -> str:

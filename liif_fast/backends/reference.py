@@ -65,6 +65,8 @@ def decode(
         rgb = _stored(((F.linear(blended, last) + last_bias) * scales + shifts).clamp(low, high), out.dtype)
         if paired:
             out[start : start + len(pixel)] = rgb
+        elif out.dtype == torch.uint16:  # as int16 of the same bits: torch has few operations for uint16
+            out.view(torch.int16)[row, column] = rgb.view(torch.int16)
         else:
             out[row, column] = rgb
 
