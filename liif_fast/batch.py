@@ -56,7 +56,7 @@ class Request:
             raise ValueError(f"give one size: {' or '.join(given)}")
         factors = None
         if size is not None:
-            width, height = _size(size)
+            width, height = size_of(size, "--size")
         if width and height:
             tag = f"{width}x{height}"
         elif longest or width or height:
@@ -245,10 +245,11 @@ def count(text: str, option: str, base: int = 1000) -> int:
     return number
 
 
-def _size(text: str) -> tuple[int, int]:
+def size_of(text: str, option: str) -> tuple[int, int]:
+    """(width, height) as typed for ``option``, which a ValueError names."""
     match = re.fullmatch(r"(\d+)\s*[xX]\s*(\d+)", text.strip())
     if not match or not (int(match[1]) and int(match[2])):
-        raise ValueError(f"--size must be WIDTHxHEIGHT such as 3840x2160, got {text!r}")
+        raise ValueError(f"{option} must be WIDTHxHEIGHT such as 3840x2160, got {text!r}")
     return int(match[1]), int(match[2])
 
 

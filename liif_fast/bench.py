@@ -24,7 +24,7 @@ from .encoder import torch_threads
 from .field import Field
 from .fp8 import FP8, stored
 from .system import processor
-from .upscaler import PRECISIONS, Upscaler, find_device
+from .upscaler import PRECISIONS, Upscaler, find_device, find_precision
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,8 @@ def measure(model: str, device: str, backend: str, precision: str | None, quick:
     """All rows of one machine and model, as JSON data."""
     threads, seconds = torch.get_num_threads(), 0.5 if quick else 2.0
     on = find_device(device)
+    names = [find_precision(precision, on)] if precision else _with_kernels(on, backend)
+    select(backend, on, PRECISIONS[names[0]] if names else torch.float32)  # raises where it cannot
     # What others are compared with; a backend that was named need not do fp32.
     does_fp32 = backend == "auto" or BACKENDS[backend].unavailable(on, torch.float32) is None
     exact = Upscaler(model, device=on, backend=backend if does_fp32 else "auto", precision="fp32")
@@ -129,7 +131,7 @@ def measure(model: str, device: str, backend: str, precision: str | None, quick:
     rates: dict[str, float] = {}
     rows: list[Row] = []
     notes: list[str] = []
-    for name in [precision] if precision else _with_kernels(on, backend):
+    for name in names:
         rates[name] = gemm_rate(stored(PRECISIONS[name]), on, seconds)
         if name != "fp32" and precision is None and rates[name] * EMULATED < rates.get("fp32", 0):
             notes.append(f"{name}: not native here ({rates[name]:.0f} GFLOP/s matrix product), left out")

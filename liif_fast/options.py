@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import typer
@@ -40,6 +41,9 @@ def clamp(text: str) -> float | None:
     if text.lower() == "none":
         return None
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
-        raise ValueError(f"--cell-clamp must be a scale such as 4, or 'none', got {text!r}") from None
+        value = 0.0
+    if not 1 <= value < math.inf:
+        raise ValueError(f"--cell-clamp must be a scale of at least 1, such as 4, or 'none', got {text!r}")
+    return value

@@ -54,12 +54,20 @@ def test_precision_beside_fp32(tmp_path: Path) -> None:
     assert all(40 < row["psnr_to_fp32"] < 100 for row in whole)
 
 
-def test_a_named_backend_is_the_one_measured(tmp_path: Path) -> None:
+def test_a_named_backend_is_the_one_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path / "net.safetensors", NETWORKS["liif"])
     report = bench.measure(str(tmp_path / "net.safetensors"), "cpu", "reference", "fp32", quick=True)
     assert report["machine"]["backend"] == "reference"
     with pytest.raises(BackendUnavailable, match="backend 'triton' cannot run on cpu"):
         bench.measure(str(tmp_path / "net.safetensors"), "cpu", "triton", "bf16", quick=True)
+    monkeypatch.setattr(bench, "Upscaler", None)  # it says so before there is any work
+    for backend, precision, error, text in (
+        ("triton", None, BackendUnavailable, "backend 'triton' cannot run on cpu"),
+        ("magic", None, ValueError, "got 'magic'"),
+        ("auto", "int8", ValueError, "got 'int8'"),
+    ):
+        with pytest.raises(error, match=text):
+            bench.measure(str(tmp_path / "net.safetensors"), "cpu", backend, precision, quick=True)
 
 
 def test_the_published_code_can_be_compiled() -> None:

@@ -234,7 +234,7 @@ def test_names_that_are_not_text(folder):
         (["--max-memory", "-1"], "--max-memory"),
         (["--max-memory", "0"], "--max-memory"),
         (["--cell-clamp", "off"], "--cell-clamp"),
-        (["--cell-clamp", "0.1"], "cell_clamp"),
+        (["--cell-clamp", "0.1"], "--cell-clamp must be a scale of at least 1"),
         (["--threads", "0"], "--threads"),
         (["--device", "tpu"], "device"),
         (["--backend", "magic"], "backend"),

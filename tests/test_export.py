@@ -195,7 +195,7 @@ def test_onnx_command(tmp_path: Path) -> None:
         (["onnx", TINY, "a.onnx", "--scale", "0.2"], "0.2"),
         (["onnx", TINY, "a.onnx", "--scale", "nan"], "nan"),
         (["onnx", TINY, "a.onnx", "--cell-clamp", "off"], "--cell-clamp"),
-        (["onnx", TINY, "a.onnx", "--cell-clamp", "0.1"], "cell_clamp"),
+        (["onnx", TINY, "a.onnx", "--cell-clamp", "0"], "--cell-clamp must be a scale of at least 1"),
         (["tensorrt", TINY, "a.onnx"], ".engine"),
         (["tensorrt", TINY, "a.engine", "--engine", "torch"], "engine must be one of"),
         (["tensorrt", TINY, "a.engine", "--precision", "fp32"], "precision must be one of"),

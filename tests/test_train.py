@@ -21,8 +21,9 @@ from liif_fast import Upscaler, checkpoint
 from liif_fast.checkpoint import Architecture, CheckpointError
 from liif_fast.training import config as configs
 from liif_fast.training import state
-from liif_fast.training.config import Config
+from liif_fast.training.config import SETTINGS, Config, read
 from liif_fast.training.reduce import reduce
+from liif_fast.training.sitting import sit
 from liif_fast.training.state import STATE
 from liif_fast.training.train import WEIGHTS, Diverged, load_data, train
 
@@ -214,6 +215,28 @@ def test_killed_at_any_moment(folder: Path, tmp_path: Path) -> None:
     assert "PSNR on held-out pictures x2" in more.stdout
 
 
+def test_a_run_that_never_began_leaves_no_settings_behind(folder: Path, tmp_path: Path) -> None:
+    """Those that a later sitting would go by."""
+    output = tmp_path / "run"
+    given = [f"{key}={list(v) if isinstance(v, tuple) else v}" for key, v in QUICK.items() if key != "iterations"]
+    with pytest.raises(FileNotFoundError):
+        sit(output, [tmp_path / "mistyped"], "fast", None, {"iterations": 4, "lr": 1e-2}, given, False)
+    sit(output, [folder], "fast", None, {"iterations": 2, "lr": 1e-3}, given, False)
+    kept = read("fast", output / SETTINGS, {"output": str(output)})
+    assert (kept.lr, kept.iterations, kept.data) == (1e-3, 2, (str(folder),))
+    sit(output, None, "fast", None, {"iterations": 3}, [], True)
+    assert content(output)["iteration"] == 3
+
+
+def test_without_matplotlib_it_says_so_before_the_work(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(RuntimeError, match=r"curves need matplotlib \(.*pip install 'liif_fast\[train\]'"):
+        train(make(folder, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_two_processes(folder: Path, tmp_path: Path) -> None:
     """Under torchrun the gradients are averaged, and one process writes."""
     command = [
@@ -255,6 +278,27 @@ def test_shorter_decoder(folder: Path, tmp_path: Path) -> None:
     steps = reduce(str(trained), strict, 0.01, lambda _: None, lines.append)
     assert not steps[-1].kept
     assert len(checkpoint.load(tmp_path / "strict" / "model.safetensors").architecture.hidden_list) == 2
+
+
+def test_a_folder_is_for_one_network_and_its_settings(folder: Path, tmp_path: Path) -> None:
+    """Gone on with, another's steps would pass for its own."""
+    for seed in (0, 1):
+        checkpoint.save(tmp_path / f"{seed}.safetensors", random_weights(Architecture(1, 16, (16, 16)), seed=seed))
+    settings = make(folder, tmp_path / "out", iterations=2)
+
+    def shorten(seed: int, settings: Config) -> str:
+        reduce(str(tmp_path / f"{seed}.safetensors"), settings, 100.0, lambda _: None, lambda _: None)
+        return checkpoint.load(tmp_path / "out" / "model.safetensors").fingerprint
+
+    made = shorten(0, settings)
+    assert shorten(0, replace(settings, threads=1)) == made
+    for seed, other in ((1, settings), (0, replace(settings, lr=1e-4))):
+        with pytest.raises(FileExistsError, match=r"state.pt: begun with another network or other settings"):
+            shorten(seed, other)
+    assert checkpoint.load(tmp_path / "out" / "model.safetensors").fingerprint == made
+    train(make(folder, tmp_path / "run"))
+    with pytest.raises(FileExistsError, match=r"run.state.pt: begun with another"):
+        shorten(0, replace(settings, output=str(tmp_path / "run")))
 
 
 def test_shorter_encoder(folder: Path, tmp_path: Path) -> None:
@@ -335,7 +379,7 @@ def test_another_decoder_behind_an_encoder(folder: Path, tmp_path: Path) -> None
     wanted = checkpoint.load(first).tensors
     for key, tensor in begun.encoder.state_dict(prefix="encoder.").items():
         assert torch.equal(tensor, wanted[key]), key
-    with pytest.raises(ValueError, match=r"\(1, 16\), this run's \(2, 16\)"):
+    with pytest.raises(ValueError, match=r"\[1, 16, False\], this run's \[2, 16, False\]"):
         state.begin(make(folder, tmp_path / "none", encoder=str(first), n_resblocks=2))
     learned = train(make(folder, tmp_path / "resample", encoder=str(first), decoder="resample"))
     assert checkpoint.load(learned.weights).architecture.decoder == "resample"

@@ -87,6 +87,8 @@ def test_a_film(folder: Path) -> None:
         (("in.mkv", "out.mkv", "--pixel-format", "yuv9"), ("'yuv9'",)),
         (("in.mkv", "out.mkv", "--pixel-format", "rgb24"), ("libx264 does not encode rgb24",)),
         (("in.mkv", "out.mkv", "--codec-option", "crf"), ("NAME=VALUE",)),
+        (("in.mkv", "out.mkv", "--codec-option", "tunee=film"), ("libx264 has no option tunee",)),
+        (("in.mkv", "out.mkv", "--codec", "ffv1"), ("ffv1 has no option preset",)),
         (("in.mkv", "out.mkv", "--start", "soon"), ("--start", "'soon'")),
         (("in.mkv", "out.mkv", "--start", "9:00"), ("no frame in the part",)),
         (("in.mkv", "out.mkv", "--size", "10x10"), ("0.5",)),
@@ -219,11 +221,15 @@ def test_two_at_once(folder: Path) -> None:
     started = process(*work, cwd=folder)
     wait_for((folder / ".out.mkv.liif_fast" / "settings.json").exists)
     started.send_signal(signal.SIGSTOP)
-    refused_by = run("long.mkv", "out.mkv", "--scale", 4, "--resume")
+    before = sorted((folder / ".out.mkv.liif_fast").iterdir())
+    for way in ("--resume", "--force"):
+        refused_by = run("long.mkv", "out.mkv", "--scale", 4, way)
+        assert refused_by.exit_code == 2
+        assert "another process is making it" in refused_by.stderr
+        assert sorted((folder / ".out.mkv.liif_fast").iterdir()) == before
     started.kill()
     finish(started)
-    assert refused_by.exit_code == 2
-    assert "another process is making it" in refused_by.stderr
+    assert run("in.mkv", "out.mkv", "--force").exit_code == 0, "what a killed run left is in the way"
 
 
 def test_memory_does_not_grow_with_length(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import sys
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+SETTINGS = "config.toml"  # in the folder of a run
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,13 @@ def read(recipe: str, path: Path | None, flags: Mapping[str, Any]) -> Config:
         if type(value) is int and Config.__dataclass_fields__[key].type == "float"
     }
     return Config(**{**values, **lists, **floats})
+
+
+def to_toml(config: Config) -> str:
+    """The settings but ``output``: the folder may move."""
+    values = {key: value for key, value in dataclasses.asdict(config).items() if key != "output"}
+    # Strings, numbers, booleans and lists of them are written alike in JSON and TOML.
+    return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
 
 
 def _check_type(name: str, value: object, kind: object) -> None:

@@ -12,6 +12,18 @@ LOG, CURVES = "log.csv", "curves.png"
 _FIELDS = ["iteration", "loss", "lr", "iterations_per_s"]
 
 
+class MissingLibrary(RuntimeError):
+    """matplotlib, which draws curves, is not installed."""
+
+
+def check_library() -> None:
+    """MissingLibrary without matplotlib: better said before the work than after it."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise MissingLibrary(f"curves need matplotlib ({error}): pip install 'liif_fast[train]'") from None
+
+
 class Log:
     """Rows of ``log.csv`` in a run's folder.
 

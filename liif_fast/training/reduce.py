@@ -11,10 +11,12 @@ from pathlib import Path
 from statistics import fmean
 
 from ..checkpoint import Weights, load, save
+from ..output import write_text
 from ..upscaler import Upscaler, find_device
 from . import easier
-from .config import Config
+from .config import SETTINGS, Config, to_toml
 from .evaluate import evaluate
+from .log import check_library
 from .state import STATE
 from .train import Progress, load_data, train
 
@@ -52,12 +54,14 @@ def reduce(
     Each step folds away the rectifier of least entropy, or drops the block whose absence costs least, and trains as
     ``config`` says; the first step that loses more than ``max_loss`` dB of PSNR ends it. The smallest network within
     the bound is ``model.safetensors`` there, even if it is the one that came. Raises as `train` and `load`; ValueError
-    for a bound that is not positive.
+    for a bound that is not positive; FileExistsError for a folder in which something else was begun.
     """
     if not max_loss > 0:
         raise ValueError(f"the loss allowed is {max_loss}, must be a positive number of dB")
+    check_library()
     folder = Path(config.output)
     weights = load(model)
+    _claim(folder, weights, config)
     unit = UNITS[weights.architecture.decoder]
     device = find_device(config.device)
     pictures, pairs = load_data(config, device, say)
@@ -68,7 +72,6 @@ def reduce(
         up = Upscaler(candidate, device=device, precision="fp32", threads=config.threads or None)
         return fmean(summary.psnr for summary in evaluate(up, pairs).values())
 
-    folder.mkdir(parents=True, exist_ok=True)
     first = quality(weights)
     steps = [Step(length(weights), unit, first, 0.0, True)]
     report(weights, pictures, folder / f"entropy-{length(weights)}.png", say)
@@ -98,6 +101,18 @@ def reduce(
         weights = candidate
         save(folder / MODEL, weights)
     return steps
+
+
+def _claim(folder: Path, weights: Weights, config: Config) -> None:
+    """The folder is for this network and these settings; how it computes may change from sitting to sitting."""
+    settings = to_toml(replace(config, device="auto", threads=0))
+    text = f"# {weights.name}, network {weights.fingerprint}\n{settings}"
+    kept = folder / SETTINGS
+    begun = [*folder.glob(f"*/{STATE}"), *folder.glob(STATE)]
+    if begun and (not kept.exists() or kept.read_text(encoding="utf-8") != text):
+        raise FileExistsError(f"{begun[0]}: begun with another network or other settings; name another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(kept, text)
 
 
 def report(weights: Weights, pictures: easier.Pictures, picture: Path, say: Callable[[str], None]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import sys
@@ -16,9 +15,8 @@ from ..output import write_text
 from . import config as configs
 from .config import Config
 from .reduce import MODEL, reduce
+from .state import STATE
 from .train import Progress, train
-
-SETTINGS = "config.toml"
 
 
 def sit(
@@ -31,14 +29,14 @@ def sit(
     resume: bool,
 ) -> None:
     """One sitting of a run. Resumed, it goes by the settings it was begun with, and what is given now over them."""
-    kept = output / SETTINGS
+    kept = output / configs.SETTINGS
     if resume and file is None and kept.is_file():
         file = kept
     config = _config(output, data, recipe, file, flags, settings)
     first = int(os.environ.get("RANK", "0")) == 0
-    if first and not (resume or (output / SETTINGS).exists()):
+    if first and not (resume or (output / STATE).exists()):  # over those of a run that never came to keep a state
         output.mkdir(parents=True, exist_ok=True)
-        write_text(kept, to_toml(config))
+        write_text(kept, configs.to_toml(config))
     result = train(config, resume, Teller(first), lambda line: say_error(line, "warning: "))
     if first:
         values = ", ".join(f"x{scale:g} {value:.2f}" for scale, value in result.psnr.items())
@@ -65,13 +63,6 @@ def shorten(
         refused = "" if step.kept else f"  more than {max_loss:g}: not kept"
         say(f"{step.length:{len(unit)}}  {step.psnr:.3f}  {step.loss:+.3f}{refused}")
     say(f"{output / MODEL}: {next(s.length for s in reversed(steps) if s.kept)} {unit}")
-
-
-def to_toml(config: Config) -> str:
-    """The settings but ``output``: the folder may move."""
-    values = {key: value for key, value in dataclasses.asdict(config).items() if key != "output"}
-    # Strings, numbers, booleans and lists of them are written alike in JSON and TOML.
-    return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
 
 
 class Teller:

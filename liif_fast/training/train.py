@@ -26,7 +26,7 @@ from . import data, synthetic
 from .centring import centred
 from .config import Config
 from .evaluate import evaluate
-from .log import Log
+from .log import Log, check_library
 from .metrics import PROTOCOLS
 from .revival import revive
 from .state import STATE, State, begin
@@ -150,6 +150,7 @@ class _Run:
         self.psnr: dict[float, float] = {}
 
     def prepare(self, resume: bool) -> None:
+        check_library()
         config, state_path = self.config, self.folder / STATE
         if state_path.exists() and not resume:
             raise FileExistsError(f"{state_path}: a run is here already; resume it or name another folder")

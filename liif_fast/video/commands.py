@@ -58,7 +58,10 @@ Crf = Annotated[
 Preset = Annotated[str | None, typer.Option(help="Speed of the encoder, as fast or slow.", rich_help_panel="Encoding")]
 PixelFormat = Annotated[
     str | None,
-    typer.Option(help="As yuv444p or yuv420p10le; default: the input's.", rich_help_panel="Encoding"),
+    typer.Option(
+        help="As yuv444p or yuv420p10le; default: the input's, or the nearest that players know.",
+        rich_help_panel="Encoding",
+    ),
 ]
 CodecOption = Annotated[
     list[str] | None,
@@ -263,6 +266,8 @@ def zoom(
     from .motion import Plan, prepare, read, render
 
     request = batch.Request.parse(size=size)
+    if not 0 < fps <= 1000:
+        raise ValueError(f"--fps must be above 0 and at most 1000, got {fps:g}")
     windows = _window(start, "--from"), _window(to, "--to")
     shape = (request.height or 0, request.width or 0)
     options = _engine(device, precision, backend, engine, threads, cell_clamp)
@@ -349,8 +354,7 @@ def pipe(
     options = _engine(device, precision, backend, engine, threads, cell_clamp)
     layout = None
     if input_size is not None:
-        sides = batch.Request.parse(size=input_size)
-        layout = Layout(sides.width or 0, sides.height or 0, format, full_range)
+        layout = Layout(*batch.size_of(input_size, "--input-size"), format, full_range)
     made: list[Upscaler] = []
 
     def ready() -> Upscaler:

@@ -25,6 +25,7 @@ _QUALITY: dict[str, tuple[str, str | None]] = {
 }
 # Encoders in hardware name it in their ways; they keep their own default.
 _HARDWARE_QUALITY = {"nvenc": "cq", "qsv": "global_quality", "amf": "qp_i", "videotoolbox": "q"}
+_LOSSLESS = ("ffv1", "ffvhuff", "huffyuv", "utvideo")
 # Asked for another, these print more than one line themselves.
 _PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo")
 
@@ -75,7 +76,7 @@ class Encoding:
         container_of(path)
         codec = choice.codec or _default_codec(path, source)
         able = _formats(codec)
-        format = choice.pixel_format or _closest(source, able)
+        format = choice.pixel_format or _closest(codec, source, able)
         colors.bits(format)  # a name that is none is refused here
         if able and format not in able:
             raise VideoError(f"{codec} does not encode {format}; it does {', '.join(able)}")
@@ -103,6 +104,8 @@ class Encoding:
         context.flags |= int(av.codec.context.Flags.global_header)
         with one_line(f"encoder {self.codec} refuses {self}"):
             context.open()
+        if context.options:  # those that nobody took
+            raise VideoError(f"{self.codec} has no option {', '.join(context.options)}")
         return context
 
     def configure(self, context: Any) -> None:
@@ -157,12 +160,15 @@ def _formats(codec: str) -> list[str]:
     return [format.name for format in found.video_formats or ()]
 
 
-def _closest(source: str, able: list[str]) -> str:
-    """The source's own pixel format, or the usual one that loses least."""
-    depth = colors.bits(source)
-    plain = not colors.is_rgb(source) and not colors.has_alpha(source)
-    wanted = [source] if plain else []
-    wanted += ["gbrp" if depth <= 8 else f"gbrp{depth}le"] if colors.is_rgb(source) and "yuv420p" not in able else []
+def _closest(codec: str, source: str, able: list[str]) -> str:
+    """The source's own pixel format, or the one that loses least of those that players know; its alpha is left out.
+
+    Colours that are whole in RGB stay so only where losing nothing is what the encoder is for.
+    """
+    depth, rgb = colors.bits(source), colors.is_rgb(source)
+    wanted = [] if rgb else [source.replace("yuva", "yuv") if colors.has_alpha(source) else source]
+    whole = codec in _LOSSLESS or "yuv420p" not in able
+    wanted += [source, *(("gbrp", "bgr0", "rgb24") if depth <= 8 else (f"gbrp{depth}le",))] if rgb and whole else []
     wanted += [f"yuv420p{bits}le" for bits in (16, 12, 10) if depth >= bits] if depth > 8 else []
     wanted += ["p010le", "yuv420p10le"] if depth > 8 else []
     wanted += ["yuv420p", "nv12", *able[:1]]

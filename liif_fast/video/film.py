@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..batch import Request
 from ..console import Meter, Stopped, say_error
 from ..output import check_place, one_line_errors, whole_file
-from .colors import has_alpha
+from .colors import has_alpha, subsampling
 from .encoding import Choice, Encoding, container_of, fitted
 from .errors import VideoError, check_library
 from .mux import Copied, Cut, check, verify, write
@@ -96,6 +96,12 @@ def make(job: Job, upscaler: Callable[[], Upscaler], meter: FilmMeter, preview: 
         if has_alpha(clip.format):
             warnings.warn(f"{job.input}: the alpha channel of {clip.format} is left out", stacklevel=2)
         encoding = encoding_of(job, clip)
+        if job.choice.pixel_format is None and subsampling(encoding.format) > subsampling(clip.format):
+            warnings.warn(
+                f"{job.output}: {encoding.format} keeps fewer colours than {clip.format}, which few players show; "
+                "--pixel-format yuv444p keeps more, --codec ffv1 all",
+                stacklevel=2,
+            )
         check(job.input, job.output, encoding, job.leave_out)
         up = upscaler()
         work = Work(job.output, _settings(job, encoding, up), job.segment, job.resume, job.force)
@@ -108,8 +114,8 @@ def make(job: Job, upscaler: Callable[[], Upscaler], meter: FilmMeter, preview: 
             _finish(job, source, encoding, work, done)
             work.remove()
         except Stopped:
-            if work.finished:
-                say_error(f"{work.finished * job.segment} frames are kept; --resume goes on from there", "")
+            if kept := work.count():
+                say_error(f"{kept * job.segment} frames are kept; --resume goes on from there", "")
             raise
         finally:
             work.close()

@@ -12,8 +12,13 @@ from typing import Any, BinaryIO
 from .encoding import Encoding, container_of
 from .errors import VideoError, one_line
 from .segments import Encoded, Work
-from .source import main_stream, open_input
+from .source import is_cover, main_stream, open_input, zero_of
 
+# How Matroska attaches a picture of each codec: (media type, suffix).
+_COVERS = {
+    "mjpeg": ("image/jpeg", "jpg"), "png": ("image/png", "png"), "bmp": ("image/bmp", "bmp"),
+    "webp": ("image/webp", "webp"), "gif": ("image/gif", "gif"),
+}  # fmt: skip
 # Matroska counts in milliseconds.
 _TOLERANCE = Fraction(3, 2000)
 # Tags about the old streams and files that are not true of the new ones.
@@ -46,8 +51,8 @@ class Copied:
 def check(path: str, output: str, encoding: Encoding, leave_out: bool) -> None:
     """Refuses, before there is any work, a film that the container of the result cannot hold.
 
-    With ``leave_out`` streams that it cannot hold are left out; streams of data, which only their makers read, always
-    are, with a warning.
+    With ``leave_out`` streams that it cannot hold are left out; streams of data, which only their makers read, and
+    cover pictures always are, with a warning.
     """
     import av
 
@@ -62,7 +67,7 @@ def check(path: str, output: str, encoding: Encoding, leave_out: bool) -> None:
                 continue  # the same chapters once more, as a track
             name = getattr(stream.codec_context, "name", None) or "unknown"
             text = f"{path}: {stream.type} stream {stream.index} ({name}) cannot be copied into {output}"
-            if stream.type not in ("data", "unknown") and not leave_out:
+            if stream.type not in ("data", "unknown") and not is_cover(stream) and not leave_out:
                 raise VideoError(f"{text}; another suffix may hold it, --leave-out goes without")
             warnings.warn(f"{text}; it is left out", stacklevel=2)
         out.start_encoding()  # what else there is to say against it
@@ -79,9 +84,11 @@ def write(file: BinaryIO, output: str, path: str, encoding: Encoding, work: Work
         copied.video = streams[main.index].index
         copied.sounds = len(out.streams.audio)
         out.metadata.update(_tags(source.metadata))
-        out.set_chapters(_chapters(source.chapters(), cut))
+        zero = zero_of(source)
+        there = Cut(cut.start + zero, None if cut.end is None else cut.end + zero)
+        out.set_chapters(_chapters(source.chapters(), there))
         out.start_encoding()
-        _interleave(source, out, streams, main.index, work, encoding, cut, copied)
+        _interleave(source, out, streams, main.index, work, encoding, cut.start, there, copied)
     return copied
 
 
@@ -92,7 +99,8 @@ def _streams(source: Any, out: Any, main: Any, encoding: Encoding, output: str, 
         new = _video(out, encoding, output, rotation) if stream.index == main.index else _template(out, stream)
         if new is not None:
             new.metadata.update(_tags(stream.metadata))
-            new.disposition = stream.disposition
+            if new.type != "attachment":
+                new.disposition = stream.disposition
             streams[stream.index] = new
     return streams
 
@@ -122,11 +130,26 @@ def _template(out: Any, stream: Any) -> Any:
         if stream.type == "attachment":
             name = stream.metadata.get("filename", f"attachment{stream.index}")
             return out.add_attachment(name, stream.mimetype or "application/octet-stream", stream.data)
+        if is_cover(stream):
+            return _cover(out, stream)
         if stream.type not in ("audio", "subtitle", "video"):
             return None
         return out.add_stream_from_template(stream, opaque=True)
     except (ValueError, NotImplementedError):
         return None
+
+
+def _cover(out: Any, stream: Any) -> Any:
+    """A picture that goes with the film: in Matroska an attachment, in MP4 a stream of its kind."""
+    codec = stream.codec_context.name if stream.codec_context else ""
+    if out.format.name in ("mp4", "mov") and codec in ("mjpeg", "png", "bmp"):
+        return out.add_stream_from_template(stream, opaque=True)
+    if out.format.name != "matroska" or codec not in _COVERS:
+        return None
+    mimetype, suffix = _COVERS[codec]
+    with open_input(stream.container.name.removeprefix("file:")) as once:
+        data = next(bytes(packet) for packet in once.demux(once.streams[stream.index]) if packet.size)
+    return out.add_attachment(stream.metadata.get("filename", f"cover.{suffix}"), mimetype, data)
 
 
 def _chapters(every: list[Any], cut: Cut) -> list[Any]:
@@ -165,10 +188,14 @@ def _interleave(
     main: int,
     work: Work,
     encoding: Encoding,
+    begin: Fraction,
     cut: Cut,
     copied: Copied,
 ) -> None:
-    """All packets in the order of their times, so that no muxer has to keep many."""
+    """All packets in the order of their times, so that no muxer has to keep many.
+
+    The part begins at ``begin`` of the film and at the start of ``cut`` in the source.
+    """
     import av
 
     def emit(packet: Any, stream: Any) -> None:
@@ -178,7 +205,7 @@ def _interleave(
         out.mux_one(packet)
 
     base = encoding.time_base
-    offset = round(cut.start / base)
+    offset = round(begin / base)
     starts = work.starts()
     copied.first, copied.last = ((pick(starts) - offset) * base for pick in (min, max))
     video = _timed(work, starts)
@@ -195,18 +222,23 @@ def _interleave(
             waiting = next(video, None)
 
     others = [stream for stream in source.streams if stream.index in streams and stream.index != main]
-    others = [stream for stream in others if stream.type != "attachment"]
-    if cut.start and others:
+    others = [stream for stream in others if streams[stream.index].type != "attachment"]
+    covers = {stream.index for stream in others if is_cover(stream)}
+    if begin and others:
         source.seek(int(cut.start * 1_000_000), backward=True)
     for packet in source.demux(others) if others else ():
+        if is_cover(packet.stream):
+            if packet.size and packet.stream_index in covers:
+                covers.remove(packet.stream_index)
+                packet.pts = packet.dts = 0
+                emit(packet, streams[packet.stream_index])
+            continue
         at = packet.pts if packet.pts is not None else packet.dts
         if at is None:
             continue
         start = at * packet.time_base
-        attached = packet.stream.type == "video"
         # What begins before zero is there to be skipped by players, and stays.
-        outside = bool(cut.start and start < cut.start) or (cut.end is not None and start >= cut.end)
-        if outside and not attached:
+        if (begin and start < cut.start) or (cut.end is not None and start >= cut.end):
             continue
         shift = round(cut.start / packet.time_base)
         packet.pts, packet.dts = at - shift, (at if packet.dts is None else packet.dts) - shift

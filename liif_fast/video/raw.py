@@ -29,6 +29,7 @@ _PACKED = {"rgb24": 3, "bgr24": 3, "rgb48le": 6}
 _SITINGS = {"C420": "center", "C420jpeg": "center", "C420paldv": "topleft"}
 RAW_FORMATS = (*_PACKED, *dict.fromkeys(_Y4M.values()), "gbrp", "gbrp10le", "nv12", "p010le")
 _MAGIC = b"YUV4MPEG2"
+_MOST_PIXELS = 1 << 28  # with 128 more on each axis
 _LONGEST = 1024  # bytes of a header line
 
 
@@ -41,6 +42,10 @@ class Layout:
     format: str
     full_range: bool = False
     header: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.width + 128) * (self.height + 128) >= _MOST_PIXELS:
+            raise VideoError(f"frames of {self.width} x {self.height} are larger than ffmpeg takes")
 
     @property
     def siting(self) -> str:

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from ..output import one_line_errors, whole_file, write_text
 from .errors import VideoError
 
+_SETTINGS = "settings.json"
 _HEAD = struct.Struct("<qqIB")
 
 
@@ -51,25 +52,25 @@ class Work:
         self.folder = Path(os.path.dirname(final), f".{os.path.basename(final)}.liif_fast")
         self.frames = frames
         settings = {**settings, "frames": frames}
-        if self.folder.exists() and again and not resume:
-            self.remove()
         try:
             self.folder.mkdir()
         except FileExistsError:
-            if not resume:
+            if not (resume or again):
                 raise VideoError(
                     f"{output}: an earlier run was broken off; --resume goes on from there, --force begins again"
                 ) from None
         self._lock = _locked(self.folder, output)
         try:
+            if again and not resume:
+                (self.folder / _SETTINGS).unlink(missing_ok=True)
             self._check(output, settings)
         except BaseException:
             self._lock.close()
             raise
-        self.finished = self._finished()
+        self.finished = self.count()
 
     def _check(self, output: str, settings: dict[str, Any]) -> None:
-        place = self.folder / "settings.json"
+        place = self.folder / _SETTINGS
         try:
             before = json.loads(place.read_text())
         except (OSError, ValueError):
@@ -84,7 +85,7 @@ class Work:
                 "or begin again with --force"
             )
 
-    def _finished(self) -> int:
+    def count(self) -> int:
         """The number of whole segments from the first on; what comes after is done again."""
         count = 0
         while (place := self._place(count)).exists() and _count(place) == self.frames:

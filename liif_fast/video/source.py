@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from .colors import Colors
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
 _ATTACHED_PICTURE = 0x0400
 _LITTLE = Fraction(1, 4)  # seconds by which durations in containers may be wrong
+_LATE = Fraction(1)  # seconds; what begins later than that has a clock that runs on, as broadcasts have
+# Seconds before the place wanted from which to decode, where seeking led behind it; None: from the beginning.
+_BEFORE = (Fraction(0), Fraction(10), Fraction(60), None)
 
 
 @dataclass(frozen=True)
@@ -125,13 +130,12 @@ class Source:
         Packets that cannot be decoded are left out and counted in ``damage``. VideoError where the size changes.
         """
         clip, base = self.clip, self.clip.time_base
-        if self.start:
-            with one_line(self.path):
-                self._container.seek(int(self.start / base), stream=self._stream, backward=True)
+        zero = round(zero_of(self._container) / base)
         previous: int | None = None
-        for frame, step in self._decoded(self._container, self._stream, self.damage, True):
+        progressive = True
+        for frame, step in self._from_start(zero * base):
             usual = max(1, step or round(1 / clip.rate / base))
-            start = frame.pts if frame.pts is not None else 0 if previous is None else previous + usual
+            start = frame.pts - zero if frame.pts is not None else 0 if previous is None else previous + usual
             if self.end is not None and start * base >= self.end:
                 return
             if self.start and (start + usual) * base <= self.start:
@@ -141,6 +145,10 @@ class Source:
                     f"{self.path}: its size changes from {clip.width} x {clip.height} to {frame.width} x "
                     f"{frame.height} at {float(start * base):.3f} s; end there with --end"
                 )
+            if progressive and frame.interlaced_frame and not self._deinterlace:
+                progressive = False
+                text = f"{self.path}: is interlaced from {float(start * base):.3f} s on"
+                warnings.warn(f"{text}; --deinterlace makes whole frames of its fields", stacklevel=2)
             # Two frames at one time, which damaged films have, would be one.
             start = start if previous is None else max(start, previous + 1)
             previous = start
@@ -148,7 +156,31 @@ class Source:
             yield Stamped(frame, start, usual)
 
         if previous is not None:
-            self.damage.short = _shortage(self.path, self._stream, (previous + 1) * base + 1 / clip.rate)
+            self.damage.short = _shortage(self.path, self._stream, (zero + previous + 1) * base + 1 / clip.rate)
+
+    def _from_start(self, zero: Fraction) -> Iterator[tuple[av.VideoFrame, int]]:
+        """Decoded frames from ``start`` or a little before on, also where seeking leads behind it: streams without an
+        index are searched by guessing, and a decoder needs a key frame to begin with. ``zero``: time of the film's."""
+        if not self.start:
+            return self._decoded(self._container, self._stream, self.damage, True)
+        base = self.clip.time_base
+        for before in _BEFORE:
+            at = None if before is None else self.start - before
+            if at is None or at <= 0:
+                self._container.close()
+                self._container = open_input(self.path)
+                self._stream = main_stream(self._container, self.path)
+                at = None
+            else:
+                with one_line(self.path):
+                    self._container.seek(int((at + zero) / base), stream=self._stream, backward=True)
+            damage = Damage()
+            frames = self._decoded(self._container, self._stream, damage, True)
+            first = next(frames, None)
+            if at is None or (first is not None and (first[0].pts or 0) * base - zero <= self.start):
+                break
+        self.damage = damage
+        return frames if first is None else chain([first], frames)
 
     def _decoded(
         self, container: Any, stream: Any, damage: Damage, filtered: bool = False
@@ -172,7 +204,8 @@ class Source:
     def _raw(self, container: Any, stream: Any, damage: Damage) -> Iterator[av.VideoFrame]:
         from av.error import EOFError, FFmpegError
 
-        stream.thread_type = "AUTO"
+        if not stream.codec_context.is_open:  # it is, where decoding begins again
+            stream.thread_type = "AUTO"
         packets = container.demux(stream)
         count = 0
         while True:
@@ -225,13 +258,24 @@ def open_input(path: str) -> Any:
     with open(path, "rb"):  # says what is wrong with the file itself
         pass
     with one_line(path):
-        return av.open(path, metadata_errors="replace")
+        return av.open(f"file:{path}", metadata_errors="replace")  # a colon in the name is no protocol
+
+
+def zero_of(container: Any) -> Fraction:
+    """The time, in seconds, that is the film's zero: its own, or where it begins if its clock ran long before."""
+    begins = Fraction(container.start_time or 0, 1_000_000)
+    return begins if begins > _LATE else Fraction(0)
+
+
+def is_cover(stream: Any) -> bool:
+    """Whether it is a picture that goes with the film."""
+    return stream.type == "video" and bool(int(stream.disposition) & _ATTACHED_PICTURE)
 
 
 def main_stream(container: Any, path: str) -> Any:
     """The film itself, not a cover picture."""
     for stream in container.streams.video:
-        if not int(stream.disposition) & _ATTACHED_PICTURE:
+        if not is_cover(stream):
             if stream.codec_context is None:
                 raise VideoError(f"{path}: ffmpeg has no decoder for its codec")
             return stream

@@ -1,0 +1,182 @@
+"""Films that are odd on their way in: clocks that run on, no index to seek by, covers, late fields, RGB and alpha."""
+
+from __future__ import annotations
+
+import warnings
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from liif_fast import Upscaler
+
+av = pytest.importorskip("av")
+
+from clips import TICKS, decoded, film, pattern, shown  # noqa: E402
+from liif_fast.video import VideoError  # noqa: E402
+from liif_fast.video.encoding import Choice  # noqa: E402
+from test_video import FAST, make, packets, up  # noqa: E402, F401
+
+SECONDLY = {"crf": "10", "g": "24", "keyint_min": "24", "sc_threshold": "0", "bf": "2"}
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_a_clock_that_runs_on(tmp_path: Path, up: Upscaler, suffix: str) -> None:  # noqa: F811
+    """A recording of a broadcast: what is asked for and what comes out count from its beginning."""
+    times = [1000 * TICKS + i * TICKS // 24 for i in range(48)]
+    source = film(tmp_path / "in.ts", 48, times=times, sounds=0)
+    assert shown(source)[0] == 1000
+    out = tmp_path / f"out{suffix}"
+    assert make(up, source, out).damage == ""
+    assert [round(float(t), 3) for t in shown(out)] == pytest.approx([i / 24 for i in range(48)], abs=2e-3)
+    with av.open(str(out)) as made:
+        assert made.duration / 1e6 == pytest.approx(2, abs=0.1)
+    for part, frames in (({"start": Fraction(1)}, 24), ({"end": Fraction(1, 2)}, 12)):
+        assert make(up, source, out, force=True, **part).frames == frames
+        assert shown(out)[0] < 0.05
+    with pytest.raises(VideoError, match="no frame in the part asked for"):
+        make(up, source, out, force=True, start=Fraction(1001))
+
+
+def test_sound_keeps_its_place_beside_a_clock_that_runs_on(tmp_path: Path, up: Upscaler) -> None:  # noqa: F811
+    plain = film(tmp_path / "plain.mkv", 48)
+    late = tmp_path / "late.mkv"
+    with av.open(str(plain)) as before, av.open(str(late), "w") as after:
+        streams = {s.index: after.add_stream_from_template(s, opaque=True) for s in before.streams}
+        for packet in before.demux():
+            if packet.size:
+                packet.stream = streams[packet.stream_index]
+                packet.pts += 500_000  # of a thousandth
+                packet.dts = None if packet.dts is None else packet.dts + 500_000
+                after.mux(packet)
+    for name, source in (("plain", plain), ("late", late)):
+        make(up, source, tmp_path / f"{name}_out.mkv", start=Fraction(1, 2))
+    assert packets(tmp_path / "plain_out.mkv", "audio") == packets(tmp_path / "late_out.mkv", "audio")
+    assert shown(tmp_path / "plain_out.mkv") == shown(tmp_path / "late_out.mkv")
+
+
+@pytest.mark.parametrize("options", [SECONDLY, {"crf": "10", "g": "999"}], ids=["a key frame a second", "one in all"])
+def test_seeking_without_an_index(tmp_path: Path, up: Upscaler, options: dict[str, str]) -> None:  # noqa: F811
+    """No frame is lost where seeking leads past the key frame that decoding has to begin with."""
+    source = film(tmp_path / "in.ts", 96, options=options)
+    wanted = [t for t in shown(source) if t + Fraction(1, 24) > Fraction(12, 10)]
+    made = make(up, source, tmp_path / "out.mkv", start=Fraction(12, 10))
+    assert (made.frames, made.damage) == (len(wanted), "")
+    found = [float(t) for t in shown(tmp_path / "out.mkv")]
+    assert np.diff(found) == pytest.approx(np.diff([float(t) for t in wanted]), abs=2e-3)
+
+
+def with_cover(source: Path, target: Path, codec: str, format: str) -> bytes:
+    """``source`` with a cover picture, and the picture's bytes."""
+    frame = av.VideoFrame.from_ndarray(pattern(1, 32, 32), "rgb24").reformat(format=format)
+    frame.pts, frame.time_base = 0, Fraction(1, 24)
+    with av.open(str(source)) as before, av.open(str(target), "w") as after:
+        streams = {s.index: after.add_stream_from_template(s, opaque=True) for s in before.streams}
+        cover = after.add_stream(codec)
+        cover.width = cover.height = 32
+        cover.pix_fmt, cover.disposition = format, av.stream.Disposition.attached_pic
+        pictures = [*cover.encode(frame), *cover.encode(None)]
+        data = b"".join(bytes(packet) for packet in pictures)
+        for picture in pictures:
+            after.mux(picture)
+        for packet in before.demux():
+            if packet.size:
+                packet.stream = streams[packet.stream_index]
+                after.mux(packet)
+    return data
+
+
+def covers(path: Path) -> list[bytes]:
+    with av.open(str(path)) as source:
+        pictures = [s for s in source.streams.video if int(s.disposition) & int(av.stream.Disposition.attached_pic)]
+        return [bytes(packet) for packet in source.demux(pictures) if packet.size] if pictures else []
+
+
+@pytest.mark.parametrize("start", [None, Fraction(1)])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize(("codec", "format"), [("mjpeg", "yuvj420p"), ("png", "rgb24")])
+def test_covers(tmp_path: Path, up: Upscaler, codec: str, format: str, suffix: str, start: Fraction | None) -> None:  # noqa: F811
+    source = tmp_path / "in.mp4"
+    data = with_cover(film(tmp_path / "plain.mp4", 48, options=SECONDLY), source, codec, format)
+    assert covers(source) == [data]
+    out = tmp_path / f"out{suffix}"
+    make(up, source, out, start=start)
+    assert covers(out) == [data]
+    assert shown(out)[0] < 0.05, "the film begins late"
+    # And from there once more.
+    again = tmp_path / f"again{suffix}"
+    make(up, out, again)
+    assert covers(again) == [data]
+    webm = tmp_path / "out.webm"
+    silent = film(tmp_path / "silent.mp4", 12, sounds=0)
+    with_cover(silent, source, codec, format)
+    with pytest.warns(UserWarning, match=r"video stream 1 .* cannot be copied into .*out.webm; it is left out"):
+        make(up, source, webm, choice=Choice(None, options={"cpu-used": "8"}))
+
+
+def test_fields_that_begin_later(tmp_path: Path, up: Upscaler) -> None:  # noqa: F811
+    """A recording whose first frames are of something else: it is said, and the work is not lost."""
+    raw = b""
+    for interlaced in (False, True):
+        path = tmp_path / f"{interlaced}.mpg"
+        with av.open(str(path), "w") as out:
+            stream = out.add_stream("mpeg2video", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            stream.codec_context.time_base = Fraction(1, 25)
+            if interlaced:
+                flags = av.codec.context.Flags
+                stream.codec_context.flags |= int(flags.interlaced_dct) | int(flags.interlaced_me)
+            for i in range(6):
+                frame = av.VideoFrame.from_ndarray(pattern(i), "rgb24").reformat(format="yuv420p")
+                frame.pts, frame.time_base = i, Fraction(1, 25)
+                out.mux(stream.encode(frame))
+            out.mux(stream.encode(None))
+        with av.open(str(path)) as source:
+            raw += b"".join(bytes(packet) for packet in source.demux(video=0))
+    mixed = tmp_path / "mixed.m2v"
+    mixed.write_bytes(raw)
+    with pytest.warns(UserWarning, match=r"mixed.m2v: is interlaced from 0\.\d+ s on; --deinterlace") as caught:
+        make(up, mixed, tmp_path / "out.mkv")
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make(up, mixed, tmp_path / "out2.mkv", deinterlace=True)
+
+
+def test_a_colon_in_the_name(tmp_path: Path, up: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    monkeypatch.chdir(tmp_path)
+    film(tmp_path / "12:30: Waves.mkv", 3)
+    assert make(up, Path("12:30: Waves.mkv"), Path("out: it.mkv")).frames == 3
+    assert len(decoded(tmp_path / "out: it.mkv")) == 3
+
+
+@pytest.mark.parametrize(
+    ("source", "choice", "format"),
+    [
+        (("ffv1", "bgr0"), Choice("ffv1"), "bgr0"),
+        (("ffv1", "gbrp10le"), Choice("ffv1"), "gbrp10le"),
+        (("ffv1", "bgr0"), FAST, "yuv420p"),
+        (("ffv1", "yuva444p"), FAST, "yuv444p"),
+        (("ffv1", "yuva420p"), Choice("ffv1"), "yuv420p"),
+        (("ffv1", "yuva444p10le"), Choice("libx265", preset="ultrafast"), "yuv444p10le"),
+    ],
+    ids=str,
+)
+def test_pixel_formats(
+    tmp_path: Path,
+    up: Upscaler,  # noqa: F811
+    source: tuple[str, str],
+    choice: Choice,
+    format: str,
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    """What is not asked for stays; where players could not show it, it is said."""
+    codec, stored = source
+    path = film(tmp_path / "in.mkv", 3, codec=codec, format=stored, sounds=0)
+    make(up, path, tmp_path / "out.mkv", choice=choice)
+    with av.open(str(tmp_path / "out.mkv")) as made:
+        assert next(made.decode(video=0)).format.name == format
+    said = [str(warning.message) for warning in recwarn]
+    assert any("alpha channel" in text for text in said) == stored.startswith("yuva")
+    assert any("keeps fewer colours than bgr0" in text for text in said) == (stored == "bgr0" and format == "yuv420p")
