@@ -20,7 +20,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .ends import answer, ask, gather, product
+from .ends import answer, ask, gather, product, rectified
 from .pixels import VARYING
 
 TABLES = ["y_index", "y_offset", "y_weight", "x_index", "x_offset", "x_weight"]
@@ -59,15 +59,14 @@ def decode(
     h = ()
     for n in tl.static_range(WIDTHS[0] // CHUNK):
         acc = product((queries,), first, n, gather(z, cell, cell_term, n, CHANNELS, CHUNK), WIDTHS[0], 16)
-        # Rounded first: a rectified pair of halves is one register and one instruction.
-        h = h + (tl.maximum(acc.to(last.dtype.element_ty), 0.0),)
+        h = h + (rectified(acc, last),)
     for i in tl.static_range(len(WIDTHS) - 1):
         hidden = ()
         for n in tl.static_range(WIDTHS[i + 1] // CHUNK):
             channel = n * CHUNK + tl.arange(0, CHUNK)
             acc = tl.zeros((ROWS, CHUNK), tl.float32) + tl.load(biases[i] + channel)[None, :]
             acc = product(h, weights[i], n, acc, WIDTHS[i + 1], CHUNK)
-            hidden = hidden + (tl.maximum(acc.to(last.dtype.element_ty), 0.0),)
+            hidden = hidden + (rectified(acc, last),)
         h = hidden
     acc = product(h, last, 0, tl.zeros((ROWS, 16), tl.float32), 16, CHUNK)
     answer(

@@ -18,7 +18,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .ends import answer, ask, gather, tile
+from .ends import answer, ask, gather, rectified, tile
 from .pixels import VARYING
 
 TABLES = ["y_index", "y_offset", "y_weight", "x_index", "x_offset", "x_weight"]
@@ -89,7 +89,7 @@ def _block(
                     acc = tl.dot(h[k], _tile(weights[i], n, k, WIDTHS[i], WIDE if i else CHUNK, WIDE), acc)
             acc = _scaled(acc, steps[i], n * WIDE, WIDTHS[i + 1])
             if i == len(WIDTHS) - 2:
-                hidden = hidden + (tl.maximum(acc.to(last.dtype.element_ty), 0.0),)
+                hidden = hidden + (rectified(acc, last),)
             else:
                 hidden = hidden + (_quantized(acc, ZERO),)
         h = hidden

@@ -9,6 +9,14 @@ from .pixels import place, store
 
 
 @triton.jit
+def rectified(sums, like):
+    """ReLU of float32 ``sums``, of the type of ``like``. Rounded first: a rectified pair of halves is one register and
+    one instruction. (Triton takes bfloat16 through float32, here without a change of any bit.)"""
+    value = sums.to(like.dtype.element_ty)
+    return tl.maximum(value, tl.zeros_like(value)).to(like.dtype.element_ty)
+
+
+@triton.jit
 def _queries(offset_y, offset_x, like):
     """[ROWS, 16] of the type of ``like``: the offsets' (high, low, high) for weights' (high, high, low), then zeros."""
     lane = tl.arange(0, 16)[None, :]

@@ -6,6 +6,8 @@ launches, whatever the network. Copies in, work and copies out have a CUDA strea
 
 from __future__ import annotations
 
+import os
+import threading
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -15,8 +17,11 @@ from typing import Any
 
 import torch
 
+from .encoder import CHECK_VARIABLE
 from .field import Field
 from .image import Planes, Unpacked, to_float, unpack
+
+_CAPTURING = threading.Lock()  # of one thread at a time
 
 
 class Plan:
@@ -106,10 +111,14 @@ class GpuLine:
         self._work.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._work):
             plan.run()  # compiles and tunes kernels, makes what is kept, and checks what a capture cannot
+        if os.environ.get(CHECK_VARIABLE):  # which waits for the device in the middle of a frame
+            return plan.run
         graph = torch.cuda.CUDAGraph()
         try:
-            # Other threads may meanwhile do what would spoil a capture of theirs.
-            with torch.cuda.graph(graph, stream=self._work, capture_error_mode="thread_local"):
+            # Other threads may meanwhile do what would spoil a capture of theirs, but not capture: that begins with a
+            # wait for the device. A capture that fails leaves its stream the current one, which the outer one undoes.
+            capture = torch.cuda.graph(graph, stream=self._work, capture_error_mode="thread_local")
+            with _CAPTURING, torch.cuda.stream(self._work), capture:
                 plan.run()
         except torch.OutOfMemoryError:
             raise

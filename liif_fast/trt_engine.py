@@ -111,6 +111,7 @@ class TensorRTEncoder(BaseEncoder):
         self._trt, self._logger = FLAVOURS[engine].trt, _listener(engine)
         self._logger.said.clear()
         self._lock, self._contexts = threading.Lock(), dict[int, Any]()
+        self._side: Any = None
         with torch.cuda.device(device):
             self._engine = self._ready(weights, head)
 
@@ -136,6 +137,7 @@ class TensorRTEncoder(BaseEncoder):
             "engine": self.engine,
             "precision": precision,
             "card": card,
+            "memory": "given",  # as all since those that took some of their own, which a CUDA graph cannot hold
             "version": self._trt.__version__,
             "liif_fast": __version__,
         }
@@ -165,16 +167,15 @@ class TensorRTEncoder(BaseEncoder):
 
     def _run(self, x: torch.Tensor) -> torch.Tensor:
         z = torch.empty(*x.shape[:2], self.width, dtype=self.dtype, device=self.device)
-        stream = torch.cuda.current_stream(self.device).cuda_stream
+        current = stream = torch.cuda.current_stream(self.device)
         with self._lock, torch.cuda.device(self.device):
+            if current.cuda_stream == 0:  # on the default one TensorRT would wait for all that the device does
+                stream = self._side = self._side or torch.cuda.Stream(self.device)
+                stream.wait_stream(current)
             self._logger.said.clear()
-            context = self._contexts.get(stream)
+            context = self._contexts.get(stream.cuda_stream)
             if context is None:  # one may not work on two streams at once
-                strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
-                context = self._engine.create_execution_context(strategy)
-                if context is None:
-                    raise RuntimeError(f"engine {self.engine!r} does not start: {_said(self._logger)}")
-                self._contexts[stream] = context
+                context = self._contexts[stream.cuda_stream] = self._context()
             sized = context.set_input_shape(IMAGE, (1, *x.shape))
             # Buffers for this size, not for the largest, and from PyTorch, which reuses them in the stream's order.
             size = context.update_device_memory_size_for_shapes()
@@ -182,9 +183,25 @@ class TensorRTEncoder(BaseEncoder):
             context.set_device_memory(buffers.data_ptr(), size)
             context.set_tensor_address(IMAGE, x.data_ptr())
             context.set_tensor_address(Z, z.data_ptr())
-            if not (sized and context.execute_async_v3(stream)):
+            if not (sized and context.execute_async_v3(stream.cuda_stream)):
                 raise RuntimeError(f"engine {self.engine!r} failed: {_said(self._logger)}")
+            if stream is not current:
+                current.wait_stream(stream)
         return z
+
+    def _context(self) -> Any:
+        """One whose scratch memory is PyTorch's. TensorRT for RTX would by default take better kernels for a size when
+        it has compiled them beside the work, and later frames would differ in their last bits."""
+        config: Any = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        if hasattr(self._trt, "DynamicShapesKernelSpecializationStrategy"):
+            strategy, config = config, self._engine.create_runtime_config()
+            config.set_execution_context_allocation_strategy(strategy)
+            eager = self._trt.DynamicShapesKernelSpecializationStrategy.EAGER
+            config.dynamic_shapes_kernel_specialization_strategy = eager
+        context = self._engine.create_execution_context(config)
+        if context is None:
+            raise RuntimeError(f"engine {self.engine!r} does not start: {_said(self._logger)}")
+        return context
 
 
 def network_of(weights: Weights, head: Head) -> str:

@@ -112,6 +112,8 @@ def build(
     config = builder.create_builder_config()
     if dtype == torch.float32:
         config.clear_flag(trt.BuilderFlag.TF32)  # ten bits of mantissa are no fp32
+    if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):  # what takes memory by itself fits in no CUDA graph
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if capabilities:
         config.num_compute_capabilities = len(capabilities)
         for i, name in enumerate(capabilities):

@@ -41,7 +41,8 @@ class Upscaler:
         model: a name (see ``liif-fast info``), a checkpoint file, or loaded `Weights`.
         device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1", or a torch.device.
         precision: "fp32", "bf16", "fp16", or "auto": the fastest within 0.01 dB of fp32, which is bf16 on processors
-            with AMX or AMD's AVX-512-BF16, fp16 on CUDA devices where the Triton kernels run, and fp32 elsewhere.
+            with AMX or AMD's AVX-512-BF16, fp16 on CUDA devices where the Triton kernels run, and fp32 elsewhere. On
+            CUDA devices PyTorch's convolutions in fp32 are in TF32 unless `torch.backends.cudnn.allow_tf32` is off.
             "fp8": LIIF's hidden layers in float8 (e4m3), all else in fp16, on CUDA devices of compute capability 8.9
             and up, for models that `liif-fast calibrate` has measured; "auto" never takes it, as no GPU has run it yet.
             The backend "reference" emulates it anywhere, slowly.

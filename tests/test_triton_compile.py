@@ -22,9 +22,9 @@ pytest.importorskip("triton")
 
 # Bytes of shared memory that a program may have.
 SHARED = {80: 163 << 10, 86: 99 << 10, 89: 99 << 10, 90: 227 << 10, 120: 99 << 10}
-# Bytes of a thread's stack that resident weights of 256 channels may cost: constants of the loop over blocks, written
-# before it and read once a block.
-FP8_CONSTANTS = 32
+# Bytes of a thread's stack that resident weights of 256 channels may cost: addresses and constants of the loop over
+# blocks, written and read once a block, some thirty of its thousands of instructions; each Triton makes its own choice.
+FP8_CONSTANTS = 128
 WHOLE = bool(os.environ.get("LIIF_FAST_TEST_TABLE"))
 
 
@@ -87,7 +87,7 @@ def test_float8(capability: int, tmp_path: Path) -> None:
     for job, made in zip(todo, said("compiled.py", tmp_path, json.dumps(todo)), strict=True):
         print(job, made)
         _, _, _, widths, (rows, _, warps, _, resident) = job
-        assert made["stack"] <= (FP8_CONSTANTS if resident and len(widths) > 2 else 0), (job, made)
+        assert made["stack"] <= (FP8_CONSTANTS if resident and max(widths) == 256 else 0), (job, made)
         assert sum(a * b for a, b in pairwise(widths)) * resident < made["shared"] <= SHARED[capability], (job, made)
         assert made["products"]["wgmma.mma_async" if capability == 90 else "mma.sync"] > 0, (job, made)
         assert made["float8"] > 0, (job, made)

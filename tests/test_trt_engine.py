@@ -79,8 +79,13 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> types.SimpleName
     strategies = []
 
     class Engine:
-        def create_execution_context(self, strategy: Any) -> Context:
-            strategies.append(strategy.name)
+        def create_runtime_config(self) -> types.SimpleNamespace:
+            config = types.SimpleNamespace()
+            config.set_execution_context_allocation_strategy = lambda strategy: setattr(config, "strategy", strategy)
+            return config
+
+        def create_execution_context(self, config: Any) -> Context:
+            strategies.append((config.strategy.name, config.dynamic_shapes_kernel_specialization_strategy.name))
             return Context(log.runs, lambda z: log.spoil(z))
 
     def build(*args: Any) -> bytes:
@@ -122,7 +127,28 @@ def test_built_once_checked_and_found_again(machine: types.SimpleNamespace) -> N
     for one in (first, second):
         assert torch.equal(one(image), expected)
         assert torch.equal(one(image[::2, 1:]), Encoder(WEIGHTS, HEAD, CPU, BF16)(image[::2, 1:]))
-    assert set(machine.strategies) == {"USER_MANAGED"}
+    assert set(machine.strategies) == {("USER_MANAGED", "EAGER")}
+
+
+@needs_rtx
+def test_never_on_the_default_stream(machine: types.SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There TensorRT waits for the whole device, which spoils what other threads capture."""
+    waits: list[tuple[int, int]] = []
+    ran: list[int] = []
+
+    def stream(at: int) -> types.SimpleNamespace:
+        return types.SimpleNamespace(cuda_stream=at, wait_stream=lambda other: waits.append((at, other.cuda_stream)))
+
+    one = encoder()
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream(0))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: stream(21))
+    execute = Context.execute_async_v3
+    monkeypatch.setattr(Context, "execute_async_v3", lambda self, at: ran.append(at) or execute(self, at))
+    image = torch.rand(13, 17, 3)
+    for _ in range(2):
+        assert torch.equal(one(image), Encoder(WEIGHTS, HEAD, CPU, BF16)(image))
+    assert ran == [21, 21]
+    assert waits == [(21, 0), (0, 21)] * 2
 
 
 @needs_rtx

@@ -49,7 +49,7 @@ def decode(
 ) -> None:
     first_y, first_x, last, last_bias = layers[:4]
     wide = last.dtype
-    scales, shifts = (torch.tensor(v, dtype=wide, device=z.device) for v in (scale, shift))
+    scales, shifts = (_on_device(v, wide, z.device) for v in (scale, shift))
     pixels = x.size if paired else y.size * x.size
     for start in range(0, pixels, CHUNK):
         pixel = torch.arange(start, min(pixels, start + CHUNK), device=z.device)
@@ -98,7 +98,7 @@ def resample(
     out: torch.Tensor,
 ) -> None:
     wide = torch.float64 if z.dtype == torch.float64 else torch.float32
-    scales, shifts = (torch.tensor(v, dtype=wide, device=z.device) for v in (scale, shift))
+    scales, shifts = (_on_device(v, wide, z.device) for v in (scale, shift))
     height, width = z.shape[:2]
     factor = y.lines // height
     fine = z.to(wide).view(height, width, factor, 3, factor).permute(0, 2, 1, 4, 3)
@@ -117,6 +117,11 @@ def resample(
             summed = torch.einsum("nkwd,nk->nwd", fine[rows[part]], taps_y)
             rgb = torch.einsum("nmld,ml->nmd", summed[:, columns], x.taps.to(wide))
         out[part] = _stored((rgb * scales + shifts).clamp(low, high), out.dtype)
+
+
+def _on_device(values: list[float], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Made there: a copy from the host would have no place in a CUDA graph."""
+    return torch.stack([torch.full((), value, dtype=dtype, device=device) for value in values])
 
 
 def _stored(rgb: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -74,7 +74,8 @@ def train(
     tell: Callable[[Progress], None] = _silent,
     warn: Callable[[str], None] = _silent,
 ) -> Result:
-    """Train to the end; a later call with ``resume`` goes on bit for bit where the state was last saved.
+    """Train to the end; a later call with ``resume`` goes on where the state was last saved, on processors bit for bit
+    (on GPUs sums of gradients have no fixed order).
 
     Under ``torchrun`` every process takes its share of the batch, on a device of its own.
 
@@ -82,8 +83,8 @@ def train(
     that holds a run, without ``resume``; FileNotFoundError for one that does not, with it; CheckpointError for a state
     that does not fit; Diverged; ValueError and OSError for data that cannot be used.
     """
-    with _group() as (rank, size), torch_threads(config.threads or None):
-        device = find_device(config.device)
+    device = find_device(config.device)
+    with _group(device) as (rank, size), torch_threads(config.threads or None):
         if device.type == "cuda" and size > 1:
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)))
             torch.cuda.set_device(device)  # where its collectives run
@@ -313,13 +314,13 @@ def _without_denormals() -> Iterator[None]:
 
 
 @contextmanager
-def _group() -> Iterator[tuple[int, int]]:
+def _group(device: torch.device) -> Iterator[tuple[int, int]]:
     """(rank, number of processes), as ``torchrun`` says."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield 0, 1
         return
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield dist.get_rank(), size
         # All leave together, and nothing holds on to the group: its threads must end before the process does.

@@ -26,9 +26,11 @@ NETWORKS = {
 FRAMES = list(np.random.default_rng(0).integers(0, 256, (9, 61, 83, 3), np.uint8))
 
 
-@pytest.fixture(params=NETWORKS)
+@pytest.fixture(params=[(name, precision) for name in NETWORKS for precision in ("auto", "fp32")], ids=str)
 def up(request: pytest.FixtureRequest) -> Upscaler:
-    return Upscaler(NETWORKS[request.param], device="cuda")
+    """In fp32 plain PyTorch decodes, which has a graph too."""
+    name, precision = request.param
+    return Upscaler(NETWORKS[name], device="cuda", precision=precision)
 
 
 @pytest.fixture
