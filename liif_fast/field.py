@@ -75,8 +75,8 @@ class Field:
         self.height, self.width, self.channels = color.shape
         # A quarter for the rows being assembled and converted, the rest for one tile on its way through the encoder.
         self.band_bytes = max_memory // 4
-        self.max_cells = (max_memory - self.band_bytes) // encoder.bytes_per_cell
-        self.max_cells = max(tiling.least_cells(encoder.halo), self.max_cells)
+        room = (max_memory - self.band_bytes) // encoder.bytes_per_cell
+        self.max_cells = max(tiling.least_cells(encoder.halo), room)
         z_bytes = self.height * self.width * encoder.width * encoder.dtype.itemsize
         self.z = self._encode_all() if keep and 2 * z_bytes <= max_memory else None
 

@@ -95,7 +95,8 @@ class Workers:
             ready.abort()
             self._pool.shutdown(cancel_futures=True)
             raise
-        torch.set_num_threads(before)
+        finally:
+            torch.set_num_threads(before)
 
     def submit(self, frame: Any) -> Future[Any]:
         return self._pool.submit(self._enlarge, frame)

@@ -166,9 +166,10 @@ def _closest(codec: str, source: str, able: list[str]) -> str:
     Colours that are whole in RGB stay so only where losing nothing is what the encoder is for.
     """
     depth, rgb = colors.bits(source), colors.is_rgb(source)
-    wanted = [] if rgb else [source.replace("yuva", "yuv") if colors.has_alpha(source) else source]
-    whole = codec in _LOSSLESS or "yuv420p" not in able
-    wanted += [source, *(("gbrp", "bgr0", "rgb24") if depth <= 8 else (f"gbrp{depth}le",))] if rgb and whole else []
+    opaque = source.replace("yuva", "yuv").replace("gbrap", "gbrp")
+    kept = codec in _LOSSLESS or "yuv420p" not in able or not rgb
+    wanted = [opaque] if kept and not colors.has_alpha(opaque) else []
+    wanted += [*(("gbrp", "bgr0", "rgb24") if depth <= 8 else (f"gbrp{depth}le",))] if rgb and kept else []
     wanted += [f"yuv420p{bits}le" for bits in (16, 12, 10) if depth >= bits] if depth > 8 else []
     wanted += ["p010le", "yuv420p10le"] if depth > 8 else []
     wanted += ["yuv420p", "nv12", *able[:1]]
