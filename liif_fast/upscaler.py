@@ -51,8 +51,8 @@ class Upscaler:
         engine: of the encoder: "auto", "tensorrt", "tensorrt-rtx", "native" (processors) or "torch", likewise. The
             first two build an engine for this GPU once, which is kept on disk and checked against PyTorch.
         max_memory: bytes that features and buffers may take beside the input and the result; larger pictures are worked
-            on in tiles, with the same result. The least tile worth encoding is taken in any case: 64 MB with the default
-            model in fp32. None: 1.5 GiB (4 GiB on a GPU) or half of what is free, whichever is less.
+            on in tiles, with the same result. The least tile worth encoding is taken in any case: 64 MB with the
+            default model in fp32. None: 1.5 GiB (4 GiB on a GPU) or half of what is free, whichever is less.
         cell_clamp: scale beyond which the decoder's cell input, which was trained up to x4, stays as it is there; None
             is the paper.
 
