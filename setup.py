@@ -1,7 +1,8 @@
 """Builds liif_fast._cpu: one binary with every instruction set the compiler knows, chosen among at run time.
 
-And, where nvcc is, liif_fast._cuda: LIIF_FAST_CUDA=0 leaves it out, =1 insists on it, and LIIF_FAST_CUDA_ARCHS names
-other devices than those of ARCHS ("90", "80 90").
+And, where nvcc is, liif_fast._cuda. Where nvcc cannot build it (too old a one), a warning says so and the rest is installed.
+LIIF_FAST_CUDA=0 leaves it out, =1 insists on it, and LIIF_FAST_CUDA_ARCHS names other devices than those of ARCHS
+("90", "80 90").
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import pybind11
 from pybind11.setup_helpers import Pybind11Extension
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma"]
 AVX512BF16 = [*AVX512, "-mavx512bf16"]
@@ -53,34 +55,33 @@ class BuildExt(build_ext):
     """Gives `*_<isa>.cpp` that suffix's flags, and leaves the file out where the compiler has no such flags."""
 
     def build_extensions(self) -> None:
-        unix = self.compiler.compiler_type == "unix"
-        compile_one = self.compiler._compile if unix else None
+        if self.compiler.compiler_type != "unix":
+            raise CompileError(f"liif_fast needs GCC or Clang, not {self.compiler.compiler_type}")
+        compile_one = self.compiler._compile
         for extension in self.extensions:
-            flags = FLAGS if unix else ["/std:c++17", "/O2"]
             for isa in ISA_FLAGS:
-                if unix and self.knows(isa):
+                if self.knows(isa):
                     extension.define_macros.append((f"LIIF_HAVE_{isa.upper()}", "1"))
                 else:
                     extension.sources = [s for s in extension.sources if isa_of(s) != isa]
-            extension.extra_compile_args = flags
-            if unix:
-                extension.extra_link_args = ["-pthread"]
+            extension.extra_compile_args = FLAGS
+            extension.extra_link_args = ["-pthread"]
 
         def compile_with_isa(obj, src, ext, cc_args, extra_postargs, pp_opts):
             compile_one(obj, src, ext, cc_args, [*extra_postargs, *ISA_FLAGS.get(isa_of(src), [])], pp_opts)
 
-        if unix:
-            self.compiler._compile = compile_with_isa
+        self.compiler._compile = compile_with_isa
         super().build_extensions()
 
     def build_extension(self, ext: Extension) -> None:
         if not ext.name.endswith("_cuda"):
             return super().build_extension(ext)
-        known = subprocess.run([nvcc, "--list-gpu-code"], capture_output=True, text=True, check=True).stdout.split()
+        asked = subprocess.run([nvcc, "--list-gpu-code"], capture_output=True, text=True)
+        known = asked.stdout.split()
         wanted = os.environ.get("LIIF_FAST_CUDA_ARCHS", ARCHS).split()
         archs = [arch for arch in wanted if f"sm_{arch}" in known]
         if not archs:
-            raise RuntimeError(f"{nvcc} knows none of {wanted}; it knows {' '.join(known)}")
+            raise CompileError(f"{nvcc} knows none of {wanted}; it knows {' '.join(known) or asked.stderr.strip()}")
         codes = [f"-gencode=arch=compute_{arch},code=[sm_{arch},compute_{arch}]" for arch in archs]
         includes = [f"-I{path}" for path in (pybind11.get_include(), sysconfig.get_path("include"))]
         target = Path(self.get_ext_fullpath(ext.name))
@@ -124,6 +125,15 @@ cpu = Pybind11Extension(
 )
 nvcc = find_nvcc() if os.name == "posix" else None
 cuda = (
-    [Extension("liif_fast._cuda", ["csrc/cuda/bindings.cpp", "csrc/cuda/colors.cu"], depends=HEADERS)] if nvcc else []
+    [
+        Extension(
+            "liif_fast._cuda",
+            ["csrc/cuda/bindings.cpp", "csrc/cuda/colors.cu"],
+            depends=HEADERS,
+            optional=os.environ.get("LIIF_FAST_CUDA") != "1",
+        )
+    ]
+    if nvcc
+    else []
 )
 setup(ext_modules=[cpu, *cuda], cmdclass={"build_ext": BuildExt})

@@ -53,12 +53,13 @@ LIIF_ANYWHERE inline uint32_t bits_of(float value) {
   return float_of(bits_of(size) | infinite | (v & 0x8000u) << 16);
 }
 
-// Round to nearest even; values below 65520 only.
+// Round to nearest even, to infinity from 65520 on; no NaN.
 [[maybe_unused]] LIIF_ANYWHERE inline uint16_t float_to_f16(float f) {
   const uint32_t sign = bits_of(f) >> 16 & 0x8000u, size = bits_of(f) & 0x7fffffffu;
   // Below 2^-14 halves are multiples of 2^-24, which is the last place of floats from 0.5 to 1.
   const uint32_t small = bits_of(float_of(size) + 0.5f) - 0x3f000000u;
-  const uint32_t usual = (size + 0xfff + (size >> 13 & 1) - 0x38000000u) >> 13;
+  const uint32_t rounded = (size + 0xfff + (size >> 13 & 1) - 0x38000000u) >> 13;
+  const uint32_t usual = rounded < 0x7c00u ? rounded : 0x7c00u;
   const uint32_t is_small = 0u - static_cast<uint32_t>(size < 0x38800000u);  // a mask, of which compilers make vectors
   return static_cast<uint16_t>(sign | (small & is_small) | (usual & ~is_small));
 }

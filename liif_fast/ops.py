@@ -39,6 +39,8 @@ def output_range(
     """``scale``, ``shift``, ``low`` and ``high`` for an output of ``dtype``; ``peak`` as for `Decoder`."""
     free = peak == float("inf")
     white = 1.0 if free else OUT_RANGE.get(dtype, 1.0) if peak is None else peak
+    if not dtype.is_floating_point and white > OUT_RANGE.get(dtype, white):
+        raise ValueError(f"peak must be at most {OUT_RANGE[dtype]:g}, the largest {dtype}; got {peak}")
     scale, shift = [v * white for v in std], [v * white for v in mean]
     most = torch.finfo(dtype).max if free else white
     return scale, shift, -most if free else 0.0, most
@@ -68,6 +70,7 @@ def _decode(
 ) -> None:
     rows, columns = Axis(*y), Axis(*x)
     _check(z, rows, columns, paired, cell_term, out)
+    together(z, *y, *x, *layers, cell_term, out)
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
     run = BACKENDS[backend].decode
@@ -95,6 +98,13 @@ def _check(z: torch.Tensor, y: Axis, x: Axis, paired: bool, cell_term: torch.Ten
         raise TypeError(f"out must be uint8, uint16, float16 or float32, got {out.dtype}")
     if cell_term.shape != z.shape[2:] or cell_term.dtype != torch.float32 or not cell_term.is_contiguous():
         raise ValueError(f"cell_term must be float32 [{z.shape[2]}], got {cell_term.dtype} {tuple(cell_term.shape)}")
+
+
+def together(z: torch.Tensor, *others: torch.Tensor) -> None:
+    """ValueError where one of ``others`` is not on z's device: its address would be taken for one there."""
+    for tensor in others:
+        if tensor.device != z.device:
+            raise ValueError(f"all tensors must be on one device: z is on {z.device}, another on {tensor.device}")
 
 
 def within(index: torch.Tensor, count: int) -> bool:

@@ -29,7 +29,7 @@ from .checkpoint import Weights
 from .encoder import Head
 from .fp8 import FP8
 from .grid import TAPS, Taps
-from .ops import OUT_RANGE, output_range, within
+from .ops import OUT_RANGE, output_range, together, within
 
 # How much the cubic widens at most: at x2, where the fine picture is twice too fine, it spans all TAPS lines.
 WIDEST = 2.0
@@ -84,6 +84,7 @@ def _resample(
 ) -> None:
     rows, columns = Taps(y[0], y[1], FACTOR * z.shape[0]), Taps(x[0], x[1], FACTOR * z.shape[1])
     _check(z, rows, columns, paired, out)
+    together(z, *y, *x, out)
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
     BACKENDS[backend].resample(z, rows, columns, paired, scale, shift, low, high, threads, out)

@@ -239,4 +239,6 @@ def _run(
         stream = torch.cuda.current_stream(device)
         getattr(native, way)(params, device=stream.device_index, stream=stream.cuda_stream)
     else:
+        if problem := cpu.refusal(torch.float32):
+            raise BackendUnavailable(problem)
         getattr(native, way)(params, isa=cpu.isa(torch.float32), threads=threads or torch.get_num_threads())

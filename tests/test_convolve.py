@@ -164,9 +164,31 @@ def test_is_what_training_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(calls) == 9
 
 
-def test_nothing_to_convolve() -> None:
-    packed = cpu.pack_convolution(torch.zeros(16, 4, 3, 3), torch.zeros(16), FP32)
-    cpu.convolve(torch.zeros(5, 2, 4), packed, 2, torch.zeros(3, 0, 16))
+@pytest.mark.parametrize("isa", supported_isas())
+@pytest.mark.parametrize("dtype", [FP32, BF16], ids=str)
+def test_nothing_to_convolve(isa: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(cpu.ISA_VARIABLE, isa)
+    packed = cpu.pack_convolution(torch.zeros(16, 4, 3, 3), torch.zeros(16), dtype)
+    cpu.convolve(torch.zeros(5, 2, 4, dtype=dtype), packed, 2, torch.zeros(3, 0, 16, dtype=dtype))
+
+
+@pytest.mark.parametrize("isa", supported_isas())
+@pytest.mark.parametrize("dtype", [FP32, BF16], ids=str)
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_what_is_not_a_number_stays(
+    isa: str, kernel: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through a ReLU as well: or LIIF_FAST_CHECK would not see it."""
+    monkeypatch.setenv(cpu.ISA_VARIABLE, isa)
+    torch.manual_seed(0)
+    packed = cpu.pack_convolution(torch.randn(32, 16, kernel, kernel), torch.randn(32), dtype)
+    image = torch.zeros(21, 39, 16, dtype=dtype)
+    image[1:-1, 1:-1] = torch.randn(19, 37, 16)
+    image[10, 20, 3] = float("nan")
+    out = torch.zeros(19, 37, 32, dtype=dtype)
+    cpu.convolve(image, packed, 2, out, relu=True)
+    assert out[9, 19].isnan().all()
+    assert out[0, 0].isfinite().all()
 
 
 @pytest.mark.parametrize("bad", ["dtype", "inputs", "outputs", "size", "add", "skip", "strides"])

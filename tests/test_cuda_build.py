@@ -66,6 +66,32 @@ def test_products_are_not_fused() -> None:
     assert "--fmad=false" in sources_flags()
 
 
+def build(folder: Path, nvcc: str, asked: str | None) -> subprocess.CompletedProcess[str]:
+    """setup.py's own way for the CUDA extension alone, where ``nvcc`` is a script that says and does this."""
+    script = folder / "nvcc"
+    script.write_text(f"#!/bin/sh\n{nvcc}\n")
+    script.chmod(0o755)
+    code = """
+import setuptools
+real = setuptools.setup
+setuptools.setup = lambda **k: real(**{**k, "ext_modules": [e for e in k["ext_modules"] if e.name.endswith("_cuda")]})
+exec(compile(open("setup.py").read(), "setup.py", "exec"))
+"""
+    environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+    environment.pop("LIIF_FAST_CUDA", None)
+    environment |= {} if asked is None else {"LIIF_FAST_CUDA": asked}
+    command = [sys.executable, "-c", code, "-q", "build_ext", "-b", str(folder / "lib"), "-t", str(folder / "tmp")]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("nvcc", ["echo sm_52", "exit 3", '[ "$1" = --list-gpu-code ] && echo sm_90 || exit 1'])
+def test_an_nvcc_that_cannot_is_in_nobody_s_way(nvcc: str, tmp_path: Path) -> None:
+    done = build(tmp_path, nvcc, None)
+    assert done.returncode == 0, done.stderr
+    assert 'building extension "liif_fast._cuda" failed' in done.stderr + done.stdout
+    assert build(tmp_path, nvcc, "1").returncode != 0
+
+
 @needs_module
 @pytest.mark.skipif(shutil.which("readelf") is None, reason="there is no readelf")
 def test_the_module_needs_neither_cuda_nor_torch() -> None:

@@ -30,7 +30,7 @@ from common import (
     supported_isas,
     taken,
 )
-from liif_fast import backends
+from liif_fast import backends, ops
 from liif_fast.backends import BackendUnavailable, cpu, reference, select
 from liif_fast.checkpoint import Architecture
 from liif_fast.ops import Decoder
@@ -337,6 +337,36 @@ def test_refuses_what_would_leave_its_buffers(name: str) -> None:
     changes, error, text = REFUSED[name]
     with pytest.raises(error, match=text):
         torch.ops.liif_fast.decode(*arguments(**changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(cell_term=lambda t: t.to("meta")),
+        dict(y=lambda y: [y[0], y[1].to("meta"), y[2]]),
+        dict(layers=lambda v: [*v[:3], v[3].to("meta"), *v[4:]]),
+        dict(out=lambda out: out.to("meta")),
+    ],
+)
+def test_refuses_addresses_of_another_device(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="z is on cpu, another on meta"):
+        ops._decode(*arguments(**changes))  # PyTorch itself sends what has a meta tensor elsewhere
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(torch.uint8, 255), (torch.uint16, 65535)])
+def test_white_beyond_the_type_is_refused(dtype: torch.dtype, most: int) -> None:
+    ops.output_range((0.5,) * 3, (0.5,) * 3, dtype, most)
+    with pytest.raises(ValueError, match=f"at most {most}, the largest {dtype}; got {most + 1}"):
+        ops.output_range((0.5,) * 3, (0.5,) * 3, dtype, most + 1)
+
+
+def test_halves_beyond_their_range_are_infinite(isa: str) -> None:
+    posed = problem(Case())
+    found = posed.decode("cpu", torch.empty(7, 13, 3, dtype=torch.float16), peak=1e5)
+    wanted = posed.decode("cpu", torch.empty(7, 13, 3), peak=1e5).half()
+    assert wanted.isinf().any()
+    assert wanted.isfinite().any()
+    torch.testing.assert_close(found, wanted)
 
 
 def test_decoder_refuses_another_dtype() -> None:

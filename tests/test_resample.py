@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from common import BF16, CPU, FP32, FP64, ROUNDING, random_weights, supported_isas
-from liif_fast import Upscaler, checkpoint, grid
+from liif_fast import Upscaler, checkpoint, grid, resample
 from liif_fast.architecture import FACTOR
 from liif_fast.backends.cpu import BF16_ISAS, ISA_VARIABLE
 from liif_fast.checkpoint import Architecture
@@ -154,7 +154,7 @@ def test_points(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(found, wanted, atol=3e-6, rtol=0)
 
 
-@pytest.mark.parametrize("bad", ["first", "taps", "falls", "z", "out", "dtype"])
+@pytest.mark.parametrize("bad", ["first", "taps", "falls", "z", "out", "dtype", "device"])
 def test_native_code_is_guarded(bad: str) -> None:
     decoder = Resampler(WEIGHTS, CPU, FP32, "cpu")
     z, y, x, out = torch.zeros(4, 4, 48), table(16, 4), table(16, 4), torch.empty(16, 16, 3)
@@ -168,6 +168,11 @@ def test_native_code_is_guarded(bad: str) -> None:
         z = torch.zeros(4, 4, 32)
     elif bad == "out":
         out = torch.empty(16, 15, 3)
+    elif bad == "device":
+        args = [z, [y.first, y.taps], [x.first, x.taps.to("meta")], False, [1.0] * 3, [0.0] * 3, 0.0, 1.0, "cpu", 1, out]
+        with pytest.raises(ValueError, match="z is on cpu, another on meta"):
+            resample._resample(*args)  # PyTorch itself sends what has a meta tensor elsewhere
+        return
     else:
         z = z.double()
     with pytest.raises((ValueError, TypeError)):

@@ -201,6 +201,7 @@ void convolve(const std::string& isa, int threads, Type type, const PixelGrid& g
   p.relu = relu, p.add = as<const void>(add);
   p.output = as<void>(std::get<0>(output)), p.output_row_stride = std::get<1>(output);
 
+  if (grid.columns < 1) return;
   const py::gil_scoped_release release;
   // Products that take as long as it does to start a thread.
   constexpr int64_t kLeast = 1 << 21;
@@ -240,6 +241,7 @@ void convolve_gradient(const std::string& isa, int threads, const PixelGrid& gri
 }
 
 void convert(ConvertRange run, const ColorParams& p, int threads) {
+  if (p.width < 1) return;
   const py::gil_scoped_release release;
   // Threads begin for a frame, not for a thumbnail.
   const int64_t grain = std::max<int64_t>(1, 16384 / p.width);

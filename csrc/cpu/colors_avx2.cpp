@@ -1,9 +1,4 @@
-// The same for AVX2, without the FMA that the file is compiled with: its bits are those of the others.
-#if defined(__clang__)
-#pragma STDC FP_CONTRACT OFF
-#elif defined(__GNUC__)
-#pragma GCC optimize("fp-contract=off")
-#endif
+// The same for AVX2.
 #include "colors_rows.h"
 
 namespace liif {

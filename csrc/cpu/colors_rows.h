@@ -2,6 +2,13 @@
 // vectors of.
 #pragma once
 
+// Before all that is included: no fused products, or the bits would not be those of other processors and of CUDA.
+#if defined(__clang__)
+#pragma STDC FP_CONTRACT OFF
+#elif defined(__GNUC__)
+#pragma GCC optimize("fp-contract=off")
+#endif
+
 #include "isa.h"
 
 namespace liif {

@@ -1,5 +1,4 @@
 // AMX for convolutions in bf16, AVX-512-BF16 for what is done to their sums; f32 work goes to AVX-512.
-#include <algorithm>
 #include <cstring>
 #include <vector>
 
@@ -12,6 +11,11 @@ namespace {
 
 using V = Floats;
 using T = Bf16Pairs;
+
+// A type of this file's own, so that a vector of it is too: the linker could keep this copy of uint16_t's for all processors.
+struct Stored {
+  uint16_t bits;
+};
 
 // Pixels of a row whose sums are done: where they lie, and 16 N of their outputs from `column` on.
 template <int N>
@@ -73,15 +77,15 @@ void convolve_strips(const ConvolveParams& p, TileProduct product, int64_t begin
   }
   // A tile reads 16 pixels, so the last ones are copied to where there are as many.
   const int64_t run = (kTileSide + 2 * reach) * p.in;
-  thread_local std::vector<uint16_t> tail;
+  thread_local std::vector<Stored> tail;
   if (x < p.grid.columns && static_cast<int64_t>(tail.size()) < p.kernel * run) tail.resize(p.kernel * run);
   for (; x < p.grid.columns; x += kTileSide) {
-    const int left = static_cast<int>(std::min<int64_t>(kTileSide, p.grid.columns - x));
+    const int left = p.grid.columns - x < kTileSide ? static_cast<int>(p.grid.columns - x) : kTileSide;
     for (int64_t y = begin; y < end; ++y, turn ^= 1) {
       for (int i = 0; i < p.kernel; ++i) {
         std::memcpy(tail.data() + i * run, input + (y + i) * p.input_row_stride + x * p.in, (left + 2 * reach) * p.in * 2);
       }
-      product.rows = tail.data(), product.run_stride = run;
+      product.rows = &tail.data()->bits, product.run_stride = run;
       tile_sums<1, N>(product, sums[turn], [&](int step) { before.finish(p, step * share, step * share + share); });
       before = {y, x, left, column, sums[turn]};
     }
@@ -106,9 +110,9 @@ void convolve_amx(const ConvolveParams& p, int64_t begin, int64_t end) {
                             nullptr};
   // Rows whose pixels stay in the second cache while the panels pass by.
   constexpr int64_t kCached = 1 << 19;
-  const int64_t band = std::max<int64_t>(4, kCached / (p.grid.columns * (p.in + p.out)));
+  const int64_t cached = kCached / (p.grid.columns * (p.in + p.out)), band = cached < 4 ? 4 : cached;
   for (int64_t y = begin; y < end; y += band) {
-    const int64_t last = std::min(end, y + band);
+    const int64_t last = end < y + band ? end : y + band;
     int column = 0;
     for (; column + 2 * kPanel <= p.out; column += 2 * kPanel) convolve_strips<2>(p, product, y, last, column);
     if (column < p.out) convolve_strips<1>(p, product, y, last, column);

@@ -31,7 +31,7 @@ void hidden(const HiddenLayer& layer, Type type, const float* in, float* out) {
         for (int j = 0; j < kPanel; ++j) sum[j] += in[k] * w[j];
       }
     }
-    for (int j = 0; j < kPanel; ++j) out[n + j] = sum[j] > 0 ? sum[j] : 0;
+    for (int j = 0; j < kPanel; ++j) out[n + j] = sum[j] < 0 ? 0 : sum[j];
   }
 }
 
@@ -51,7 +51,7 @@ void decode_scalar(const DecodeParams& p, int64_t begin, int64_t end, Scratch& s
         for (int c = 0; c < width; ++c) {
           const float term = p.first[c] + p.first_y[c] * p.y.offset[y];
           const float v = load(p.z, p.type, cell + c) + (term + p.first_x[c] * p.x.offset[x]);
-          in[c] = v > 0 ? v : 0;
+          in[c] = v < 0 ? 0 : v;
         }
         for (int l = 0; l < p.hidden_count; ++l) {
           for (int c = 0; c < width; ++c) in[c] = stored(in[c], p.type);

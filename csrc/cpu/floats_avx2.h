@@ -20,7 +20,7 @@ struct Floats {
   static Reg sub(Reg a, Reg b) { return _mm256_sub_ps(a, b); }
   static Reg mul(Reg a, Reg b) { return _mm256_mul_ps(a, b); }
   static Reg fma(Reg a, Reg b, Reg c) { return _mm256_fmadd_ps(a, b, c); }
-  static Reg relu(Reg v) { return _mm256_max_ps(v, _mm256_setzero_ps()); }
+  static Reg relu(Reg v) { return _mm256_max_ps(_mm256_setzero_ps(), v); }  // NaN stays: the second is returned
   static float sum(Reg v) {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     s = _mm_add_ps(s, _mm_movehl_ps(s, s));

@@ -24,7 +24,7 @@ struct Floats {
   static Reg sub(Reg a, Reg b) { return _mm512_sub_ps(a, b); }
   static Reg mul(Reg a, Reg b) { return _mm512_mul_ps(a, b); }
   static Reg fma(Reg a, Reg b, Reg c) { return _mm512_fmadd_ps(a, b, c); }
-  static Reg relu(Reg v) { return _mm512_max_ps(v, _mm512_setzero_ps()); }
+  static Reg relu(Reg v) { return _mm512_max_ps(_mm512_setzero_ps(), v); }  // NaN stays: the second is returned
   static float sum(Reg v) { return _mm512_reduce_add_ps(v); }
 };
 

@@ -40,7 +40,7 @@ struct Floats {
     return each([&](int i) { return a.v[i] * b.v[i] + c.v[i]; });
   }
   static Reg relu(const Reg& a) {
-    return each([&](int i) { return a.v[i] > 0 ? a.v[i] : 0; });
+    return each([&](int i) { return a.v[i] < 0 ? 0 : a.v[i]; });
   }
 };
 

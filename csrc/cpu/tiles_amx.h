@@ -38,6 +38,7 @@ class TileShapes {
       shapes.bytes[i] = static_cast<uint16_t>(i == 4 || i == 5 ? 2 * step : 64);
       shapes.rows[i] = static_cast<uint8_t>(i < 6 ? kTileSide : step / 2);
     }
+    asm volatile("" ::"r"(&shapes) : "memory");  // GCC 12 believes that only 8 of the 64 bytes are read
     _tile_loadconfig(&shapes);
   }
   ~TileShapes() { _tile_release(); }
