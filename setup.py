@@ -1,8 +1,8 @@
 """Builds liif_fast._cpu: one binary with every instruction set the compiler knows, chosen among at run time.
 
-And, where nvcc is, liif_fast._cuda. Where nvcc cannot build it (too old a one), a warning says so and the rest is installed.
-LIIF_FAST_CUDA=0 leaves it out, =1 insists on it, and LIIF_FAST_CUDA_ARCHS names other devices than those of ARCHS
-("90", "80 90").
+And, where nvcc is, liif_fast._cuda; where nvcc cannot build it, as one too old, a warning says so and the rest is
+installed. LIIF_FAST_CUDA=0 leaves it out, =1 insists on it, and LIIF_FAST_CUDA_ARCHS names other devices than those of
+ARCHS ("90", "80 90").
 """
 
 from __future__ import annotations

@@ -86,6 +86,5 @@ def answer(
     scale = tl.where(channel == 0, scale_0, tl.where(channel == 1, scale_1, scale_2))
     shift = tl.where(channel == 0, shift_0, tl.where(channel == 1, shift_1, shift_2))
     target = out + row.to(tl.int64)[:, None] * out_row_stride + column.to(tl.int64)[:, None] * out_column_stride
-    store(
-        target + channel * out_channel_stride, color * scale + shift, low, high, (row < rows)[:, None] & (channel < 3)
-    )
+    target += channel.to(tl.int64) * out_channel_stride  # twice the stride may be beyond 32 bits
+    store(target, color * scale + shift, low, high, (row < rows)[:, None] & (channel < 3))

@@ -58,5 +58,7 @@ def resample(
         blue += weight * tl.load(line + 2 * FACTOR, exists, 0.0).to(tl.float32)
     target = out + row.to(tl.int64) * out_row_stride + column.to(tl.int64) * out_column_stride
     store(target, tl.sum(red, 1) * scale_0 + shift_0, low, high, inside)
-    store(target + out_channel_stride, tl.sum(green, 1) * scale_1 + shift_1, low, high, inside)
-    store(target + 2 * out_channel_stride, tl.sum(blue, 1) * scale_2 + shift_2, low, high, inside)
+    target += out_channel_stride  # not twice the stride at once, which may be beyond 32 bits
+    store(target, tl.sum(green, 1) * scale_1 + shift_1, low, high, inside)
+    target += out_channel_stride
+    store(target, tl.sum(blue, 1) * scale_2 + shift_2, low, high, inside)

@@ -79,8 +79,9 @@ class BaseEncoder(ABC):
         self.device, self.dtype, self.threads = device, dtype, threads
         self.halo = architecture.halo
         self.width, self.skip = len(head.weight), head.skip
-        self.mean = torch.tensor(architecture.mean, device=device)
-        self.std = torch.tensor(architecture.std, device=device)
+        self.mean, self.std = (
+            torch.tensor(v, dtype=torch.float32, device=device) for v in (architecture.mean, architecture.std)
+        )
         self.flops_per_cell = 2 * sum(weight.numel() for weight, _ in convolutions(weights, head).values())
         # Image, residual, two activations and oneDNN's padded copies; then z beside the features.
         features = architecture.n_feats
@@ -96,6 +97,14 @@ class BaseEncoder(ABC):
                 "precision (bf16 has the range of fp32) or engine may do"
             )
         return z
+
+    def takes(self, height: int, width: int) -> bool:
+        """Whether a picture of this size goes through in one piece."""
+        return True
+
+    def private(self) -> BaseEncoder:
+        """One whose state nobody else changes."""
+        return self
 
     def _normalise(self, image: torch.Tensor) -> torch.Tensor:
         if image.shape[2] == 1:

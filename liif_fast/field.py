@@ -177,7 +177,7 @@ class Field:
         if not inside.all():
             bad = tuple(at[np.flatnonzero(~inside)[0]])
             raise ValueError(f"point {bad} is outside the {self.height} x {self.width} (height x width) input")
-        out = torch.empty(len(at), self.channels, device=self.color.device)
+        out = torch.empty(len(at), self.channels, dtype=torch.float32, device=self.color.device)
         if scale is not None and not (grid.MIN_SCALE <= scale < math.inf):
             raise ValueError(f"scale must be a number of at least {grid.MIN_SCALE}, or None, got {scale!r}")
         side = grid.cell(0, 1, scale or self.cell_clamp or 4.0, self.cell_clamp)
@@ -186,7 +186,7 @@ class Field:
         for (span_y, span_x), chosen in self._tiles_of(y, x):
             z, origin_y, origin_x = self._features(span_y, span_x)
             tile_y, tile_x = y.pick(chosen, origin_y), x.pick(chosen, origin_x)
-            colors = torch.empty(len(chosen), self.channels, device=z.device)
+            colors = torch.empty(len(chosen), self.channels, dtype=torch.float32, device=z.device)
             self.decode(z, tile_y.to(z.device), tile_x.to(z.device), (side, side), colors, paired=True)
             out[chosen] = colors
         return out
@@ -247,7 +247,7 @@ class Field:
             self.decoder(z, y, x, cell, out, paired)
             return
         # The network answers in colour; a gray picture's three answers differ by its error only.
-        color = torch.empty(*out.shape[:-1], 3, device=out.device)
+        color = torch.empty(*out.shape[:-1], 3, dtype=torch.float32, device=out.device)
         self.decoder(z, y, x, cell, color, paired, peak=OUT_RANGE[out.dtype])
         gray = color.mean(dim=-1, keepdim=True)
         out.copy_(gray if out.dtype.is_floating_point else gray.round_())

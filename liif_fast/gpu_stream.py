@@ -69,9 +69,11 @@ class GpuLine:
         self.ahead = at_once
         self._device, self._make_field, self._size_of, self._enlarge = device, make_field, size_of, enlarge
         self._in, self._work, self._out = (torch.cuda.Stream(device) for _ in range(3))
+        self._before: Any = None
         self._planned_for: Any = None
         self._plan: Plan | None = None
         self._run: Callable[[], None] = lambda: None
+        self._last: tuple[torch.Tensor, _Sent] | None = None  # the last frame that came on the device
 
     def submit(self, frame: Any) -> _Sent | Future[Any]:
         done: Future[Any] = Future()
@@ -80,7 +82,8 @@ class GpuLine:
                 unpacked = unpack(frame)
                 first = unpacked.frames[0]
                 if len(unpacked.frames) == 1 and first.alpha is None and self._ready(first.color):
-                    return self._send(unpacked)
+                    return self._send_from_device(unpacked) if first.color.is_cuda else self._send_from_host(unpacked)
+                self._last = None
                 done.set_result(self._enlarge(frame))
         except Exception as error:  # raised where the frame is due
             done.set_exception(error)
@@ -91,20 +94,27 @@ class GpuLine:
             stream.synchronize()  # nothing is at work on memory that is let go
 
     def _ready(self, color: torch.Tensor) -> bool:
-        """Whether frames like this one go through in one piece; the first of a kind waits until that is prepared."""
-        kind = (color.shape, color.dtype)
+        """Whether frames like this one go through in one piece; the second of a kind waits until that is prepared."""
+        if color.is_cuda and color.device != self._device:
+            return False
+        kind, before = (color.shape, color.dtype), self._before
+        self._before = kind
         if kind != self._planned_for:
+            if kind != before:  # pictures of many sizes are done sooner than prepared for
+                return False
             self.close()
-            self._planned_for, self._plan, self._run = None, None, lambda: None  # frees the memory of the last kind
+            # Frees the memory of the last kind.
+            self._planned_for, self._plan, self._run, self._last = None, None, lambda: None, None
             size = self._size_of(*color.shape[:2])
             with suppress(torch.OutOfMemoryError):  # the ordinary way takes smaller tiles
                 field = self._make_field(torch.zeros(color.shape, dtype=color.dtype, device=self._device))
-                if field.height * field.width <= field.max_cells:
+                field.encoder = field.encoder.private()
+                if field.height * field.width <= field.max_cells and field.encoder.takes(field.height, field.width):
                     plan = Plan(field, size)
                     self._run = self._captured(plan)
                     self._plan = plan
             self._planned_for = kind
-        return self._plan is not None and (color.device == self._device or not color.is_cuda)
+        return self._plan is not None
 
     def _captured(self, plan: Plan) -> Callable[[], None]:
         """What runs it, on the stream of the work: as a graph, or, with a warning, as it is."""
@@ -128,33 +138,45 @@ class GpuLine:
             return plan.run
         return graph.replay
 
-    def _send(self, unpacked: Unpacked) -> _Sent:
-        color, plan = unpacked.frames[0].color, self._plan
+    # Memory that a stream still works on must not be given to another: `record_stream` says so of tensors made on one
+    # stream and used on the next, and PyTorch's pinned memory knows by itself.
+
+    def _send_from_device(self, unpacked: Unpacked) -> _Sent:
+        """The host waits until the frame is copied, so the caller's memory is free again, whoever it belongs to."""
+        color = unpacked.frames[0].color
+        self._in.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(self._in):
+            sent = color.to(self._device, copy=True)
+            equal = self._last is not None and not bool((sent != self._last[0]).any())
+        self._in.synchronize()
+        if self._last is None or not equal:
+            made = self._worked(sent)
+            self._out.wait_stream(self._work)
+            self._last = sent, _Sent(unpacked, made, self._out.record_event())
+        return self._last[1]
+
+    def _send_from_host(self, unpacked: Unpacked) -> _Sent:
+        color, self._last = unpacked.frames[0].color, None
+        pinned = torch.empty(color.shape, dtype=color.dtype, pin_memory=True).copy_(color)
+        with torch.cuda.stream(self._in):
+            sent = pinned.to(self._device, non_blocking=True)
+        made = self._worked(sent)
+        self._out.wait_stream(self._work)
+        with torch.cuda.stream(self._out):
+            host = torch.empty(made.shape, dtype=made.dtype, pin_memory=True).copy_(made, non_blocking=True)
+        made.record_stream(self._out)
+        return _Sent(unpacked, host, self._out.record_event())
+
+    def _worked(self, sent: torch.Tensor) -> torch.Tensor:
+        plan = self._plan
         assert plan is not None
-        # Memory that a stream still works on must not be given to another: `record_stream` says so of tensors made on
-        # one stream and used on the next, and PyTorch's pinned memory knows by itself.
-        if color.is_cuda:
-            self._in.wait_stream(torch.cuda.current_stream(color.device))
-            with torch.cuda.stream(self._in):
-                sent = color.to(self._device, copy=True)
-            color.record_stream(self._in)
-        else:
-            pinned = torch.empty(color.shape, dtype=color.dtype, pin_memory=True).copy_(color)
-            with torch.cuda.stream(self._in):
-                sent = pinned.to(self._device, non_blocking=True)
         self._work.wait_stream(self._in)
         with torch.cuda.stream(self._work):
             plan.image.copy_(sent)
             self._run()
             made = plan.out.clone()
         sent.record_stream(self._work)
-        self._out.wait_stream(self._work)
-        if not color.is_cuda:
-            with torch.cuda.stream(self._out):
-                host = torch.empty(made.shape, dtype=made.dtype, pin_memory=True).copy_(made, non_blocking=True)
-            made.record_stream(self._out)
-            made = host
-        return _Sent(unpacked, made, self._out.record_event())
+        return made
 
 
 @dataclass(frozen=True)

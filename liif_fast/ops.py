@@ -213,7 +213,7 @@ class Decoder:
         """
         if z.dtype != self.dtype or z.device != self.device:
             raise TypeError(f"z is {z.dtype} on {z.device}; this decoder was made for {self.dtype} on {self.device}")
-        cell_term = torch.zeros(self.width, device=self.device)
+        cell_term = torch.zeros(self.width, dtype=torch.float32, device=self.device)
         for column, side in zip(self.first_cell.unbind(1), cell, strict=False):  # without the cell there is no column
             cell_term += column * side
         torch.ops.liif_fast.decode(

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -145,6 +146,14 @@ class Resampler:
         self._kept = lru_cache(maxsize=8)(self._tables)
         # Both passes over a fine picture of the output's own size.
         self.flops_per_pixel = 2 * 2 * 3 * TAPS
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the tables kept, which are soon made again."""
+        return {name: value for name, value in self.__dict__.items() if name != "_kept"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        self._kept = lru_cache(maxsize=8)(self._tables)
 
     @property
     def description(self) -> str:

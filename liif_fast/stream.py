@@ -27,7 +27,8 @@ class Line(Protocol):
     ahead: int  # frames it should have at once, so that none of its parts waits for the caller
 
     def submit(self, frame: Any) -> Pending:
-        """Begins with a frame. The caller's until then, it is not read later."""
+        """Begins with a frame. The caller's until then, it is not read later. What came of the frame before, where
+        they are equal and the line knows."""
 
     def close(self) -> None:
         """Ends it; frames that nobody waits for any more are given up."""
@@ -39,7 +40,8 @@ def stream(frames: Iterable[Any], make_line: Callable[[], Line], dropped: Droppe
     A frame equal to the one before is not computed again. An exception, of ``frames`` too, is raised where the result
     of its frame was due. ``dropped``: see `Upscaler.stream`.
     """
-    source = iter(frames) if dropped is None else _Newest(frames, dropped)
+    # The caller may fill one buffer again and again.
+    source = map(_copy, frames) if dropped is None else _Newest(frames, dropped)
     line = make_line()
     pending: deque[Pending] = deque()
     previous: Any = None
@@ -49,8 +51,7 @@ def stream(frames: Iterable[Any], make_line: Callable[[], Line], dropped: Droppe
         while True:
             while ended is None and len(pending) < line.ahead:
                 try:
-                    # The caller may fill one buffer again and again.
-                    frame = _copy(next(source))
+                    frame = next(source)
                 except Exception as error:  # raised when its turn has come
                     ended = error
                     break
@@ -110,7 +111,7 @@ class _Newest:
 
     def __init__(self, frames: Iterable[Any], dropped: Dropped) -> None:
         self._changed = threading.Condition()
-        self._waiting: deque[tuple[int, Any]] = deque()  # one at most
+        self._waiting: deque[tuple[int, Any, torch.cuda.Event | None]] = deque()  # one at most
         self._ended: BaseException | None = None
         self._closed = False
         self._dropped = dropped
@@ -122,12 +123,15 @@ class _Newest:
         try:
             for number, frame in enumerate(frames):
                 frame = _copy(frame)
+                there = None
+                if isinstance(frame, torch.Tensor) and frame.is_cuda:
+                    there = torch.cuda.current_stream(frame.device).record_event()
                 with self._changed:
                     if self._closed:
                         return
                     if self._waiting:
                         self._dropped(self._waiting.popleft()[0])
-                    self._waiting.append((number, frame))
+                    self._waiting.append((number, frame, there))
                     self._changed.notify()
         except BaseException as error:
             ended = error
@@ -141,10 +145,15 @@ class _Newest:
     def __next__(self) -> Any:
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._ended)
-            if self._waiting:
-                return self._waiting.popleft()[1]
-            assert self._ended is not None
-            raise self._ended
+            if not self._waiting:
+                assert self._ended is not None
+                raise self._ended
+            _, frame, there = self._waiting.popleft()
+        if there is not None:  # copied on the other thread's stream
+            now = torch.cuda.current_stream(frame.device)
+            now.wait_event(there)
+            frame.record_stream(now)
+        return frame
 
     def close(self) -> None:
         with self._changed:
@@ -164,6 +173,6 @@ def _same(a: Any, b: Any) -> bool:
         return a.dtype == b.dtype and np.array_equal(a, b)
     if isinstance(a, torch.Tensor):
         if a.is_cuda:
-            return False  # to know would be to wait for the device
+            return False  # its line asks when it has a copy
         return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
     return not hasattr(a, "__dlpack__") and bool(a == b)

@@ -7,6 +7,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -22,6 +23,7 @@ from .checkpoint import Weights
 from .encoder import BaseEncoder, Encoder, Head, in_tiles
 from .trt_network import IMAGE, Z, build, largest
 
+ALIGNMENT = 256  # bytes, which TensorRT asks of every address
 # dB of z to PyTorch's in fp32 that an engine must reach; PyTorch itself is at 83 to 87 in fp16 and at 65 to 69 in bf16.
 LEAST_PSNR = {torch.float16: 60.0, torch.bfloat16: 50.0}
 
@@ -112,12 +114,22 @@ class TensorRTEncoder(BaseEncoder):
         self._logger.said.clear()
         self._lock, self._contexts = threading.Lock(), dict[int, Any]()
         self._side: Any = None
+        self._kernels: Any = None
         with torch.cuda.device(device):
             self._engine = self._ready(weights, head)
 
+    def takes(self, height: int, width: int) -> bool:
+        return height <= self.largest[0] and width <= self.largest[1]
+
+    def private(self) -> TensorRTEncoder:
+        """TensorRT asks that a context which a CUDA graph was captured of works for nothing else."""
+        own = copy(self)
+        own._contexts, own._side = {}, None
+        return own
+
     def z(self, x: torch.Tensor) -> torch.Tensor:
-        if x.shape[0] <= self.largest[0] and x.shape[1] <= self.largest[1]:
-            return self._run(x.contiguous())
+        if self.takes(*x.shape[:2]):
+            return self._run(x)
         z = torch.empty(*x.shape[:2], self.width, dtype=self.dtype, device=self.device)
         rows, columns = (side - tiling.around(self.halo) for side in self.largest)
         in_tiles(self.z, x, self.halo, (rows, columns), z)
@@ -137,7 +149,7 @@ class TensorRTEncoder(BaseEncoder):
             "engine": self.engine,
             "precision": precision,
             "card": card,
-            "memory": "given",  # as all since those that took some of their own, which a CUDA graph cannot hold
+            "memory": "given by size",  # all of it by PyTorch, and no more than a picture of that size needs
             "version": self._trt.__version__,
             "liif_fast": __version__,
         }
@@ -166,12 +178,14 @@ class TensorRTEncoder(BaseEncoder):
         return self._runtime.deserialize_cuda_engine(plan)
 
     def _run(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.contiguous()
+        if x.data_ptr() % ALIGNMENT:  # a part of a picture may begin anywhere
+            x = x.clone()
         z = torch.empty(*x.shape[:2], self.width, dtype=self.dtype, device=self.device)
         current = stream = torch.cuda.current_stream(self.device)
         with self._lock, torch.cuda.device(self.device):
             if current.cuda_stream == 0:  # on the default one TensorRT would wait for all that the device does
                 stream = self._side = self._side or torch.cuda.Stream(self.device)
-                stream.wait_stream(current)
             self._logger.said.clear()
             context = self._contexts.get(stream.cuda_stream)
             if context is None:  # one may not work on two streams at once
@@ -183,6 +197,8 @@ class TensorRTEncoder(BaseEncoder):
             context.set_device_memory(buffers.data_ptr(), size)
             context.set_tensor_address(IMAGE, x.data_ptr())
             context.set_tensor_address(Z, z.data_ptr())
+            if stream is not current:  # after all that had the memory given out above
+                stream.wait_stream(current)
             if not (sized and context.execute_async_v3(stream.cuda_stream)):
                 raise RuntimeError(f"engine {self.engine!r} failed: {_said(self._logger)}")
             if stream is not current:
@@ -198,6 +214,9 @@ class TensorRTEncoder(BaseEncoder):
             config.set_execution_context_allocation_strategy(strategy)
             eager = self._trt.DynamicShapesKernelSpecializationStrategy.EAGER
             config.dynamic_shapes_kernel_specialization_strategy = eager
+            # Kernels compiled for one stream are there for the others.
+            self._kernels = self._kernels or config.create_runtime_cache()
+            config.set_runtime_cache(self._kernels)
         context = self._engine.create_execution_context(config)
         if context is None:
             raise RuntimeError(f"engine {self.engine!r} does not start: {_said(self._logger)}")
@@ -221,9 +240,11 @@ def check(encode: Encode, reference: BaseEncoder, least: float) -> dict[str, Any
     Returns ``psnr``, dB of z where its whole range is the peak, and ``problem``: None, or why it must not be used.
     """
     generator = torch.Generator().manual_seed(0)
-    y, x, color = torch.arange(61)[:, None, None] / 7, torch.arange(83)[None, :, None] / 9, torch.arange(3)
-    waves = 0.5 + 0.3 * torch.sin(y + color) * torch.cos(x)
-    picture = (waves + 0.1 * torch.randn(61, 83, 3, generator=generator)).clamp(0, 1).to(reference.device)
+    color = torch.arange(3, dtype=torch.float32)
+    y, x = (torch.arange(n, dtype=torch.float32) / period for n, period in ((61, 7), (83, 9)))
+    waves = 0.5 + 0.3 * torch.sin(y[:, None, None] + color) * torch.cos(x[None, :, None])
+    noise = torch.randn(61, 83, 3, dtype=torch.float32, generator=generator)
+    picture = (waves + 0.1 * noise).clamp(0, 1).to(reference.device)
     expected, z = reference(picture).double(), encode(picture).double()
     if not bool(torch.isfinite(z).all()):
         return {"psnr": None, "problem": "its features hold NaN or infinite values"}

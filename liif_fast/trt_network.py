@@ -114,6 +114,9 @@ def build(
         config.clear_flag(trt.BuilderFlag.TF32)  # ten bits of mantissa are no fp32
     if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):  # what takes memory by itself fits in no CUDA graph
         config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    resized = getattr(trt.PreviewFeature, "RUNTIME_ACTIVATION_RESIZE_10_10", None)
+    if resized is not None:  # or the memory asked for may be that of the largest picture, whatever the picture
+        config.set_preview_feature(resized, True)
     if capabilities:
         config.num_compute_capabilities = len(capabilities)
         for i, name in enumerate(capabilities):

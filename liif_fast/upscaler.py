@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable, Iterator
 from copy import copy
@@ -19,9 +18,10 @@ from .backends import BackendUnavailable, cpu, triton
 from .checkpoint import DEFAULT, Weights, load
 from .field import Box, Field, Progress, least_memory
 from .fp8 import FP8, stored
+from .frame import Frame
 from .gpu_stream import GpuLine
-from .image import Planes, Unpacked, bleed, unpack
-from .ops import OUT_RANGE, Decoder
+from .image import Unpacked, unpack
+from .ops import Decoder
 from .resample import Resampler
 from .stream import Dropped, Workers, stream
 
@@ -120,7 +120,7 @@ class Upscaler:
         target = grid.output_size(height, width, scale, size, longest)
         _check_memory(unpacked, target)
         budget = self._budget()
-        fields = [_Frame(frame, self, budget, keep=False) for frame in unpacked.frames]
+        fields = [Frame(frame, self._field, budget) for frame in unpacked.frames]
         return unpacked.pack(
             [frame.render(target, None, _nth(progress, i, len(fields))) for i, frame in enumerate(fields)]
         )
@@ -139,7 +139,7 @@ class Upscaler:
 
         Args:
             frames: pictures as for calling, read as they are needed and copied, so that one buffer may serve them all.
-                A frame equal to the one before is not computed again, unless it is on a GPU.
+                A frame equal to the one before is not computed again.
             scale, size, longest: as for calling.
             at_once: frames at work at the same time. None gives the most frames a second: on processors one a thread,
                 each on one thread, or fewer where ``max_memory`` is not enough for as many; on GPUs three, of which one
@@ -160,9 +160,7 @@ class Upscaler:
             raise ValueError(f"at_once must be a whole number of frames of at least 1, or None, got {at_once!r}")
         request: dict[str, Any] = {"scale": scale, "size": size, "longest": longest}
         if on_gpu:
-            field = partial(
-                Field, encoder=self.encoder, decoder=self.decoder, max_memory=self._budget(), cell_clamp=self.cell_clamp
-            )
+            field = partial(self._field, max_memory=self._budget())
             size_of = partial(grid.output_size, **request)
             line = partial(GpuLine, self.device, field, size_of, partial(self, **request), at_once)
             return stream(frames, line, dropped)
@@ -199,9 +197,12 @@ class Upscaler:
         height, width = unpacked.frames[0].color.shape[:2]
         top, left, bottom, right = grid.check_box(box, height, width)
         target = grid.output_size(bottom - top, right - left, size=size)
-        for _, band in _Frame(unpacked.frames[0], self, self._budget(), keep=False).bands(target, box, progress):
+        for _, band in Frame(unpacked.frames[0], self._field, self._budget()).bands(target, box, progress):
             planes = band.color if band.alpha is None else torch.cat([band.color, band.alpha], dim=-1)
             yield planes.cpu().numpy()
+
+    def __repr__(self) -> str:
+        return f"<Upscaler: {self.description}>"
 
     @property
     def description(self) -> str:
@@ -212,6 +213,9 @@ class Upscaler:
         if self.device.type == "cpu":
             return f"{what}, {self.threads or torch.get_num_threads()} threads"
         return f"{what}, encoder by {self.encoder.engine}"
+
+    def _field(self, plane: torch.Tensor, max_memory: int, keep: bool = False) -> Field:
+        return Field(plane.to(self.device), self.encoder, self.decoder, max_memory, self.cell_clamp, keep)
 
     def _budget(self, pictures: int = 1) -> int:
         """Bytes for so many at work at once."""
@@ -242,7 +246,7 @@ class ImageField:
         frames = self._unpacked.frames
         # Features are what this object is for, so they may take more than the buffers of a single run.
         budget = upscaler.max_memory or upscaler.free_memory // 2
-        self._frames = [_Frame(frame, upscaler, budget // len(frames), keep=True) for frame in frames]
+        self._frames = [Frame(frame, partial(upscaler._field, keep=True), budget // len(frames)) for frame in frames]
         self.height, self.width = frames[0].color.shape[:2]
 
     def render(
@@ -281,78 +285,6 @@ class ImageField:
         colors = [f.sample(at.reshape(-1, 2), scale).view(*at.shape[:-1], -1) for f in self._frames]
         result = torch.stack(colors) if self._batched else colors[0]
         return result if self._tensor else result.cpu().numpy()
-
-
-class _Frame:
-    """One picture's colour and alpha, each a field. An alpha that is the same everywhere needs none."""
-
-    def __init__(self, planes: Planes, upscaler: Upscaler, budget: int, keep: bool) -> None:
-        self.planes = planes
-        varies = planes.alpha is not None and bool((planes.alpha != planes.alpha[0, 0]).any())
-
-        def field(plane: torch.Tensor) -> Field:
-            share = budget // 2 if varies else budget
-            on_device = plane.to(upscaler.device)
-            return Field(on_device, upscaler.encoder, upscaler.decoder, share, upscaler.cell_clamp, keep)
-
-        self.dtype = planes.color.dtype
-        self.color = field(bleed(planes.color, planes.alpha) if planes.alpha is not None and varies else planes.color)
-        self.alpha = field(planes.alpha) if planes.alpha is not None and varies else None
-
-    def bands(
-        self, size: tuple[int, int], box: Box | None, progress: Progress | None, done: int = 0
-    ) -> Iterator[tuple[int, Planes]]:
-        """From row ``done`` on; where the device is fuller than it said, the rest in smaller tiles."""
-        try:
-            for start, planes in self._bands(size, box, progress, done):
-                yield start, planes
-                done = start + len(planes.color)
-            return
-        except torch.OutOfMemoryError as error:
-            fields = [self.color, self.alpha] if self.alpha else [self.color]
-            if not all([field.shrink() for field in fields]):
-                reason = str(error).partition("\n")[0]
-                full = f"{self.color.encoder.device} is full, in small tiles too: {reason}"
-                raise torch.OutOfMemoryError(full) from None
-        torch.cuda.empty_cache()
-        yield from self.bands(size, box, progress, done)
-
-    def _bands(
-        self, size: tuple[int, int], box: Box | None, progress: Progress | None, first_row: int
-    ) -> Iterator[tuple[int, Planes]]:
-        device = self.planes.color.device
-        # Both fields have one size and one budget, so their bands are the same rows.
-        alphas = self.alpha.bands(size, box, self.dtype, None, first_row) if self.alpha else None
-        for start, color in self.color.bands(size, box, self.dtype, progress, first_row):
-            alpha = None
-            if alphas:
-                alpha = next(alphas)[1].to(device)
-            elif self.planes.alpha is not None:
-                alpha = self.planes.alpha[:1, :1].expand(len(color), color.shape[1], 1)
-            yield start, Planes(color.to(device), alpha)
-
-    def render(self, size: tuple[int, int], box: Box | None, progress: Progress | None) -> Planes:
-        planes = self.planes
-        bands = self.bands(size, box, progress)
-        first = next(bands)
-        if len((whole := first[1]).color) == size[0]:  # no need to copy a frame of a film
-            return Planes(whole.color, None if whole.alpha is None else whole.alpha.contiguous())
-        color = torch.empty(*size, planes.color.shape[2], dtype=self.dtype, device=planes.color.device)
-        alpha = None if planes.alpha is None else torch.empty(*size, 1, dtype=self.dtype, device=planes.color.device)
-        for start, band in itertools.chain([first], bands):
-            color[start : start + len(band.color)] = band.color
-            if alpha is not None and band.alpha is not None:
-                alpha[start : start + len(band.alpha)] = band.alpha
-        return Planes(color, alpha)
-
-    def sample(self, points: torch.Tensor, scale: float | None) -> torch.Tensor:
-        color, plane = self.color.sample(points, scale), self.planes.alpha
-        if self.alpha:
-            color = torch.cat([color, self.alpha.sample(points, scale)], dim=1)
-        elif plane is not None:
-            alpha = float(plane[0, 0]) / OUT_RANGE[plane.dtype]
-            color = torch.cat([color, torch.full_like(color[:, :1], alpha)], dim=1)
-        return color.to(self.planes.color.device)
 
 
 def _nth(progress: Progress | None, i: int, count: int) -> Progress | None:

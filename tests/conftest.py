@@ -14,6 +14,8 @@ from liif_fast.checkpoint import Architecture, Weights
 
 # Read where Triton is first imported: its kernels run in its interpreter, on the processor. `make test-gpu` says 0.
 os.environ.setdefault("TRITON_INTERPRET", "1")
+if os.environ["TRITON_INTERPRET"] == "1":  # and what takes the best device there is takes the processor
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 @pytest.fixture(autouse=True)

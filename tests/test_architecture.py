@@ -40,7 +40,7 @@ ROWS = [
     ["bench"],
     ["system", "export"],
     ["upscaler"],
-    ["gpu_stream", "engines"],
+    ["gpu_stream", "engines", "frame"],
     ["trt_engine"],
     ["trt_network"],
     ["field", "published", "onnx_graph"],

@@ -175,9 +175,7 @@ def test_nothing_to_convolve(isa: str, dtype: torch.dtype, monkeypatch: pytest.M
 @pytest.mark.parametrize("isa", supported_isas())
 @pytest.mark.parametrize("dtype", [FP32, BF16], ids=str)
 @pytest.mark.parametrize("kernel", [1, 3])
-def test_what_is_not_a_number_stays(
-    isa: str, kernel: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_not_a_number_stays(isa: str, kernel: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     """Through a ReLU as well: or LIIF_FAST_CHECK would not see it."""
     monkeypatch.setenv(cpu.ISA_VARIABLE, isa)
     torch.manual_seed(0)

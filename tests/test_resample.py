@@ -168,10 +168,10 @@ def test_native_code_is_guarded(bad: str) -> None:
         z = torch.zeros(4, 4, 32)
     elif bad == "out":
         out = torch.empty(16, 15, 3)
-    elif bad == "device":
-        args = [z, [y.first, y.taps], [x.first, x.taps.to("meta")], False, [1.0] * 3, [0.0] * 3, 0.0, 1.0, "cpu", 1, out]
+    elif bad == "device":  # PyTorch itself sends what has a meta tensor elsewhere
+        tables = [y.first, y.taps], [x.first, x.taps.to("meta")]
         with pytest.raises(ValueError, match="z is on cpu, another on meta"):
-            resample._resample(*args)  # PyTorch itself sends what has a meta tensor elsewhere
+            resample._resample(z, *tables, False, [1.0] * 3, [0.0] * 3, 0.0, 1.0, "cpu", 1, out)
         return
     else:
         z = z.double()

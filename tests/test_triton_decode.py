@@ -133,6 +133,9 @@ def test_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     assert backend.unavailable(card, FP16) == "compute capability 7.5 is too low, 8.0 is needed"
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (12, 0))
+    if not torch.cuda.device_count():  # Triton asks the driver, which is not there
+        assert "triton cannot compile its launchers" in str(backend.unavailable(card, BF16))
+    monkeypatch.setattr(backend, "_launcher_problem", lambda: None)
     assert backend.unavailable(card, BF16) is None
     assert select("auto", card, BF16) == "triton"
     assert find_precision("auto", card) == "fp16"

@@ -60,6 +60,7 @@ class Context:
         ctypes.memset(address, 1, size)
 
     def set_tensor_address(self, name: str, address: int) -> bool:
+        assert address % 64 == 0
         self.addresses[name] = address
         return True
 
@@ -76,12 +77,14 @@ class Context:
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> types.SimpleNamespace:
     """A pretended GPU of architecture SM89 whose memory is the processor's; counts engines built and pieces run."""
     log = types.SimpleNamespace(built=0, runs=[], stream=7, spoil=lambda z: z, load=lambda plan: plan[:4] == b"vtrt")
-    strategies = []
+    strategies, caches = [], list[Any]()
 
     class Engine:
         def create_runtime_config(self) -> types.SimpleNamespace:
             config = types.SimpleNamespace()
             config.set_execution_context_allocation_strategy = lambda strategy: setattr(config, "strategy", strategy)
+            config.create_runtime_cache = object
+            config.set_runtime_cache = caches.append
             return config
 
         def create_execution_context(self, config: Any) -> Context:
@@ -99,7 +102,9 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> types.SimpleName
     monkeypatch.setattr(TensorRTEncoder, "_load", lambda self, plan: Engine() if log.load(plan) else None)
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: types.SimpleNamespace(cuda_stream=log.stream))
-    log.strategies, log.folder = strategies, tmp_path
+    # What PyTorch gives out of a processor's memory is aligned to so many.
+    monkeypatch.setattr(trt_engine, "ALIGNMENT", 64)
+    log.strategies, log.caches, log.folder = strategies, caches, tmp_path
     return log
 
 
@@ -197,12 +202,14 @@ def test_auto_takes_the_first_that_can(machine: types.SimpleNamespace) -> None:
 def test_larger_than_the_engine_takes(machine: types.SimpleNamespace) -> None:
     one = encoder()
     one.largest = (2 * one.halo + 10, 2 * one.halo + 14)
-    del machine.runs[:]
-    image = torch.rand(41, 37, 3)
-    assert torch.equal(one(image), Encoder(WEIGHTS, HEAD, CPU, BF16)(image))
-    assert len(machine.runs) > 9
-    assert max(h for h, _ in machine.runs) <= one.largest[0]
-    assert max(w for _, w in machine.runs) <= one.largest[1]
+    # Parts of the second are whole rows, which lie where they may in memory.
+    for size, least in (((41, 37), 9), ((61, 2 * one.halo + 13), 3)):
+        del machine.runs[:]
+        image = torch.rand(*size, 3)
+        assert not one.takes(*size)
+        assert torch.equal(one(image), Encoder(WEIGHTS, HEAD, CPU, BF16)(image))
+        assert len(machine.runs) > least
+        assert all(one.takes(*piece) for piece in machine.runs)
 
 
 @needs_rtx
@@ -211,6 +218,11 @@ def test_a_context_for_each_stream_and_errors_by_name(machine: types.SimpleNames
     for machine.stream in (7, 8, 8, 7):
         one(image)
     assert len(machine.strategies) == 2
+    own = one.private()
+    assert torch.equal(own(image), one(image))
+    assert len(machine.strategies) == 3  # not the one of that stream, which may run in other shapes
+    assert len(machine.caches) == 3
+    assert len(set(map(id, machine.caches))) == 1
     machine.stream = 13
     with pytest.raises(RuntimeError, match="'tensorrt-rtx' failed"):
         one(image)

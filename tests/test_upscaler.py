@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -175,6 +176,31 @@ def test_encoder_runs_once(max_memory: int | None, monkeypatch: pytest.MonkeyPat
     assert np.array_equal(first, Upscaler(SHALLOW, precision="fp32")(random_picture((20, 20, 3)), scale=2))
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float16, np.float32])
+@pytest.mark.parametrize("scale", [0.7, 1, 2.3, 4])
+def test_alpha_stays_between_what_is_around(up: Upscaler, dtype: type, scale: float) -> None:
+    """Also at the border, where the network sees black beyond; and between its own parts not at all the same."""
+    white = 1 if np.issubdtype(dtype, np.floating) else np.iinfo(dtype).max
+    alpha = np.zeros((24, 31), dtype)
+    alpha[:, 13:] = white
+    alpha[8:11, 20:23] = white // 2
+    picture = np.dstack([random_picture((24, 31, 3), dtype), alpha])
+    found = up(picture, scale=scale)
+    drawn = found[..., 3]
+    y, x = (((np.arange(n) + 0.5) * cells / n).astype(int) for n, cells in zip(drawn.shape, alpha.shape, strict=True))
+    assert (drawn[:, x <= 10] == 0).all()
+    assert (drawn[:, (x >= 25) | ((x >= 15) & (x <= 17))] == white).all()
+    assert (drawn[y >= 13][:, x >= 15] == white).all()
+    if scale > 1:
+        assert len(np.unique(drawn)) > 3
+    field = up.encode(picture)
+    tile = field.render(size=drawn.shape, box=(0, 0, 24, 31))
+    assert np.array_equal(tile, found)
+    places = np.random.default_rng(0).uniform(0, (24, 10.9), (40, 2))
+    assert (field.sample(places)[:, 3] == 0).all()
+    assert field.sample([(9.5, 21.5)], scale=4)[0, 3] < 1
+
+
 def test_opaque_alpha_changes_nothing(up: Upscaler) -> None:
     color = random_picture((8, 9, 3))
     opaque = np.dstack([color, np.full((8, 9), 255, np.uint8)])
@@ -249,3 +275,36 @@ def test_model_as_weights_or_name(tmp_path) -> None:
     by_path = Upscaler(tmp_path / "mine.safetensors", precision="fp32")
     assert isinstance(by_path.weights, Weights)
     assert np.array_equal(by_path(picture, scale=2), Upscaler(SHALLOW, precision="fp32")(picture, scale=2))
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("decoder", ["liif", "resample"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)
+def test_the_default_dtype_has_no_say(decoder: str, backend: str, dtype: torch.dtype) -> None:
+    weights = random_weights(Architecture(1, 16, (16, 16) if decoder == "liif" else (16,), decoder=decoder))
+    pictures = [random_picture((9, 11, c), np.uint16) for c in (1, 3, 4)]
+    places = np.random.default_rng(1).uniform(0, 9, (7, 2))
+
+    def all_of_it() -> list[np.ndarray]:
+        up = Upscaler(weights, precision="fp32", backend=backend)
+        fields = [up.encode(picture) for picture in pictures]
+        return [up(p, scale=2.5) for p in pictures] + [f.sample(places) for f in fields]
+
+    wanted = all_of_it()
+    torch.set_default_dtype(dtype)
+    try:
+        found = all_of_it()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(np.array_equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+@pytest.mark.parametrize("decoder", ["liif", "resample"])
+def test_pickles(decoder: str) -> None:
+    up = Upscaler(random_weights(Architecture(1, 16, (16, 16) if decoder == "liif" else (16,), decoder=decoder)))
+    picture = random_picture((9, 11, 3))
+    wanted = up(picture, scale=3)
+    again = pickle.loads(pickle.dumps(up))
+    assert np.array_equal(again(picture, scale=3), wanted)
+    assert np.array_equal(next(again.stream([picture], scale=3)), wanted)
+    assert repr(again) == repr(up) == f"<Upscaler: {up.description}>"

@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,19 @@ def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
         return f"compute capability {capability[0]}.{capability[1]} is too low for float8, 8.9 is needed"
     if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
         return "triton needs a C compiler for its launchers: gcc, clang or what CC names"
+    return _launcher_problem()
+
+
+@cache
+def _launcher_problem() -> str | None:
+    """Why Triton cannot compile what loads its kernels, which it does once for a machine."""
+    import triton
+
+    try:
+        _ = triton.runtime.driver.active.utils
+    except Exception as error:  # the compiler's, the linker's or the driver's
+        reason = " ".join(str(error).split())
+        return f"triton cannot compile its launchers (are Python's headers installed?): {reason[:200]}"
     return None
 
 
@@ -84,7 +98,7 @@ def pack(layers: list[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
         out, into = weight.shape
         wide = torch.zeros(padded(into), padded(out), dtype=dtype)
         wide[:into, :out] = weight.T
-        packed += [wide, torch.zeros(padded(out))]
+        packed += [wide, torch.zeros(padded(out), dtype=torch.float32)]
         packed[-1][:out] = bias
     return packed
 
@@ -96,10 +110,10 @@ def _padded_fp8(layers: list[torch.Tensor]) -> list[torch.Tensor]:
     packed = []
     for weight, steps in zip(layers[::2], layers[1::2], strict=True):
         out, into = weight.shape
-        wide = torch.zeros(padded(out), padded(into))
+        wide = torch.zeros(padded(out), padded(into), dtype=torch.float32)
         wide[:out, :into] = weight.float()
         ordered = wide.view(padded(out), -1, 2, 4, 2).transpose(2, 3).reshape(wide.shape)
-        packed += [ordered.to(weight.dtype), torch.zeros(2, padded(out))]
+        packed += [ordered.to(weight.dtype), torch.zeros(2, padded(out), dtype=torch.float32)]
         packed[-1][:, :out] = steps
     return packed
 

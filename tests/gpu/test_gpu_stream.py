@@ -64,7 +64,7 @@ def test_frames_are_those_of_calls(up: Upscaler, graphs: list[str], kind: str, a
     }[kind]
     frames = [make(frame) for frame in FRAMES]
     streamed = list(up.stream(iter(frames), scale=2.3, at_once=at_once))
-    assert len(graphs) == len(frames)
+    assert len(graphs) == len(frames) - 1  # the first goes the ordinary way, as pictures of many sizes all do
     assert all("replay" in name for name in graphs)
     for found, frame in zip(streamed, frames, strict=True):
         wanted = up(frame, scale=2.3)
@@ -98,10 +98,43 @@ def test_one_buffer_on_the_device_may_serve_all_frames(up: Upscaler) -> None:
 
 def test_sizes_may_change_and_alpha_goes_the_ordinary_way(up: Upscaler, graphs: list[str]) -> None:
     alpha = np.dstack([FRAMES[0], FRAMES[1][..., 0]])
-    frames = [FRAMES[0], FRAMES[1][:40], alpha, FRAMES[2], FRAMES[3][:, :50]]
+    frames = [FRAMES[0], FRAMES[1][:40], alpha, FRAMES[2], FRAMES[3], FRAMES[4][:, :50], FRAMES[5][:, :50]]
     for found, frame in zip(up.stream(frames, scale=2), frames, strict=True):
         assert np.array_equal(found, up(frame, scale=2))
-    assert len(graphs) == 4
+    assert len(graphs) == 2
+
+
+@pytest.mark.parametrize("at_once", [None, 1])
+def test_equal_frames_on_the_device_are_computed_once(up: Upscaler, graphs: list[str], at_once: int | None) -> None:
+    order = [0, 0, 0, 1, 1, 0, 2, 2]
+    frames = [torch.from_numpy(FRAMES[i]).permute(2, 0, 1).cuda() for i in order]
+    streamed = list(up.stream(frames, scale=2, at_once=at_once))
+    for found, frame in zip(streamed, frames, strict=True):
+        assert torch.equal(found, up(frame, scale=2))
+    assert len({found.data_ptr() for found in streamed}) == len(frames)  # each the caller's own
+    assert len(graphs) == 4  # of 0, after the ordinary way, then 1, 0 and 2
+
+
+def test_frames_of_other_streams_and_threads(up: Upscaler) -> None:
+    """A decoder's own stream makes them, and its thread is read ahead of the caller."""
+    side, heavy = torch.cuda.Stream(), torch.rand(2048, 2048, device="cuda")
+
+    def source() -> Iterator[torch.Tensor]:
+        for frame in FRAMES:
+            with torch.cuda.stream(side):
+                picture = torch.from_numpy(frame).permute(2, 0, 1).cuda(non_blocking=True)
+                for _ in range(20):
+                    heavy.mul_(1.0001)
+                shown = picture.clone()
+            torch.cuda.current_stream().wait_stream(side)
+            yield shown
+
+    dropped: list[int] = []
+    found = list(up.stream(source(), scale=2, dropped=dropped.append))
+    kept = [frame for i, frame in enumerate(FRAMES) if i not in dropped]
+    assert len(found) == len(kept)
+    for one, frame in zip(found, kept, strict=True):
+        assert np.array_equal(one.permute(1, 2, 0).cpu().numpy(), up(frame, scale=2))
 
 
 def test_errors_come_in_their_place(up: Upscaler) -> None:
