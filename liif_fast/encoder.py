@@ -71,6 +71,7 @@ class BaseEncoder(ABC):
     """
 
     engine: str  # its name in `engines.ENGINES`
+    self_ensemble = False
 
     def __init__(
         self, weights: Weights, head: Head, device: torch.device, dtype: torch.dtype, threads: int | None = None
@@ -90,7 +91,8 @@ class BaseEncoder(ABC):
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         """Image [H, W, 1 or 3] float32 in [0, 1] -> z [H, W, width], contiguous."""
         with torch.inference_mode():
-            z = self.z(self._normalise(image).to(self.dtype))
+            x = self._normalise(image).to(self.dtype)
+            z = self._mean_of_turns(x) if self.self_ensemble else self.z(x)
         if os.environ.get(CHECK_VARIABLE) and (bad := int((~z.isfinite()).sum())):
             raise FloatingPointError(
                 f"{bad} of {z.numel()} features are NaN or infinite in {self.dtype} by engine {self.engine!r}; another "
@@ -105,6 +107,27 @@ class BaseEncoder(ABC):
     def private(self) -> BaseEncoder:
         """One whose state nobody else changes."""
         return self
+
+    def ensemble_itself(self) -> None:
+        """Have every picture encoded in its eight orientations, and the mean of what they give, turned back, as z.
+
+        That is EDSR's geometric self-ensemble (Lim et al., arXiv 1707.02921, section 3.4), for a z of fine pictures:
+        what comes after is linear, so their mean gives the mean of the enlarged ones.
+        """
+        assert self.skip
+        self.self_ensemble = True
+        self.bytes_per_cell += self.width * (4 + 2 * self.dtype.itemsize)
+
+    def _mean_of_turns(self, x: torch.Tensor) -> torch.Tensor:
+        total = torch.zeros(*x.shape[:2], self.width, dtype=torch.float32, device=x.device)
+        for turn in range(8):
+            flips, across = [axis for axis in (0, 1) if turn >> axis & 1], turn & 4
+            turned = (x.transpose(0, 1) if across else x).flip(flips).contiguous()
+            # The channels are a cell's (row, colour, column).
+            z = self.z(turned).unflatten(2, (self.skip, 3, self.skip))
+            z = z.flip([*flips, *(2 + 2 * axis for axis in flips)])
+            total += (z.transpose(0, 1).transpose(2, 4) if across else z).flatten(2)
+        return (total / 8).to(self.dtype)
 
     def _normalise(self, image: torch.Tensor) -> torch.Tensor:
         if image.shape[2] == 1:

@@ -54,7 +54,8 @@ class GpuLine:
         device: that of ``make_field``'s encoder, with its number.
         make_field: the field of a picture [H, W, channels] on the device.
         size_of: (height, width) of a picture -> of its enlargement.
-        enlarge: the ordinary way, for pictures with alpha, in batches, too large, or on another GPU.
+        enlarge: the ordinary way, for pictures with alpha, in batches, too large, in several orientations, or on
+            another GPU.
         at_once: frames submitted and not yet asked for.
     """
 
@@ -109,7 +110,8 @@ class GpuLine:
             with suppress(torch.OutOfMemoryError):  # the ordinary way takes smaller tiles
                 field = self._make_field(torch.zeros(color.shape, dtype=color.dtype, device=self._device))
                 field.encoder = field.encoder.private()
-                if field.height * field.width <= field.max_cells and field.encoder.takes(field.height, field.width):
+                whole = field.encoder.takes(field.height, field.width) and not field.encoder.self_ensemble
+                if whole and field.height * field.width <= field.max_cells:
                     plan = Plan(field, size)
                     self._run = self._captured(plan)
                     self._plan = plan

@@ -258,3 +258,37 @@ def test_file(tmp_path) -> None:
     assert "x4 and resampling, taps 16" in back.architecture.summary()
     with pytest.raises(checkpoint.CheckpointError, match="decoder is 'lanczos'"):
         Architecture(1, 16, (16,), decoder="lanczos")
+
+
+@pytest.mark.parametrize("engine", ["native", "torch"])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_self_ensemble(engine: str, dtype: str) -> None:
+    """The mean of what the eight orientations give, each enlarged by itself."""
+    weights = random_weights(Architecture(1, 16, (16,), decoder="resample"))
+    weights.tensors["upsample.weight"] *= 0.02  # or nearly all would be clamped
+    alone = Upscaler(weights, precision=dtype, engine=engine)
+    every = Upscaler(weights, precision=dtype, engine=engine, self_ensemble=True)
+    assert "self-ensemble" in every.description
+    picture = np.random.default_rng(0).random((19, 26, 3)).astype(np.float32)
+    size = (44, 71)
+    total, free = np.zeros((*size, 3)), np.ones((*size, 3), bool)
+    for turn in range(8):
+        turned = picture.transpose(1, 0, 2) if turn & 4 else picture
+        flips = [axis for axis in (0, 1) if turn >> axis & 1]
+        made = alone(np.flip(turned, flips), size=size[::-1] if turn & 4 else size)
+        made = np.flip(made, flips)
+        made = made.transpose(1, 0, 2) if turn & 4 else made
+        total += made
+        free &= (made > 0) & (made < 1)  # where one was clamped, their mean is another
+    assert free.mean() > 0.5
+    found = every(picture, size=size)
+    np.testing.assert_allclose(found[free], total[free] / 8, rtol=0, atol=3e-6 if dtype == "fp32" else 8e-3)
+    assert np.abs(found - alone(picture, size=size)).max() > 0.01
+    in_tiles = Upscaler(weights, precision=dtype, engine=engine, self_ensemble=True, max_memory=1)
+    np.testing.assert_allclose(in_tiles(picture, size=size), found, rtol=0, atol=1e-5 if dtype == "fp32" else 4e-3)
+    assert np.array_equal(next(every.stream([picture], size=size, at_once=2)), found)
+
+
+def test_self_ensemble_is_of_fine_pictures() -> None:
+    with pytest.raises(ValueError, match="as edsr-baseline-resample, not for edsr-baseline"):
+        Upscaler("edsr-baseline", self_ensemble=True)
