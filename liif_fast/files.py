@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from . import modes, tiff
-from .output import FORMATS, SUFFIXES, Format, ImageError, Metadata, RowWriter, check_output, writer
+from . import modes, png, tiff
+from .metadata import Metadata, avif_color, gather, png_color, upright_xmp
+from .output import FORMATS, SUFFIXES, Format, ImageError, RowWriter, check_output, writer
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -32,7 +33,7 @@ __all__ = [
 
 _READABLE = "JPEG, PNG, WebP, TIFF, BMP, AVIF, GIF"
 _TIFF_MAGIC = (b"II\x2a\0", b"MM\0\x2a", b"II\x2b\0", b"MM\0\x2b")
-_ORIENTATION, _WIDTH, _HEIGHT = 0x0112, 0xA002, 0xA003  # EXIF tags that stop being true
+_AVIF_HEAD = 1 << 16  # bytes, in which its properties are
 
 
 def read(path: str | os.PathLike[str], max_pixels: int = 100_000_000) -> tuple[np.ndarray, Metadata]:
@@ -58,15 +59,15 @@ def read(path: str | os.PathLike[str], max_pixels: int = 100_000_000) -> tuple[n
 
         try:
             name = _format(file)
-            pixels, metadata, orientation, frames = _decode(file, name, check_size)
+            pixels, metadata, orientation, notes = _decode(file, name, check_size)
         except ImageError:
             raise
         except MemoryError:
             raise ImageError(f"{path}: not enough memory for this picture") from None
         except Exception as error:  # damaged files make the decoders raise about anything
             raise ImageError(f"{path}: {_one_line(error)}") from error
-    if frames > 1:
-        warnings.warn(f"{path}: {frames - 1} of its {frames} frames are left out, the first is read", stacklevel=2)
+    for note in notes:
+        warnings.warn(f"{path}: {note}", stacklevel=2)
     if orientation >= 5 and metadata.dpi:
         metadata.dpi = metadata.dpi[::-1]
     return _upright(pixels, orientation), metadata
@@ -104,38 +105,59 @@ def _format(file: BinaryIO) -> str:
     raise ValueError(f"not a picture of a known format ({_READABLE})")
 
 
-def _decode(file: BinaryIO, name: str, check_size: Callable[[int, int], None]) -> tuple[np.ndarray, Metadata, int, int]:
-    """-> pixels, metadata, EXIF orientation, number of frames."""
-    page = None
+def _decode(
+    file: BinaryIO, name: str, check_size: Callable[[int, int], None]
+) -> tuple[np.ndarray, Metadata, int, list[str]]:
+    """-> pixels, metadata, EXIF orientation, what is to be said of it."""
     if name == "TIFF":
-        page = tiff.read(file, check_size)
-        metadata = Metadata(page.icc_profile, _sane_dpi(page.dpi))
-        if page.pixels is not None:
-            return page.pixels, metadata, page.orientation, page.frames
-        file.seek(0)
+        return _decode_tiff(file, check_size)
     im = _open_with_pillow(file, name)
     check_size(im.height, im.width)
-    if page is not None:  # Pillow turns it upright itself, and has its turned size already
-        on_its_side = page.orientation in (5, 6, 7, 8)
-        if (im.height, im.width) != (page.size[::-1] if on_its_side else page.size):
-            raise ValueError(f"TIFF pages of this kind ({im.mode}) are read only where the full-size one comes first")
-        im.load()
-        pixels, icc = modes.to_array(im)
-        dpi = _sane_dpi(page.dpi)
-        return pixels, Metadata(icc, dpi[::-1] if dpi and on_its_side else dpi), 1, page.frames
-    orientation, exif = _exif(im)
-    dpi = _sane_dpi(im.info.get("dpi"))
-    if name == "PNG" and _beyond_pillow(file):
+    im.load()  # some of what a PNG says comes behind its pixels
+    metadata, orientation = gather(im)
+    metadata.dpi = _sane_dpi(im.info.get("dpi"))
+    notes = _left_out(_frames(im))
+    chunks = png.chunks(file) if name == "PNG" else {}
+    if chunks and _beyond_pillow(chunks):
         import imagecodecs
 
         file.seek(0)
         pixels = imagecodecs.png_decode(file.read())
         pixels = pixels if pixels.ndim == 3 else pixels[..., None]
-        icc = im.info.get("icc_profile")
+        metadata.icc_profile = im.info.get("icc_profile")
     else:
-        im.load()
-        pixels, icc = modes.to_array(im)
-    return pixels, Metadata(icc, dpi, exif), orientation, _frames(im)
+        pixels, metadata.icc_profile = modes.to_array(im)
+    metadata.color = png_color(chunks)
+    if name == "AVIF":
+        file.seek(0)
+        bits, color = avif_color(file.read(_AVIF_HEAD))
+        metadata.color = {} if metadata.icc_profile else color
+        notes += [f"its {bits} bits are read as 8"] if bits > 8 else []
+    return pixels, metadata, orientation, notes
+
+
+def _decode_tiff(file: BinaryIO, check_size: Callable[[int, int], None]) -> tuple[np.ndarray, Metadata, int, list[str]]:
+    page = tiff.read(file, check_size)
+    xmp = upright_xmp(page.xmp) if page.xmp else None
+    metadata = Metadata(page.icc_profile, _sane_dpi(page.dpi), page.exif, xmp)
+    notes = _left_out(page.frames)
+    if page.pixels is not None:
+        return page.pixels, metadata, page.orientation, notes
+    file.seek(0)
+    im = _open_with_pillow(file, "TIFF")  # which turns it upright itself, and has its turned size already
+    check_size(im.height, im.width)
+    on_its_side = page.orientation in (5, 6, 7, 8)
+    if (im.height, im.width) != (page.size[::-1] if on_its_side else page.size):
+        raise ValueError(f"TIFF pages of this kind ({im.mode}) are read only where the full-size one comes first")
+    im.load()
+    pixels, metadata.icc_profile = modes.to_array(im)
+    if on_its_side and metadata.dpi:
+        metadata.dpi = metadata.dpi[::-1]
+    return pixels, metadata, 1, notes
+
+
+def _left_out(frames: int) -> list[str]:
+    return [f"{frames - 1} of its {frames} frames are left out, the first is read"] if frames > 1 else []
 
 
 def _open_with_pillow(file: BinaryIO, name: str) -> ImageFile:
@@ -149,16 +171,10 @@ def _open_with_pillow(file: BinaryIO, name: str) -> ImageFile:
     return Image.OPEN[name][0](file, "")
 
 
-def _beyond_pillow(file: BinaryIO) -> bool:
+def _beyond_pillow(chunks: dict[bytes, bytes]) -> bool:
     """Whether Pillow would lose something of this PNG: 16 bits of colour, or the transparent shade of a gray one."""
-    at = file.tell()
-    file.seek(24)
-    bits, color_type = file.read(2)
-    file.seek(33)
-    while len(header := file.read(8)) == 8 and header[4:] not in (b"IDAT", b"tRNS"):
-        file.seek(int.from_bytes(header[:4], "big") + 4, 1)
-    file.seek(at)
-    return bits == 16 or (color_type == 0 and header[4:] == b"tRNS")
+    bits, color_type = chunks[b"IHDR"][8:10]
+    return bits == 16 or (color_type == 0 and b"tRNS" in chunks)
 
 
 def _frames(im: ImageFile) -> int:
@@ -168,22 +184,6 @@ def _frames(im: ImageFile) -> int:
         return int(getattr(im, "n_frames", 1))
     except Exception:  # damaged behind the first frame, which is read already
         return 1
-
-
-def _exif(im: ImageFile) -> tuple[int, bytes | None]:
-    """The orientation, and the EXIF block without it, the thumbnail and the old size. A damaged block is no error."""
-    from PIL import ExifTags, Image
-
-    try:
-        exif = Image.Image.getexif(im)  # the plugin's own may decode the whole picture in search of it
-        orientation = exif.pop(_ORIENTATION) if _ORIENTATION in exif else 1
-        if ExifTags.IFD.Exif in exif:
-            inner = exif.get_ifd(ExifTags.IFD.Exif)
-            for tag in (_WIDTH, _HEIGHT):
-                inner.pop(tag, None)
-        return (orientation if isinstance(orientation, int) else 1), exif.tobytes() if len(exif) else None
-    except Exception:
-        return 1, None
 
 
 def _sane_dpi(dpi: object) -> tuple[float, float] | None:

@@ -15,18 +15,11 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
+from .metadata import Metadata, fit
+
 
 class ImageError(ValueError):
     """A picture file that cannot be read or written; one line that names the file and the reason."""
-
-
-@dataclass
-class Metadata:
-    """What travels beside the pixels. ``dpi`` is (x, y); ``exif`` has no orientation, thumbnail or size."""
-
-    icc_profile: bytes | None = None
-    dpi: tuple[float, float] | None = None
-    exif: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -52,7 +45,6 @@ FORMATS = (
 )
 SUFFIXES = {suffix: format for format in FORMATS for suffix in format.suffixes}
 
-_JPEG_EXIF = 65533  # bytes that one of its segments holds
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -172,13 +164,10 @@ def writer(
         target = np.dtype(format.dtypes[-1])
         if not np.can_cast(source, target):
             warnings.warn(f"{shown}: {format.name} holds {target}; the {source} samples are rounded", stacklevel=3)
-    metadata = metadata or Metadata()
     gray = shape[2] < 3 and format.name not in ("WEBP", "AVIF")  # which have no gray
-    if metadata.icc_profile and metadata.icc_profile[16:20] != (b"GRAY" if gray else b"RGB "):
-        metadata = Metadata(None, metadata.dpi, metadata.exif)
-    if format.name == "JPEG" and metadata.exif and len(metadata.exif) > _JPEG_EXIF:
-        warnings.warn(f"{shown}: EXIF of {len(metadata.exif)} bytes is left out, JPEG has no room", stacklevel=3)
-        metadata = Metadata(metadata.icc_profile, metadata.dpi)
+    metadata, lost = fit(metadata or Metadata(), format.name, gray)
+    if lost:
+        warnings.warn(f"{shown}: {format.name} has no place for {', '.join(lost)}; .png has", stacklevel=3)
     with whole_file(path, overwrite) as file:
         rows = _Rows(file, shown, format, shape, source, target, metadata, quality or format.quality, lossless)
         try:
@@ -247,19 +236,20 @@ class _Rows:
     ) -> None:
         self._file, self._path, self._source, self._target = file, path, source, target
         self._shape = shape
-        profile, dpi, exif = metadata.icc_profile, metadata.dpi, metadata.exif
         self._encoder: Any
         with one_line_errors(path):
             if format.name == "PNG":
                 from .png import PngWriter
 
-                block = exif.removeprefix(b"Exif\0\0") if exif else None
-                bits = 8 * target.itemsize
-                self._encoder = PngWriter(file, *shape, bits, icc_profile=profile, dpi=dpi, exif=block)
+                fields = {**vars(metadata), "exif": metadata.exif and metadata.exif.removeprefix(b"Exif\0\0")}
+                self._encoder = PngWriter(file, *shape, 8 * target.itemsize, **fields)
             elif format.name == "TIFF":
+                from .exif import for_tiff
                 from .tiff import TiffWriter
 
-                self._encoder = TiffWriter(file, *shape, target, icc_profile=profile, dpi=dpi)
+                profile, dpi, xmp = metadata.icc_profile, metadata.dpi, metadata.xmp
+                texts = for_tiff(metadata.exif) if metadata.exif else None
+                self._encoder = TiffWriter(file, *shape, target, icc_profile=profile, dpi=dpi, texts=texts, xmp=xmp)
             else:
                 self._encoder = _Collected(file, shape, format.name, metadata, quality, lossless)
 
@@ -308,6 +298,10 @@ class _Collected:
             self._options["icc_profile"] = metadata.icc_profile
         if metadata.exif:
             self._options["exif"] = metadata.exif
+        if metadata.xmp:
+            self._options["xmp"] = metadata.xmp
+        if "Comment" in metadata.text:
+            self._options["comment"] = metadata.text["Comment"].encode()
         if metadata.dpi and name in ("JPEG", "BMP"):
             self._options["dpi"] = metadata.dpi
         if name in ("JPEG", "AVIF"):

@@ -16,6 +16,16 @@ _NONE, _SUB, _UP, _PAETH = 0, 1, 2, 4
 _FILTER_BYTES = 1 << 18  # rows are filtered in blocks that stay in the cache
 
 
+def chunks(file: BinaryIO) -> dict[bytes, bytes]:
+    """The chunks of a PNG before those of its pixels, by name."""
+    file.seek(8)
+    found: dict[bytes, bytes] = {}
+    while len(header := file.read(8)) == 8 and header[4:] != b"IDAT":
+        found[header[4:]] = file.read(int.from_bytes(header[:4], "big"))
+        file.seek(4, 1)
+    return found
+
+
 class _Band(NamedTuple):
     deflated: bytes
     adler: int
@@ -26,8 +36,9 @@ class PngWriter(BandWriter[_Band]):
     """Writes one PNG to ``file`` (only appended to, never sought): gray, gray + alpha, RGB or RGBA.
 
     ``bit_depth`` 8 takes uint8 rows, 16 uint16; ``dpi`` is (x, y); ``exif`` a TIFF-like block without the JPEG
-    prefix; ``level`` 0..9 is zlib's. ``write(rows)`` takes ``[h, width, channels]``, ``close()`` completes the file.
-    ValueError for a size or depth PNG has not, and for too many or too few rows.
+    prefix, ``xmp`` a packet, ``text`` by keyword, ``color`` chunks by name; ``level`` 0..9 is zlib's. ``write(rows)``
+    takes ``[h, width, channels]``, ``close()`` completes the file. ValueError for a size or depth PNG has not, and for
+    too many or too few rows.
     """
 
     def __init__(
@@ -41,6 +52,9 @@ class PngWriter(BandWriter[_Band]):
         icc_profile: bytes | None = None,
         dpi: tuple[float, float] | None = None,
         exif: bytes | None = None,
+        xmp: bytes | None = None,
+        text: dict[str, str] | None = None,
+        color: dict[bytes, bytes] | None = None,
         level: int = 6,
         threads: int | None = None,
     ) -> None:
@@ -53,6 +67,9 @@ class PngWriter(BandWriter[_Band]):
         self._adler = 1
         file.write(b"\x89PNG\r\n\x1a\n")
         self._chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bit_depth, _COLOR_TYPE[channels], 0, 0, 0))
+        for name, data in (color or {}).items():
+            if not (icc_profile and name == b"sRGB"):  # one of the two
+                self._chunk(name, data)
         if icc_profile:
             self._chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc_profile))
         if dpi:
@@ -60,6 +77,10 @@ class PngWriter(BandWriter[_Band]):
             self._chunk(b"pHYs", struct.pack(">IIB", x, y, 1))
         if exif:
             self._chunk(b"eXIf", exif)
+        if xmp:
+            self._chunk(b"iTXt", b"XML:com.adobe.xmp" + bytes(5) + xmp)
+        for name, data in _text_chunks(text or {}):
+            self._chunk(name, data)
         self._idat = bytearray(b"\x78\x9c")  # the header of the zlib stream that all IDAT chunks together are
 
     def _chunk(self, name: bytes, data: bytes | bytearray) -> None:
@@ -87,6 +108,15 @@ class PngWriter(BandWriter[_Band]):
     def _finish(self) -> None:
         self._chunk(b"IDAT", self._idat + struct.pack(">I", self._adler))
         self._chunk(b"IEND", b"")
+
+
+def _text_chunks(text: dict[str, str]) -> list[tuple[bytes, bytes]]:
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    for key, value in text.items():
+        info.add_text(key, value)
+    return [(name, data) for name, data, *_ in info.chunks]
 
 
 def _as_bytes(rows: np.ndarray) -> tuple[np.ndarray, int]:

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from . import exif
 from .bands import BandWriter
 
 _MINISWHITE, _MINISBLACK, _RGB, _PALETTE = 0, 1, 2, 3
@@ -16,6 +17,7 @@ _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _INCHES = {2: 1.0, 3: 1 / 2.54}  # of a resolution unit: inch, centimetre
 _COLOR_SAMPLES = {_MINISWHITE: 1, _MINISBLACK: 1, _RGB: 3, _PALETTE: 1}
 _CLASSIC_LIMIT = 3_900_000_000  # bytes; 32-bit offsets end at 4.29e9, and deflate can add a little to noise
+_DESCRIPTION, _XMP = 270, 700  # tags
 _MOST_PAGES = 10_000  # that are counted
 _SILENT = logging.NullHandler()
 
@@ -29,6 +31,8 @@ class Page(NamedTuple):
     dpi: tuple[float, float] | None  # (x, y)
     orientation: int  # of EXIF, not applied
     frames: int
+    exif: bytes | None  # a block made of its texts and its directories of EXIF and GPS
+    xmp: bytes | None
 
 
 def read(file: BinaryIO, check_size: Any) -> Page:
@@ -53,7 +57,7 @@ def read(file: BinaryIO, check_size: Any) -> Page:
         page = (full or list(pages.values()))[0]
         check_size(page.imagelength, page.imagewidth)
         _check_layout(page, file)
-        icc = page.iccprofile
+        icc, xmp = page.iccprofile, page.tags.valueof(_XMP)
         return Page(
             _pixels(page),
             (page.imagelength, page.imagewidth),
@@ -61,7 +65,18 @@ def read(file: BinaryIO, check_size: Any) -> Page:
             _dpi(page),
             int(page.tags.valueof(274, 1)),
             max(1, len(full)),
+            _exif(page, file),
+            xmp if isinstance(xmp, bytes) else None,
         )
+
+
+def _exif(page: Any, file: BinaryIO) -> bytes | None:
+    # tifffile, ImageJ and OME describe the shape of the array there, which is to change.
+    without = (_DESCRIPTION,) if page.is_shaped or page.is_imagej or page.is_ome else ()
+    try:
+        return exif.from_tiff(file, page.offset, page.parent.byteorder, page.parent.is_bigtiff, without)
+    except (ValueError, struct.error, OSError):
+        return None
 
 
 def _check_layout(page: Any, file: BinaryIO) -> None:
@@ -155,8 +170,8 @@ class TiffWriter(BandWriter[bytes]):
     """Writes one TIFF to ``file`` (seekable, empty): deflate with predictor, in strips; BigTIFF when it might need it.
 
     ``dtype`` is uint8, uint16 or float32; C is 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA (alpha not premultiplied); ``dpi``
-    is (x, y). ``write(rows)`` takes ``[h, width, channels]``, ``close()`` completes the file. ValueError for too many
-    or too few rows.
+    is (x, y), ``texts`` what `exif.for_tiff` gives. ``write(rows)`` takes ``[h, width, channels]``, ``close()``
+    completes the file. ValueError for too many or too few rows.
     """
 
     def __init__(
@@ -169,6 +184,8 @@ class TiffWriter(BandWriter[bytes]):
         *,
         icc_profile: bytes | None = None,
         dpi: tuple[float, float] | None = None,
+        texts: exif.Directory | None = None,
+        xmp: bytes | None = None,
         level: int = 6,
         threads: int | None = None,
         big: bool | None = None,
@@ -178,6 +195,7 @@ class TiffWriter(BandWriter[bytes]):
         super().__init__(file, height, width, channels, dtype, threads)
         self._big = height * width * channels * dtype.itemsize > _CLASSIC_LIMIT if big is None else big
         self._icc, self._dpi, self._level = icc_profile, dpi, level
+        self._texts, self._xmp = texts or {}, xmp
         self._offsets: list[int] = []
         self._counts: list[int] = []
         # The place of the directory, which comes last, is filled in at the end.
@@ -197,17 +215,17 @@ class TiffWriter(BandWriter[bytes]):
         height, width, channels = self._shape
         color = 3 if channels > 2 else 1
         float_samples = self._dtype.kind == "f"
-        long = "Q" if self._big else "I"
+        word = "Q" if self._big else "I"
         tags: dict[int, tuple[str, list[int] | bytes]] = {
             256: ("I", [width]),
             257: ("I", [height]),
             258: ("H", [8 * self._dtype.itemsize] * channels),
             259: ("H", [8]),  # deflate
             262: ("H", [_RGB if color == 3 else _MINISBLACK]),
-            273: (long, self._offsets),
+            273: (word, self._offsets),
             277: ("H", [channels]),
             278: ("I", [self._band_rows]),
-            279: (long, self._counts),
+            279: (word, self._counts),
             284: ("H", [1]),  # chunky
             317: ("H", [3 if float_samples else 2]),
             339: ("H", [3 if float_samples else 1] * channels),
@@ -218,25 +236,17 @@ class TiffWriter(BandWriter[bytes]):
             tags[296] = ("H", [2])  # inch
         if channels > color:
             tags[338] = ("H", [2])  # alpha, not premultiplied
+        if self._xmp:
+            tags[_XMP] = ("B", self._xmp)
         if self._icc:
             tags[34675] = ("B", self._icc)
-        self._write_directory(tags)
-
-    def _write_directory(self, tags: dict[int, tuple[str, list[int] | bytes]]) -> None:
         code = {"B": 7, "H": 3, "I": 4, "Q": 16, "R": 5}
-        word, count_of_tags = ("Q", "<Q") if self._big else ("I", "<H")
-        inline = struct.calcsize(word)
-        entries = []
-        for tag, (kind, values) in sorted(tags.items()):
+        directory = dict(self._texts)
+        for tag, (kind, values) in tags.items():
             number = len(values) // 2 if kind == "R" else len(values)
             data = bytes(values) if kind == "B" else struct.pack(f"<{len(values)}{kind.replace('R', 'I')}", *values)
-            if len(data) > inline:
-                place = self._file.tell()
-                self._file.write(data + bytes(len(data) % 2))
-                data = struct.pack("<" + word, place)
-            entries.append(struct.pack(f"<HH{word}", tag, code[kind], number) + data.ljust(inline, b"\0"))
-        place = self._file.tell()
-        self._file.write(struct.pack(count_of_tags, len(entries)) + b"".join(entries) + bytes(inline))
+            directory[tag] = exif.Value(code[kind], number, data)
+        place = exif.write_directory(self._file, directory, self._big)
         self._file.seek(8 if self._big else 4)
         self._file.write(struct.pack("<" + word, place))
         self._file.seek(0, 2)
