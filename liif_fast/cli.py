@@ -89,6 +89,14 @@ def upscale(
         int | None, typer.Option(help="1 to 100, of JPEG, WebP and AVIF; default: 95.", rich_help_panel="Files")
     ] = None,
     lossless: Annotated[bool, typer.Option("--lossless", help="WebP without loss.", rich_help_panel="Files")] = False,
+    background: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLOR",
+            help="Lay transparent pictures on it, as white or '#20252b'; for JPEG and BMP.",
+            rich_help_panel="Files",
+        ),
+    ] = None,
     max_pixels: Annotated[
         str, typer.Option(metavar="N", help="Refuse larger inputs; as 200M.", rich_help_panel="Files")
     ] = "100M",
@@ -144,8 +152,11 @@ def upscale(
 
     Exit code 0: all done; 1: some of several could not be; 2: refused or broken off.
     """
+    from .files import parse_color
+
     request = batch.Request.parse(scale, size, longest, width, height, box)
     pixels = batch.count(max_pixels, "--max-pixels")
+    below = None if background is None else parse_color(background, "--background")
     options = {
         "device": device,
         "precision": precision,
@@ -158,7 +169,7 @@ def upscale(
     jobs = batch.plan(inputs, output, request.tag, suffix, recursive)
     with batch.folders(jobs):
         qualities = batch.check(jobs, force, quality, lossless)
-        run = _Run(request, pixels, model, options, force, lossless, quiet, as_json)
+        run = _Run(request, pixels, model, options, force, lossless, below, quiet, as_json)
         failed = run.all(jobs, qualities)
     if failed:
         raise typer.Exit(SOME_FAILED)
@@ -175,11 +186,13 @@ class _Run:
         options: dict[str, Any],
         force: bool,
         lossless: bool,
+        background: tuple[int, int, int] | None,
         quiet: bool,
         as_json: bool,
     ) -> None:
         self.request, self.max_pixels, self.model, self.options = request, max_pixels, model, options
-        self.force, self.lossless, self.quiet, self.as_json = force, lossless, quiet, as_json
+        self.force, self.lossless, self.background = force, lossless, background
+        self.quiet, self.as_json = quiet, as_json
         self._upscaler: Upscaler | None = None
 
     def all(self, jobs: list[batch.Job], qualities: list[int | None]) -> int:
@@ -222,10 +235,11 @@ class _Run:
         return self._upscaler
 
     def one(self, job: batch.Job, quality: int | None, meter: Meter) -> dict[str, Any]:
-        from .files import check_output, read, writer
+        from .files import check_output, flatten, read, writer
 
         start = time.perf_counter()
         image, metadata = read(job.input, self.max_pixels)
+        image = flatten(image, job.output, self.background)
         rows, columns = self.request.target(*image.shape[:2])
         shape = (rows, columns, image.shape[2])
         format = check_output(job.output, shape, image.dtype, self.force, quality=quality, lossless=self.lossless)

@@ -27,12 +27,15 @@ __all__ = [
     "Metadata",
     "RowWriter",
     "check_output",
+    "flatten",
+    "parse_color",
     "read",
     "writer",
 ]
 
 _READABLE = "JPEG, PNG, WebP, TIFF, BMP, AVIF, GIF"
 _TIFF_MAGIC = (b"II\x2a\0", b"MM\0\x2a", b"II\x2b\0", b"MM\0\x2b")
+_ROWS = 256  # are flattened at once
 _AVIF_HEAD = 1 << 16  # bytes, in which its properties are
 
 
@@ -71,6 +74,43 @@ def read(path: str | os.PathLike[str], max_pixels: int = 100_000_000) -> tuple[n
     if orientation >= 5 and metadata.dpi:
         metadata.dpi = metadata.dpi[::-1]
     return _upright(pixels, orientation), metadata
+
+
+def flatten(
+    pixels: np.ndarray, path: str | os.PathLike[str], background: tuple[int, int, int] | None = None
+) -> np.ndarray:
+    """``[H, W, C]`` laid on ``background`` (R, G, B of 0..255), or without an alpha that ``path`` has no place for.
+
+    Without a background only an alpha that is opaque throughout goes, the rest is for `check_output` to refuse. Gray
+    on a background that is none becomes RGB.
+    """
+    if pixels.shape[2] not in (2, 4):
+        return pixels
+    color, alpha = pixels[..., :-1], pixels[..., -1:]
+    top = 1.0 if pixels.dtype.kind == "f" else float(np.iinfo(pixels.dtype).max)
+    if background is None:
+        format = SUFFIXES.get(os.path.splitext(path)[1].lower())
+        needless = format is not None and not format.alpha and bool((alpha >= top).all())
+        return np.ascontiguousarray(color) if needless else pixels
+    shades = background[:1] if color.shape[2] == 1 and len(set(background)) == 1 else background
+    under = np.array(shades, np.float32) * (top / 255)
+    flat = np.empty((*pixels.shape[:2], max(len(shades), color.shape[2])), pixels.dtype)
+    for y in range(0, len(flat), _ROWS):
+        rows = slice(y, y + _ROWS)
+        share = alpha[rows] / np.float32(top)
+        mixed = color[rows] * share + under * (1 - share)
+        flat[rows] = mixed if top == 1 else np.rint(mixed)
+    return flat
+
+
+def parse_color(text: str, option: str) -> tuple[int, int, int]:
+    """R, G, B of 0..255 of a colour as CSS writes it; a ValueError names ``option``."""
+    from PIL import ImageColor
+
+    try:
+        return ImageColor.getrgb(text)[:3]
+    except ValueError:
+        raise ValueError(f"{option} must be a colour such as white or '#20252b', got {text!r}") from None
 
 
 def _open_regular(path: str, flags: int) -> int:

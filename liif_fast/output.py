@@ -89,7 +89,9 @@ def _check_format(path: str, format: Format, shape: tuple[int, int, int], qualit
     height, width, channels = shape
     if channels in (2, 4) and not format.alpha:
         able = ", ".join(s for f in FORMATS if f.alpha for s in f.suffixes)
-        raise ImageError(f"{path}: {format.name} has no alpha channel; write {able} or leave the alpha out")
+        raise ImageError(
+            f"{path}: {format.name} has no alpha channel; write {able} or lay it on a colour, as --background white"
+        )
     if max(height, width) > format.side:
         raise ImageError(f"{path}: {width} x {height} is beyond the {format.side} pixels a side of {format.name}")
     if format.name == "BMP" and height * (width * channels + 3) > 2**32 - 2048:

@@ -272,9 +272,14 @@ def test_refuses_what_is_no_model(folder):
     assert names() == ["a.png"]
 
 
-def test_refuses_alpha_where_there_is_none(folder):
+def test_alpha_where_there_is_none(folder):
     Image.fromarray(pixels(channels=4)).save("b.png")
-    refused(run("upscale", "b.png", "-o", "b.jpg"), "alpha")
+    refused(run("upscale", "b.png", "-o", "b.jpg"), "alpha", "--background")
+    refused(run("upscale", "b.png", "-o", "b.jpg", "--background", "wihte"), "--background", "'wihte'")
+    assert run("upscale", "b.png", "-o", "b.jpg", "--background", "white").exit_code == 0
+    Image.fromarray(pixels()).convert("RGBA").save("c.png")
+    assert run("upscale", "c.png", "-o", "c.jpg").exit_code == 0
+    assert size("b.jpg") == size("c.jpg") == (68, 44)
 
 
 def test_existing_results_are_all_found_before_the_first_is_made(folder):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, features
 
 from liif_fast import exif, metadata
-from liif_fast.files import Metadata, read, writer
+from liif_fast.files import Metadata, flatten, parse_color, read, writer
 from liif_fast.png import PngWriter
 from liif_fast.tiff import TiffWriter
 
@@ -317,3 +317,33 @@ def test_profiles_that_a_format_has_no_place_for(tmp_path):
         save(tmp_path / "a.webp", PICTURE[..., :1], icc_profile=gray)
     with pytest.warns(UserWarning, match=r"a\.bmp: BMP has no place for the colour profile.*, EXIF of \d+ bytes, XMP"):
         save(tmp_path / "a.bmp", icc_profile=SRGB, exif=block("<"), xmp=XMP)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("channels", [2, 4])
+def test_flatten(dtype, channels):
+    top = 1 if dtype == np.float32 else np.iinfo(dtype).max
+    pixels = np.full((300, 3, channels), top / 5, dtype)
+    pixels[..., -1] = top
+    opaque = pixels[..., :-1]
+    assert flatten(pixels, "a.png") is pixels
+    assert flatten(opaque, "a.jpg") is opaque
+    assert np.array_equal(flatten(pixels, "a.JPG"), opaque)
+    pixels[299, 2, -1] = 0
+    assert flatten(pixels, "a.jpg") is pixels
+    white = flatten(pixels, "a.png", (255, 255, 255))
+    assert white.dtype == dtype
+    assert white.shape == opaque.shape
+    assert (white[299, 2] == top).all()
+    assert np.array_equal(white[:299], opaque[:299])
+    pixels[0, 0, -1] = top / 2 if dtype == np.float32 else top // 2
+    red = flatten(pixels, "a.png", (255, 0, 0))
+    assert red.shape == (300, 3, 3)
+    assert red[0, 0] / top == pytest.approx([0.6, 0.1, 0.1], abs=0.004)
+
+
+def test_colours_as_typed():
+    assert parse_color("white", "--background") == (255, 255, 255)
+    assert parse_color("#20252b80", "--background") == (32, 37, 43)
+    with pytest.raises(ValueError, match="--background must be a colour such as white or '#20252b', got 'wihte'"):
+        parse_color("wihte", "--background")
