@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 INPUT_SUFFIXES = (*SUFFIXES, ".gif", ".jpe", ".jfif", ".mpo")
 DEFAULT_SCALE = "4"
 
+_JPEG_TOO = (".jpe", ".jfif", ".mpo")  # suffixes of JPEGs that results do not take
 _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
@@ -110,7 +111,8 @@ def plan(
         raise ValueError(f"{output}: several pictures need a folder, which this is not")
     jobs = []
     for path, relative in found:
-        ending = suffix or (path.suffix if path.suffix.lower() in SUFFIXES else ".png")
+        other = ".jpg" if path.suffix.lower() in _JPEG_TOO else ".png"
+        ending = suffix or (path.suffix if path.suffix.lower() in SUFFIXES else other)
         if output is None:
             place = path.with_name(f"{path.stem}_{tag}{ending}")
         elif into:

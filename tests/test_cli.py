@@ -282,6 +282,14 @@ def test_alpha_where_there_is_none(folder):
     assert size("b.jpg") == size("c.jpg") == (68, 44)
 
 
+@pytest.mark.parametrize("suffix", [".jfif", ".JPE", ".mpo"])
+def test_jpegs_by_other_names(folder, suffix):
+    Image.fromarray(pixels()).save(f"b{suffix}", "JPEG")
+    assert run("upscale", f"b{suffix}").exit_code == 0
+    with Image.open("b_x4.jpg") as im:
+        assert (im.format, im.size) == ("JPEG", (68, 44))
+
+
 def test_existing_results_are_all_found_before_the_first_is_made(folder):
     shutil.copy("a.png", "b.png")
     Path("out").mkdir()
