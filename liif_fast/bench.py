@@ -23,6 +23,7 @@ from .backends import BACKENDS, cpu, select, triton
 from .encoder import torch_threads
 from .field import Field
 from .fp8 import FP8, stored
+from .output import check_place, write_text
 from .system import processor
 from .upscaler import PRECISIONS, Upscaler, find_device, find_precision
 
@@ -108,13 +109,14 @@ def run(
     quick: bool = False,
     json_path: Path | None = None,
 ) -> None:
-    """Measure, print a table, and write it with data on the machine to ``json_path``."""
+    """Measure, print a table, and write it with data on the machine to ``json_path``, which is checked first."""
+    if json_path:
+        check_place(json_path, overwrite=True)
     with torch_threads(threads):
         report = measure(model, device, backend, precision, quick)
     show(report)
     if json_path:
-        json_path.parent.mkdir(parents=True, exist_ok=True)
-        json_path.write_text(json.dumps(report, indent=1) + "\n")
+        write_text(json_path, json.dumps(report, indent=1) + "\n")
 
 
 def measure(model: str, device: str, backend: str, precision: str | None, quick: bool) -> dict:

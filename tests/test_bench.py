@@ -30,8 +30,8 @@ def _small_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("network", NETWORKS)
 def test_rows(network: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save(tmp_path / "net.safetensors", NETWORKS[network])
-    bench.run(str(tmp_path / "net.safetensors"), precision="fp32", threads=2, json_path=tmp_path / "new" / "out.json")
-    report = json.loads((tmp_path / "new" / "out.json").read_text())
+    bench.run(str(tmp_path / "net.safetensors"), precision="fp32", threads=2, json_path=tmp_path / "out.json")
+    report = json.loads((tmp_path / "out.json").read_text())
     rows = {(row["stage"], row["threads"]): row for row in report["rows"]}
     stages = ["GEMM 512x64x64", "encoder 8x12", "decoder 8x12 → 17x31", "end to end 8x12 → 17x31"]
     assert {(stage, threads) for stage in stages for threads in (1, 2)} <= rows.keys()
@@ -68,6 +68,12 @@ def test_a_named_backend_is_the_one_measured(tmp_path: Path, monkeypatch: pytest
     ):
         with pytest.raises(error, match=text):
             bench.measure(str(tmp_path / "net.safetensors"), "cpu", backend, precision, quick=True)
+
+
+def test_the_place_of_the_report_is_checked_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "measure", lambda *_: pytest.fail("measured in vain"))
+    with pytest.raises(FileNotFoundError, match=r"out.json: there is no folder"):
+        bench.run("edsr-baseline", json_path=tmp_path / "new" / "out.json")
 
 
 def test_the_published_code_can_be_compiled() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,6 +53,15 @@ def test_the_same_pictures_give_the_same(measured: Weights, folder: Path) -> Non
     again = calibrate(WEIGHTS, [folder])
     assert all(torch.equal(a.float(), b.float()) for a, b in zip(parts(measured.fp8), parts(again.fp8), strict=True))
     assert measured.fingerprint == WEIGHTS.fingerprint
+
+
+def test_an_unreadable_picture_is_skipped(measured: Weights, folder: Path, tmp_path: Path) -> None:
+    for path in folder.iterdir():
+        shutil.copy(path, tmp_path)
+    (tmp_path / "1a.png").write_bytes(b"\x89PNG nothing")
+    with pytest.warns(UserWarning, match=r"1a\.png: .*, skipped"):
+        found = calibrate(WEIGHTS, [tmp_path])
+    assert all(torch.equal(a.float(), b.float()) for a, b in zip(parts(measured.fp8), parts(found.fp8), strict=True))
 
 
 def test_files_keep_it(measured: Weights, tmp_path: Path) -> None:

@@ -75,6 +75,17 @@ def test_predictions_are_clamped_and_rounded(folder: Path) -> None:
     assert found.ssim == pytest.approx(1)
 
 
+def test_an_equal_picture_is_not_in_the_mean(folder: Path) -> None:
+    """One of a single colour comes back as it was, to the last bit of a float32 at the best."""
+    pairs, _ = testset.load(folder, [2], BENCHMARK)
+    flat = testset.pair("flat", np.full((40, 40, 3), (77, 130, 201), np.uint8), 2, BENCHMARK)
+    assert score(bicubic, flat, BENCHMARK)[0].psnr_rounded == float("inf")
+    alone, beside = (evaluate(bicubic, these)[2] for these in (pairs, [*pairs, flat]))
+    assert (alone.equal, beside.equal) == (0, 1)
+    assert (beside.psnr, beside.psnr_rounded) == (alone.psnr, alone.psnr_rounded)
+    assert evaluate(bicubic, [flat])[2].psnr_rounded == float("inf")
+
+
 def test_network_and_fixed_scale(folder: Path) -> None:
     pairs, _ = testset.load(folder, [4], BENCHMARK)
     up = Upscaler(TINY, precision="fp32")
@@ -136,9 +147,19 @@ def test_equal_pictures_are_null_in_json(tmp_path: Path) -> None:
     done = run(TINY, "--data", tmp_path / "flat", "--scales", "2", "--json", tmp_path / "report.json")
     assert done.exit_code == 0, done.stderr
     assert "inf" in done.stdout
+    assert "equal, left out" not in done.stdout
     results = json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)["sets"][0]["results"]
     assert results[0]["method"] == "bicubic"
     assert results[0]["psnr"] is None
+
+
+def test_equal_pictures_are_left_out_of_means(folder: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (40, 40)).save(tmp_path / "black.png")
+    Image.open(folder / "face.png").save(tmp_path / "face.png")
+    done = run(TINY, "--data", tmp_path, "--scales", "2")
+    assert done.exit_code == 0, done.stderr
+    assert "inf" not in done.stdout
+    assert "bicubic: 1 of them equal, left out of its mean PSNR" in done.stdout.splitlines()
 
 
 def test_two_folders_of_one_name(folder: Path, tmp_path: Path) -> None:

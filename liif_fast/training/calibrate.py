@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,11 @@ import torch.nn.functional as F
 
 from .. import engines, fp8, grid
 from ..checkpoint import Weights
+from ..console import explain
 from ..ops import Decoder
 from .data import picture_files
 from .metrics import PROTOCOLS
-from .testset import pair, read
+from .testset import Skipped, pair, read
 
 # A detail of each picture, so wide, reduced by each of these in turn, and so many places of it.
 DETAIL, SCALES, PLACES = 256, (2.0, 3.0, 4.0, 1.5), 128
@@ -25,8 +27,9 @@ PICTURES, LEAST = 100, 64
 def calibrate(weights: Weights, folders: Sequence[Path], pictures: int = PICTURES, seed: int = 0) -> Weights:
     """The same network with `Weights.fp8`, measured on at most ``pictures`` spread over those in ``folders``.
 
-    The same folders give the same. ValueError for a network without hidden layers that could run in float8, and where
-    there are no pictures; FileNotFoundError for a missing folder, and as `testset.read`.
+    The same folders give the same; a file that cannot be read is skipped, with a UserWarning. ValueError for a network
+    without hidden layers that could run in float8, and where there are no pictures; FileNotFoundError for a missing
+    folder.
     """
     hidden = weights.architecture.hidden_list
     if weights.architecture.decoder != "liif" or len(hidden) < 2:
@@ -35,7 +38,7 @@ def calibrate(weights: Weights, folders: Sequence[Path], pictures: int = PICTURE
     if not paths:
         raise ValueError(f"no picture in {', '.join(map(str, folders))}")
     spread = np.unique(np.linspace(0, len(paths) - 1, pictures).round().astype(int))
-    chosen = [picture for i in spread if min((picture := read(paths[i])).shape[:2]) >= LEAST]
+    chosen = [picture for i in spread if (picture := _large(paths[i])) is not None]
     if not chosen:
         raise ValueError(f"no picture in {', '.join(map(str, folders))} has {LEAST} x {LEAST} pixels")
     with torch.inference_mode():
@@ -44,6 +47,16 @@ def calibrate(weights: Weights, folders: Sequence[Path], pictures: int = PICTURE
         linear = [(weights.tensors[f"{name}.weight"], weights.tensors[f"{name}.bias"]) for name in names]
         found = fp8.measure(linear[1:-1], h)
     return replace(weights, fp8=found)
+
+
+def _large(path: Path) -> np.ndarray | None:
+    """None where it is too small or no picture."""
+    try:
+        picture = read(path)
+    except (ValueError, OSError) as error:
+        warnings.warn(f"{Skipped(path, None, explain(error))}, skipped", stacklevel=2)
+        return None
+    return picture if min(picture.shape[:2]) >= LEAST else None
 
 
 def _first_outputs(

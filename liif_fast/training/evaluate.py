@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -39,17 +40,30 @@ class Score:
 
 @dataclass(frozen=True)
 class Summary:
-    """The scores of several pictures at one scale, and their means: of the pictures, not of their pixels."""
+    """The scores of several pictures at one scale, and their means: of the pictures, not of their pixels.
+
+    A picture made anew without an error, as one of a single colour may be, is not in the means of PSNR, which it would
+    make infinite; where all are, they are.
+    """
 
     scores: tuple[Score, ...]
 
     @cached_property
+    def equal(self) -> int:
+        """The number of pictures that are the true ones, rounded to 8 bits."""
+        return len(self.scores) - len(self._differing)
+
+    @cached_property
+    def _differing(self) -> list[Score]:
+        return [score for score in self.scores if math.isfinite(score.psnr_rounded)]
+
+    @cached_property
     def psnr(self) -> float:
-        return fmean(score.psnr for score in self.scores)
+        return fmean(score.psnr for score in self._differing or self.scores)
 
     @cached_property
     def psnr_rounded(self) -> float:
-        return fmean(score.psnr_rounded for score in self.scores)
+        return fmean(score.psnr_rounded for score in self._differing or self.scores)
 
     @cached_property
     def ssim(self) -> float:
@@ -88,7 +102,7 @@ def score(method: Method, pair: Pair, protocol: Protocol, lpips: Lpips | None = 
     start = time.perf_counter()
     prediction = method(pair.lr, (height, width)).clip(0, 1)
     seconds = time.perf_counter() - start
-    truth, rounded = pair.hr / 255, np.floor(prediction * 255 + 0.5) / 255
+    truth, rounded = pair.hr / 255, np.floor(prediction * 255 + 0.5).astype(np.float64) / 255
     at = pair.scale, protocol
     values = psnr(prediction, truth, *at), psnr(rounded, truth, *at), ssim(rounded, truth, *at)
     seen = lpips(rounded, truth, *at) if lpips else None

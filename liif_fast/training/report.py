@@ -196,6 +196,9 @@ def show(report: SetReport, scales: Sequence[float], protocol: Protocol) -> None
             values.append(f"{row.seconds:.2f}")
             table.add_row(Text(printable(name)), *values, f"{row.megapixels_per_s:.3g}")
         console.print(table)
+        for name, row in rows.items():
+            if 0 < row.equal < count:
+                console.print(Text(f"{printable(name)}: {row.equal} of them equal, left out of its mean PSNR"))
 
 
 def _strip(pair: Pair, predictions: Mapping[str, np.ndarray], scores: Mapping[str, Score], border: int) -> np.ndarray:
