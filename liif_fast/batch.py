@@ -6,15 +6,19 @@ import glob
 import math
 import os
 import re
+import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .output import SUFFIXES, Format, ImageError, check_output
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from .field import Box
 
 # What is taken from a folder. A file that is named is read whatever its suffix.
@@ -27,7 +31,7 @@ _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 @dataclass(frozen=True)
 class Request:
-    """The size asked for: exactly one of scale, size, longest, or one or both of width and height."""
+    """The size asked for: exactly one of scale, longest, fit, or one or both of width and height."""
 
     scale: tuple[float, float] | None  # (vertical, horizontal)
     longest: int | None
@@ -35,6 +39,7 @@ class Request:
     height: int | None
     box: Box | None
     tag: str  # what it adds to a file name
+    fit: tuple[int, int] | None = None  # (width, height)
 
     @classmethod
     def parse(
@@ -45,20 +50,25 @@ class Request:
         width: int | None = None,
         height: int | None = None,
         box: str | None = None,
+        fit: str | None = None,
     ) -> Request:
         """From the options as typed. ValueError that names the option."""
         for name, pixels in (("--longest", longest), ("--width", width), ("--height", height)):
             if pixels is not None and pixels < 1:
                 raise ValueError(f"{name} must be at least 1 pixel, got {pixels}")
         sides = " and ".join(name for name, v in (("--width", width), ("--height", height)) if v)
-        given = [name for name, v in (("--scale", scale), ("--size", size), ("--longest", longest)) if v is not None]
+        others = (("--scale", scale), ("--size", size), ("--longest", longest), ("--fit", fit))
+        given = [name for name, v in others if v is not None]
         given += [sides] if sides else []
         if len(given) > 1:
             raise ValueError(f"give one size: {' or '.join(given)}")
-        factors = None
+        factors, frame = None, None
         if size is not None:
             width, height = size_of(size, "--size")
-        if width and height:
+        if fit is not None:
+            frame = size_of(fit, "--fit")
+            tag = f"fit_{frame[0]}x{frame[1]}"
+        elif width and height:
             tag = f"{width}x{height}"
         elif longest or width or height:
             tag = f"{longest}px" if longest else f"{width}w" if width else f"{height}h"
@@ -67,7 +77,7 @@ class Request:
             factors = (down, across)
             tag = f"x{across:g}" if across == down else f"x{across:g}x{down:g}"
         window = None if box is None else _box(box)
-        return cls(factors, longest, width, height, window, tag if window is None else f"crop_{tag}")
+        return cls(factors, longest, width, height, window, tag if window is None else f"crop_{tag}", frame)
 
     def target(self, height: int, width: int) -> tuple[int, int]:
         """Size (height, width) of the result for a picture; ValueError where there is none."""
@@ -76,11 +86,38 @@ class Request:
         top, left, bottom, right = grid.check_box(self.box, height, width)
         high, wide = bottom - top, right - left
         rows, columns = self.height, self.width
+        if self.fit:
+            factor = min(self.fit[0] / wide, self.fit[1] / high)
+            rows, columns = max(1, round(high * factor)), max(1, round(wide * factor))
         if rows is None and columns is None:
             return grid.output_size(high, wide, scale=self.scale, longest=self.longest)
         rows = rows or max(1, round((columns or 0) * high / wide))
         columns = columns or max(1, round(rows * wide / high))
         return grid.output_size(high, wide, size=(rows, columns))
+
+    def own_pixels(self, image: np.ndarray, target: tuple[int, int]) -> np.ndarray | None:
+        """The window of [H, W, C] itself where its pixels are those of the target; a network would only blur them."""
+        from . import grid
+
+        top, left, bottom, right = grid.check_box(self.box, *image.shape[:2])
+        if (bottom - top, right - left) != target or top % 1 or left % 1:
+            return None
+        return image[int(top) : int(bottom), int(left) : int(right)]
+
+    def doubts(self, image: np.ndarray, target: tuple[int, int]) -> Iterator[str]:
+        """What is said before such a picture is brought to the target."""
+        from . import grid
+
+        top, left, bottom, right = grid.check_box(self.box, *image.shape[:2])
+        high, wide = bottom - top, right - left
+        rows, columns = target
+        becomes = f"{wide:g} x {high:g} becomes {columns} x {rows}"
+        if rows + 0.5 < high or columns + 0.5 < wide:
+            yield f"{becomes}: smaller, and the network is made to enlarge"
+        kept = rows * wide / high
+        if self.width and self.height and abs(columns - kept) > max(1, kept / 100):
+            stretched = max(columns / kept, kept / columns)
+            yield f"{becomes}, stretched by {stretched:.3g}; --fit {columns}x{rows} keeps the aspect"
 
 
 @dataclass(frozen=True)
@@ -90,45 +127,70 @@ class Job:
     make_folder: bool = False  # one of several results; a misspelt path for a single one is refused instead
 
 
-def plan(
-    inputs: list[str], output: str | None, tag: str, suffix: str | None = None, recursive: bool = False
-) -> list[Job]:
-    """Every picture with the place of its result.
+class _Found(NamedTuple):
+    """A picture, its name in a folder of results, and whether that very picture was named."""
 
-    ValueError or FileNotFoundError for inputs that are not there, and for results in the place of an input or of each
-    other.
+    path: Path
+    relative: Path
+    named: bool
+
+
+def plan(
+    inputs: list[str],
+    output: str | None,
+    tag: str,
+    suffix: str | None = None,
+    recursive: bool = False,
+    skip_existing: bool = False,
+) -> list[Job]:
+    """Every picture with the place of its result; UserWarnings say what is left out.
+
+    Left out are results of earlier runs among the inputs: those that a pattern finds beside their pictures, and with
+    ``skip_existing`` all. ValueError or FileNotFoundError for inputs that are not there, and for results in the place
+    of an input or of each other.
     """
     if suffix is not None:
         suffix = suffix.lower() if suffix.startswith(".") else f".{suffix.lower()}"
         if suffix not in SUFFIXES:
             raise ImageError(f"--suffix {suffix} names no output format, which are {', '.join(SUFFIXES)}")
-    found, several = _find(inputs, recursive, Path(output) if output else None)
-    into = output is not None and (several or output.endswith(("/", os.sep)) or os.path.isdir(output))
     if output is None and any(os.path.isdir(word) for word in inputs):
         raise ValueError("a folder of pictures needs -o FOLDER for the results")
+    found, several = _find(inputs, recursive, Path(output) if output else None)
+    into = output is not None and (several or output.endswith(("/", os.sep)) or os.path.isdir(output))
     file = output is not None and (os.path.isfile(output) or os.path.splitext(output)[1].lower() in SUFFIXES)
     if output is not None and several and file and not os.path.isdir(output):
         raise ValueError(f"{output}: several pictures need a folder, which this is not")
-    jobs = []
-    for path, relative in found:
+    if output is not None and not into and suffix and SUFFIXES.get(Path(output).suffix.lower()) != SUFFIXES[suffix]:
+        raise ValueError(f"{output} and --suffix {suffix} name different formats")
+
+    def place(one: _Found, stem: str) -> Path:
+        path = one.path
         other = ".jpg" if path.suffix.lower() in _JPEG_TOO else ".png"
         ending = suffix or (path.suffix if path.suffix.lower() in SUFFIXES else other)
         if output is None:
-            place = path.with_name(f"{path.stem}_{tag}{ending}")
-        elif into:
-            place = Path(output) / relative.with_name(f"{relative.stem}{ending}")
-        else:
-            place = Path(output)
-            if suffix and SUFFIXES.get(place.suffix.lower()) is not SUFFIXES[suffix]:
-                raise ValueError(f"{output} and --suffix {suffix} name different formats")
-        jobs.append(Job(path, place, into))
+            return path.with_name(f"{stem}_{tag}{ending}")
+        return Path(output) / one.relative.with_name(f"{stem}{ending}") if into else Path(output)
+
+    places = {one: place(one, one.path.stem) for one in found}
+    made = {os.path.realpath(result): one for one, result in places.items() if result != one.path}
+    for one in found:
+        maker = made.get(os.path.realpath(one.path), one)
+        if maker is not one and (skip_existing or not (one.named or output)):
+            del places[one]
+    if left_out := [str(one.path) for one in found if one not in places]:
+        warnings.warn(f"{_few(left_out)} left out: results of other inputs", stacklevel=2)
+    alike = Counter(os.path.normcase(result) for result in places.values())
+    for one, result in places.items():  # photo.jpg beside photo.png
+        if alike[os.path.normcase(result)] > 1 and one.path.suffix.lower() != result.suffix.lower():
+            places[one] = place(one, one.path.name)
+    jobs = [Job(one.path, result, into) for one, result in places.items()]
     _check_distinct(jobs)
     return jobs
 
 
-def _find(words: list[str], recursive: bool, output: Path | None) -> tuple[list[tuple[Path, Path]], bool]:
-    """The pictures, each with its name in a folder of results; whether the words mean several."""
-    found: dict[str, tuple[Path, Path]] = {}
+def _find(words: list[str], recursive: bool, output: Path | None) -> tuple[list[_Found], bool]:
+    """The pictures; whether the words mean several."""
+    found: dict[str, _Found] = {}
     several = len(words) > 1
     for word in words:
         pattern = not os.path.lexists(word) and glob.has_magic(word)
@@ -141,21 +203,36 @@ def _find(words: list[str], recursive: bool, output: Path | None) -> tuple[list[
             path = Path(name)
             if path.is_dir():
                 several = True
-                pictures = list(_walk(path, recursive, output))
-                if not pictures:
-                    deeper = "" if recursive else "; --recursive looks into its sub-folders"
-                    raise FileNotFoundError(f"{name}: no picture in this folder{deeper}")
-            elif path.exists():
-                pictures = [(path, Path(path.name))]
+                pictures = _pictures(path, recursive, output)
+            elif pattern or path.exists():  # a dangling link of several is that picture's fault
+                pictures = [path]
             else:
                 raise FileNotFoundError(f"{name}: no such file")
-            for path, relative in pictures:
-                found.setdefault(os.path.realpath(path), (path, relative))
+            folder = path if path.is_dir() else path.parent
+            for picture in pictures:
+                one = _Found(picture, picture.relative_to(folder), path is picture and not pattern)
+                found.setdefault(os.path.realpath(picture), one)
     return list(found.values()), several
 
 
-def _walk(folder: Path, recursive: bool, output: Path | None) -> Iterator[tuple[Path, Path]]:
-    """Pictures in a folder, by name; hidden ones and the folder of results are left out."""
+def _pictures(folder: Path, recursive: bool, output: Path | None) -> list[Path]:
+    """Those in a folder, by name; a UserWarning for files that are none, FileNotFoundError where all are."""
+    files = list(_walk(folder, recursive, output))
+    pictures = [path for path in files if path.suffix.lower() in INPUT_SUFFIXES]
+    if not pictures:
+        deeper = "" if recursive else "; --recursive looks into its sub-folders"
+        raise FileNotFoundError(f"{folder}: no picture in this folder{deeper}")
+    if others := [path for path in files if path.suffix.lower() not in INPUT_SUFFIXES]:
+        warnings.warn(f"{_few([str(path) for path in others])} left out: no format that is read", stacklevel=2)
+    return pictures
+
+
+def _few(names: list[str]) -> str:
+    return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+
+
+def _walk(folder: Path, recursive: bool, output: Path | None) -> Iterator[Path]:
+    """Files in a folder, by name; hidden ones and the folder of results are left out."""
     results = os.path.realpath(output) if output else None
 
     def refuse(error: OSError) -> None:
@@ -165,15 +242,16 @@ def _walk(folder: Path, recursive: bool, output: Path | None) -> Iterator[tuple[
         kept = (name for name in folders if not name.startswith("."))
         kept = (name for name in kept if os.path.realpath(os.path.join(root, name)) != results)
         folders[:] = sorted(kept) if recursive else []
-        for name in sorted(names):
-            if os.path.splitext(name)[1].lower() in INPUT_SUFFIXES and not name.startswith("."):
-                path = Path(root, name)
-                yield path, path.relative_to(folder)
+        yield from (Path(root, name) for name in sorted(names) if not name.startswith("."))
 
 
 def _check_distinct(jobs: list[Job]) -> None:
     inputs = {os.path.realpath(job.input) for job in jobs}
-    identities = {(found.st_dev, found.st_ino) for job in jobs if (found := job.input.stat())}  # hard links
+    identities = set()
+    for job in jobs:
+        with suppress(OSError):  # said when its turn comes
+            found = job.input.stat()
+            identities.add((found.st_dev, found.st_ino))  # hard links
     taken: dict[str, Job] = {}
     for job in jobs:
         place = os.path.realpath(job.output)
@@ -183,7 +261,10 @@ def _check_distinct(jobs: list[Job]) -> None:
         except OSError:
             same = False
         if same or place in inputs:
-            raise ValueError(f"{job.output}: the result would replace an input; choose another -o")
+            raise ValueError(
+                f"{job.output}: the result would replace an input; choose another -o, or --skip-existing "
+                "for results of earlier runs"
+            )
         other = taken.setdefault(os.path.normcase(place), job)
         if other is not job:
             raise ValueError(f"{other.input} and {job.input} would both be written to {job.output}")
@@ -219,7 +300,7 @@ def check(jobs: list[Job], force: bool, quality: int | None, lossless: bool) -> 
     exist = [job.output for job in jobs if job.output.is_file()]
     if exist and not force:
         more = f" (as do {len(exist) - 1} more)" if len(exist) > 1 else ""
-        raise FileExistsError(f"{exist[0]}: exists already{more}; --force replaces it")
+        raise FileExistsError(f"{exist[0]}: exists already{more}; --force replaces it, --skip-existing leaves it")
     for job, own in zip(jobs, qualities, strict=True):
         check_output(job.output, (1, 1, 1), overwrite=force, quality=own, lossless=lossless)
     return qualities

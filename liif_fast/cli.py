@@ -5,18 +5,22 @@ from __future__ import annotations
 import errno
 import json
 import time
+import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from . import batch, export_commands
-from .console import NAME, SOME_FAILED, Command, Commands, Meter, explain, printable, say, say_error
+from .console import NAME, SOME_FAILED, Command, Commands, Meter, explain, printable, say, say_error, speed
 from .options import DEFAULT_MODEL, PAPER_MODEL, Backend, CellClamp, Device, Engine, Model, Precision, Threads, clamp
 from .training import commands
 from .video import commands as films
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from .upscaler import Upscaler
 
 app = typer.Typer(
@@ -29,9 +33,9 @@ app = typer.Typer(
 
 UPSCALE_EXAMPLES = """\
   liif-fast upscale photo.jpg                       makes photo_x4.jpg
-  liif-fast upscale photo.jpg --size 3840x2160      makes photo_3840x2160.jpg
+  liif-fast upscale photo.jpg --fit 3840x2160       makes photo_fit_3840x2160.jpg
   liif-fast upscale photo.jpg -o large.png --scale 2.5
-  liif-fast upscale scans/ -o large/ --recursive --suffix .png
+  liif-fast upscale scans/ -o large/ --recursive --suffix .png --skip-existing
   liif-fast upscale map.tif -o detail.tif --box 100,200,164,328 --width 2048"""
 INFO_EXAMPLES = """\
   liif-fast info
@@ -85,6 +89,10 @@ def upscale(
     force: Annotated[
         bool, typer.Option("--force", "-f", help="Replace existing results.", rich_help_panel="Files")
     ] = False,
+    skip_existing: Annotated[
+        bool,
+        typer.Option("--skip-existing", help="Make only the results that are not there yet.", rich_help_panel="Files"),
+    ] = False,
     quality: Annotated[
         int | None, typer.Option(help="1 to 100, of JPEG, WebP and AVIF; default: 95.", rich_help_panel="Files")
     ] = None,
@@ -112,6 +120,9 @@ def upscale(
     ] = None,
     size: Annotated[
         str | None, typer.Option(metavar="WxH", help="Width x height, as 3840x2160.", rich_help_panel="Size")
+    ] = None,
+    fit: Annotated[
+        str | None, typer.Option(metavar="WxH", help="The largest that fits in; aspect kept.", rich_help_panel="Size")
     ] = None,
     longest: Annotated[int | None, typer.Option(help="The longer side; aspect kept.", rich_help_panel="Size")] = None,
     width: Annotated[
@@ -150,11 +161,17 @@ def upscale(
 
     JPEG, PNG, TIFF, WebP, AVIF and BMP are read and written, GIF is read. Give one size; the default is --scale 4.
 
+    Times are of reading, enlarging and writing a picture; loading the program and the model is not in them.
+
     Exit code 0: all done; 1: some of several could not be; 2: refused or broken off.
     """
     from .files import parse_color
 
-    request = batch.Request.parse(scale, size, longest, width, height, box)
+    if quiet:
+        warnings.simplefilter("ignore")
+    if force and skip_existing:
+        raise ValueError("give --force or --skip-existing, not both")
+    request = batch.Request.parse(scale, size, longest, width, height, box, fit)
     pixels = batch.count(max_pixels, "--max-pixels")
     below = None if background is None else parse_color(background, "--background")
     options = {
@@ -166,7 +183,13 @@ def upscale(
         "max_memory": None if max_memory is None else batch.count(max_memory, "--max-memory", 1024),
         "cell_clamp": clamp(cell_clamp),
     }
-    jobs = batch.plan(inputs, output, request.tag, suffix, recursive)
+    jobs = batch.plan(inputs, output, request.tag, suffix, recursive, skip_existing)
+    if skip_existing:
+        planned, jobs = len(jobs), [job for job in jobs if not job.output.is_file()]
+        if len(jobs) < planned and not quiet:
+            say_error(f"{planned - len(jobs)} of {planned} results are there already", "")
+        if not jobs:
+            return
     with batch.folders(jobs):
         qualities = batch.check(jobs, force, quality, lossless)
         run = _Run(request, pixels, model, options, force, lossless, below, quiet, as_json)
@@ -198,10 +221,6 @@ class _Run:
     def all(self, jobs: list[batch.Job], qualities: list[int | None]) -> int:
         """The number of pictures that could not be done; what ends the whole run is raised."""
         failed = 0
-        if self.quiet:
-            import warnings
-
-            warnings.simplefilter("ignore")
         if len(jobs) > 1:
             self.upscaler()  # what is wrong with it is no single picture's fault
         with Meter(len(jobs), shown=not self.quiet) as meter:
@@ -211,11 +230,12 @@ class _Run:
                     result = self.one(job, quality, meter)
                 except Exception as error:
                     cause = error.__cause__ or error
-                    if len(jobs) == 1 or getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-                        raise
-                    failed += 1
                     text = explain(error)
                     result = {"input": str(job.input), "error": text}
+                    if len(jobs) == 1 or getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+                        self.report(result)
+                        raise
+                    failed += 1
                     with meter.aside():
                         say_error(text if str(job.input) in text else f"{job.input}: {text}")
                 meter.finish_picture()
@@ -240,16 +260,25 @@ class _Run:
         start = time.perf_counter()
         image, metadata = read(job.input, self.max_pixels)
         image = flatten(image, job.output, self.background)
-        rows, columns = self.request.target(*image.shape[:2])
+        seconds = time.perf_counter() - start
+        # What follows may import torch and load the model: once, whatever the picture, so not in its time.
+        rows, columns = target = self.request.target(*image.shape[:2])
         shape = (rows, columns, image.shape[2])
         format = check_output(job.output, shape, image.dtype, self.force, quality=quality, lossless=self.lossless)
         batch.check_memory(job.output, format, shape)
-        seconds = time.perf_counter() - start
-        upscaler = self.upscaler()
+        own = self.request.own_pixels(image, target)
+        for doubt in self.request.doubts(image, target):
+            with meter.aside():
+                warnings.warn(f"{job.input}: {doubt}", stacklevel=2)
+        bands: Iterable[np.ndarray]
+        if own is None:
+            upscaler = self.upscaler()
+            bands, engine = upscaler.bands(image, target, meter, self.request.box), _engine(upscaler)
+        else:
+            bands, engine = [own], {}
         start = time.perf_counter()
-        target = writer(job.output, shape, image.dtype, metadata, quality, self.lossless, self.force)
-        with target as out:
-            for band in upscaler.bands(image, (rows, columns), meter, self.request.box):
+        with writer(job.output, shape, image.dtype, metadata, quality, self.lossless, self.force) as out:
+            for band in bands:
                 out.write(band)
         seconds += time.perf_counter() - start
         return {
@@ -260,20 +289,28 @@ class _Run:
             "channels": shape[2],
             "seconds": round(seconds, 3),
             "megapixels_per_second": round(rows * columns / 1e6 / seconds, 4),
-            "model": upscaler.weights.name,
-            "device": str(upscaler.device),
-            "precision": upscaler.precision,
-            "backend": upscaler.decoder.backend,
-            "engine": upscaler.encoder.engine,
-            "description": upscaler.description,
+            "unchanged": own is not None,
+            **engine,
         }
 
     def report(self, result: dict[str, Any]) -> None:
         if self.as_json:
             say(json.dumps(result))
         elif not self.quiet and "error" not in result:
-            speed, seconds = result["megapixels_per_second"], result["seconds"]
-            say(f"{result['output']}  {result['width']} x {result['height']}  {seconds:.2f} s  {speed:.2f} MP/s")
+            how = "unchanged, as it has this size" if result["unchanged"] else speed(result["megapixels_per_second"])
+            size = f"{result['width']} x {result['height']}"
+            say(f"{result['output']}  {size}  {result['seconds']:.2f} s  {how}")
+
+
+def _engine(upscaler: Upscaler) -> dict[str, Any]:
+    return {
+        "model": upscaler.weights.name,
+        "device": str(upscaler.device),
+        "precision": upscaler.precision,
+        "backend": upscaler.decoder.backend,
+        "engine": upscaler.encoder.engine,
+        "description": upscaler.description,
+    }
 
 
 @app.command(cls=Command, epilog=INFO_EXAMPLES)

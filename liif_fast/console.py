@@ -128,6 +128,11 @@ def say_error(text: str, kind: str = "error: ") -> None:
         say(f"{NAME}: {kind}{text}", sys.stderr)
 
 
+def speed(megapixels: float) -> str:
+    """Megapixels a second in three digits."""
+    return f"{megapixels:.3g} MP/s" if megapixels < 100 else f"{megapixels:.0f} MP/s"
+
+
 def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
@@ -216,7 +221,7 @@ class Meter:
         self._update_all(done / total)
 
     def _speed(self, done: int, seconds: float) -> str:
-        return f"{done / 1e6 / seconds:.2f} MP/s"
+        return speed(done / 1e6 / seconds)
 
     def _update_all(self, fraction: float) -> None:
         if self._all is not None:

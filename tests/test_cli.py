@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import liif_fast
-from liif_fast import batch, checkpoint, cli, files
+from liif_fast import batch, checkpoint, cli, console, files
 
 TINY = str(Path(__file__).parent / "data" / "golden" / "tiny.pth")
 
@@ -95,6 +96,9 @@ def test_window(folder):
         (["--width", "51"], "a_51w.png", (51, 33)),
         (["--height", "22"], "a_22h.png", (34, 22)),
         (["--height", "22", "--width", "19"], "a_19x22.png", (19, 22)),
+        (["--fit", "40x40"], "a_fit_40x40.png", (40, 26)),
+        (["--fit", "99x22"], "a_fit_99x22.png", (34, 22)),
+        (["--fit", "40x40", "--box", "0,0,11,5"], "a_crop_fit_40x40.png", (18, 40)),
         (["--suffix", "WEBP"], "a_x4.webp", (68, 44)),
         (["--suffix", ".webp", "--lossless"], "a_x4.webp", (68, 44)),
         (["-o", "b.jpg", "--quality", "80"], "b.jpg", (68, 44)),
@@ -112,10 +116,71 @@ def test_json_and_quiet(folder):
     result = run("upscale", "a.png", "--json", "--scale", 2)
     found = json.loads(result.stdout)
     expected = {"input": "a.png", "output": "a_x2.png", "width": 34, "height": 22, "channels": 3, "model": "tiny"}
-    assert expected.items() <= found.items()
+    assert {**expected, "unchanged": False}.items() <= found.items()
     assert found["seconds"] > 0
     assert found["description"].startswith("tiny, cpu, fp32")
     assert run("upscale", "a.png", "--quiet", "--scale", 3).output == ""
+    Path("text.png").write_text("not a picture")
+    result = run("upscale", "text.png", "--json")
+    assert result.exit_code == 2
+    assert json.loads(result.stdout) == {
+        "input": "text.png",
+        "error": result.stderr.removeprefix("liif-fast: error: ")[:-1],
+    }
+
+
+def test_times_are_without_the_start(folder, monkeypatch):
+    """Whatever is imported or loaded once takes no time of a picture, the first and only one too."""
+
+    def slowly(function):
+        return lambda *args, **kwargs: (time.sleep(2), function(*args, **kwargs))[1]
+
+    monkeypatch.setattr(batch.Request, "target", slowly(batch.Request.target))
+    monkeypatch.setattr(cli._Run, "upscaler", slowly(cli._Run.upscaler))
+    assert 0 < json.loads(run("upscale", "a.png", "--json").stdout)["seconds"] < 2
+
+
+@pytest.mark.parametrize(
+    ("megapixels", "text"), [(0.00123, "0.00123"), (0.5, "0.5"), (2.345, "2.35"), (1234.5, "1234")]
+)
+def test_speed_has_three_digits(megapixels, text):
+    assert console.speed(megapixels) == f"{text} MP/s"
+
+
+@pytest.mark.parametrize("options", [["--scale", 1], ["--longest", 17], ["--fit", "99x11"]])
+def test_the_size_it_has_changes_no_pixel(folder, options):
+    result = run("upscale", "a.png", *options, "-o", "b.png")
+    assert result.stdout.splitlines()[0].endswith("unchanged, as it has this size")
+    assert np.array_equal(np.array(Image.open("b.png")), pixels())
+    found = json.loads(run("upscale", "a.png", *options, "-o", "b.png", "-f", "--json").stdout)
+    assert found["unchanged"]
+    assert "model" not in found, "no network ran"
+    assert run("upscale", "a.png", *options, "--box", "2,3,9,12", "--size", "9x7", "-o", "c.png").exit_code == 2
+
+
+def test_a_window_of_its_own_size_changes_no_pixel(folder):
+    assert run("upscale", "a.png", "--box", "2,3,9,12", "--size", "9x7", "-o", "b.png").exit_code == 0
+    assert np.array_equal(np.array(Image.open("b.png")), pixels()[2:9, 3:12])
+    assert run("upscale", "a.png", "--box", "2,3.5,9,12.5", "--size", "9x7", "-o", "c.png", "--json").stdout.count(
+        "tiny"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "warning"),
+    [
+        (["--size", "40x30"], "17 x 11 becomes 40 x 30, stretched by 1.16; --fit 40x30 keeps the aspect"),
+        (["--size", "30x40"], "17 x 11 becomes 30 x 40, stretched by 2.06; --fit 30x40 keeps the aspect"),
+        (["--longest", "12"], "17 x 11 becomes 12 x 8: smaller, and the network is made to enlarge"),
+        (["--size", "35x22"], None),  # no whole pixels are nearer
+        (["--scale", "2x3"], None),
+        (["--box", "0,0,5,10", "--size", "40x20"], None),
+    ],
+)
+def test_what_is_doubtful_is_said(folder, options, warning):
+    result = run("upscale", "a.png", *options, "-o", "b.png")
+    assert result.exit_code == 0
+    assert result.stderr == ("" if warning is None else f"liif-fast: warning: a.png: {warning}\n")
 
 
 def test_one_bad_file_does_not_stop_a_folder(folder):
@@ -136,7 +201,8 @@ def test_one_bad_file_does_not_stop_a_folder(folder):
     result = run("upscale", source, "-o", "out", "--recursive", "--scale", 2, "--json")
     assert result.exit_code == 1
     errors = result.stderr.splitlines()
-    assert len(errors) == 3
+    assert len(errors) == 4
+    assert errors[0] == f"liif-fast: warning: {source / 'notes.txt'} left out: no format that is read"
     assert any("cut.jpg" in e for e in errors)
     assert any("text.png" in e for e in errors)
     assert errors[-1] == "liif-fast: error: 2 of 6 pictures could not be done"
@@ -160,6 +226,64 @@ def test_patterns_and_several(folder):
     assert {"a_x4.png", "b_x4.png", "c[1]_x4.png"} <= set(names())
     assert run("upscale", "a.png", "-o", "new/").exit_code == 0
     assert names("new") == ["a.png"]
+
+
+def test_a_broken_off_run_goes_on(folder):
+    for name in "bc":
+        shutil.copy("a.png", f"{name}.png")
+    work = ("upscale", ".", "-o", "out", "--suffix", "jpg")
+    assert run(*work).exit_code == 0
+    made = Path("out/a.jpg").stat()
+    Path("out/b.jpg").unlink()
+    refused(run(*work), "out/a.jpg: exists already (as do 1 more); --force replaces it, --skip-existing leaves it")
+    result = run(*work, "--skip-existing")
+    assert result.exit_code == 0
+    assert result.stderr == "liif-fast: 2 of 3 results are there already\n"
+    assert len(result.stdout.splitlines()) == 2
+    assert names("out") == ["a.jpg", "b.jpg", "c.jpg"]
+    assert os.path.samestat(Path("out/a.jpg").stat(), made)
+    result = run(*work, "--skip-existing")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert run(*work, "--skip-existing", "--quiet").output == ""
+    refused(run(*work, "--skip-existing", "--force"), "--force or --skip-existing")
+
+
+def test_results_beside_their_pictures_are_not_inputs(folder):
+    shutil.copy("a.png", "b.png")
+    assert run("upscale", "*.png", "--scale", 2).exit_code == 0
+    expected = ["a.png", "a_x2.png", "b.png", "b_x2.png"]
+    refused(run("upscale", *expected, "--scale", 2, "--force"), "a_x2.png: the result would replace an input")
+    for words in (["*.png", "--force"], ["*.png", "--skip-existing"], [*expected, "--skip-existing"]):
+        result = run("upscale", *words, "--scale", 2)
+        assert result.exit_code == 0
+        warning = "liif-fast: warning: a_x2.png and 1 more left out: results of other inputs"
+        assert result.stderr.splitlines()[0] == warning
+        assert names() == expected
+
+
+def test_pictures_that_differ_in_their_suffix_are_all_kept(folder):
+    Path("in").mkdir()
+    for name in ("a.jpg", "a.png", "b.jpg"):
+        Image.fromarray(pixels()).save(f"in/{name}")
+    for _ in range(2):
+        assert run("upscale", "in", "-o", "out", "--suffix", "png", "--force").exit_code == 0
+        assert names("out") == ["a.jpg.png", "a.png", "b.png"]
+    Image.fromarray(pixels()).save("a.gif")
+    assert run("upscale", "a.gif", "a.png").exit_code == 0
+    assert {"a.gif_x4.png", "a_x4.png"} <= set(names())
+
+
+def test_a_dangling_link_does_not_stop_the_others(folder):
+    os.symlink("nowhere", "b.png")
+    for words in ([".", "-o", "out"], ["*.png"]):
+        result = run("upscale", *words)
+        assert result.exit_code == 1
+        assert result.stdout.splitlines()[0].endswith(" MP/s")
+        assert result.stderr.splitlines() == [
+            "liif-fast: error: b.png: No such file or directory",
+            "liif-fast: error: 1 of 2 pictures could not be done",
+        ]
+    refused(run("upscale", "b.png"), "b.png: no such file")
 
 
 def test_results_inside_the_folder_are_not_inputs(folder):
@@ -211,6 +335,9 @@ def test_names_that_are_not_text(folder):
         (["--longest", "5"], "below 0.5"),
         (["--scale", "2", "--width", "40"], "--scale or --width"),
         (["--size", "40x40", "--longest", "40"], "--size or --longest"),
+        (["--size", "40x40", "--fit", "40x40"], "--size or --fit"),
+        (["--fit", "40"], "--fit"),
+        (["--fit", "99x4"], "below 0.5"),
         (["--box", "1,2,3"], "--box"),
         (["--box", "5,5,5,9"], "box"),
         (["--box", "0,0,99,9"], "box"),
