@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import sys
 import time
 import warnings
 from collections.abc import Iterable
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import batch, export_commands
+from . import batch, export_commands, standard
 from .console import NAME, SOME_FAILED, Command, Commands, Meter, explain, printable, say, say_error, speed
 from .options import DEFAULT_MODEL, PAPER_MODEL, Backend, CellClamp, Device, Engine, Model, Precision, Threads, clamp
 from .training import commands
@@ -36,6 +37,7 @@ UPSCALE_EXAMPLES = """\
   liif-fast upscale photo.jpg --fit 3840x2160       makes photo_fit_3840x2160.jpg
   liif-fast upscale photo.jpg -o large.png --scale 2.5
   liif-fast upscale scans/ -o large/ --recursive --suffix .png --skip-existing
+  liif-fast upscale - --suffix .jpg < small.png > large.jpg
   liif-fast upscale map.tif -o detail.tif --box 100,200,164,328 --width 2048"""
 INFO_EXAMPLES = """\
   liif-fast info
@@ -65,14 +67,16 @@ def root(
 def upscale(
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="INPUT", help="Pictures, folders of pictures, or patterns such as '*.jpg'."),
+        typer.Argument(
+            metavar="INPUT", help="Pictures, folders of pictures, patterns such as '*.jpg', or - for stdin."
+        ),
     ],
     output: Annotated[
         str | None,
         typer.Option(
             "--output",
             "-o",
-            help="File, or folder where there are several; default: beside the input, as photo_x4.jpg.",
+            help="File, folder where there are several, or - for stdout; default: beside the input, as photo_x4.jpg.",
             rich_help_panel="Files",
         ),
     ] = None,
@@ -183,19 +187,27 @@ def upscale(
         "max_memory": None if max_memory is None else batch.count(max_memory, "--max-memory", 1024),
         "cell_clamp": clamp(cell_clamp),
     }
-    jobs = batch.plan(inputs, output, request.tag, suffix, recursive, skip_existing)
-    if skip_existing:
-        planned, jobs = len(jobs), [job for job in jobs if not job.output.is_file()]
-        if len(jobs) < planned and not quiet:
-            say_error(f"{planned - len(jobs)} of {planned} results are there already", "")
-        if not jobs:
-            return
-    with batch.folders(jobs):
-        qualities = batch.check(jobs, force, quality, lossless)
-        run = _Run(request, pixels, model, options, force, lossless, below, quiet, as_json)
-        failed = run.all(jobs, qualities)
+    with standard.places(inputs, output) as at:
+        jobs = batch.plan(at.inputs, at.output, request.tag, suffix, recursive, skip_existing)
+        several = len(jobs) > 1
+        if several and at.piped:
+            raise ValueError(f"-o - is for one picture, there are {len(jobs)}")
+        if skip_existing:
+            jobs = _missing(jobs, quiet)
+        with batch.folders(jobs):
+            qualities = batch.check(jobs, force, quality, lossless)
+            run = _Run(request, pixels, model, options, force, lossless, below, quiet, as_json, at)
+            failed = run.all(jobs, qualities, several) if jobs else 0
     if failed:
         raise typer.Exit(SOME_FAILED)
+
+
+def _missing(jobs: list[batch.Job], quiet: bool) -> list[batch.Job]:
+    """Those without a result."""
+    missing = [job for job in jobs if not job.output.is_file()]
+    if len(missing) < len(jobs) and not quiet:
+        say_error(f"{len(jobs) - len(missing)} of {len(jobs)} results are there already", "")
+    return missing
 
 
 class _Run:
@@ -212,16 +224,18 @@ class _Run:
         background: tuple[int, int, int] | None,
         quiet: bool,
         as_json: bool,
+        at: standard.Places,
     ) -> None:
         self.request, self.max_pixels, self.model, self.options = request, max_pixels, model, options
         self.force, self.lossless, self.background = force, lossless, background
         self.quiet, self.as_json = quiet, as_json
+        self.name, self.stream = at.name, sys.stderr if at.piped else sys.stdout
         self._upscaler: Upscaler | None = None
 
-    def all(self, jobs: list[batch.Job], qualities: list[int | None]) -> int:
-        """The number of pictures that could not be done; what ends the whole run is raised."""
+    def all(self, jobs: list[batch.Job], qualities: list[int | None], several: bool) -> int:
+        """The number of pictures that could not be done; what ends the whole run, as one that is alone, is raised."""
         failed = 0
-        if len(jobs) > 1:
+        if several:
             self.upscaler()  # what is wrong with it is no single picture's fault
         with Meter(len(jobs), shown=not self.quiet) as meter:
             for job, quality in zip(jobs, qualities, strict=True):
@@ -231,8 +245,8 @@ class _Run:
                 except Exception as error:
                     cause = error.__cause__ or error
                     text = explain(error)
-                    result = {"input": str(job.input), "error": text}
-                    if len(jobs) == 1 or getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+                    result = {"input": self.name(job.input), "error": text}
+                    if not several or getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
                         self.report(result)
                         raise
                     failed += 1
@@ -242,7 +256,7 @@ class _Run:
                 with meter.aside():
                     self.report(result)
         if self._upscaler and failed < len(jobs) and not self.quiet and not self.as_json:
-            say(self._upscaler.description)
+            say(self._upscaler.description, self.stream)
         if failed:
             say_error(f"{failed} of {len(jobs)} pictures could not be done")
         return failed
@@ -282,8 +296,8 @@ class _Run:
                 out.write(band)
         seconds += time.perf_counter() - start
         return {
-            "input": str(job.input),
-            "output": str(job.output),
+            "input": self.name(job.input),
+            "output": self.name(job.output),
             "width": columns,
             "height": rows,
             "channels": shape[2],
@@ -295,11 +309,11 @@ class _Run:
 
     def report(self, result: dict[str, Any]) -> None:
         if self.as_json:
-            say(json.dumps(result))
+            say(json.dumps(result), self.stream)
         elif not self.quiet and "error" not in result:
             how = "unchanged, as it has this size" if result["unchanged"] else speed(result["megapixels_per_second"])
             size = f"{result['width']} x {result['height']}"
-            say(f"{result['output']}  {size}  {result['seconds']:.2f} s  {how}")
+            say(f"{result['output']}  {size}  {result['seconds']:.2f} s  {how}", self.stream)
 
 
 def _engine(upscaler: Upscaler) -> dict[str, Any]:
