@@ -15,7 +15,19 @@ import typer
 
 from . import batch, export_commands, standard
 from .console import NAME, SOME_FAILED, Command, Commands, Meter, explain, printable, say, say_error, speed
-from .options import DEFAULT_MODEL, PAPER_MODEL, Backend, CellClamp, Device, Engine, Model, Precision, Threads, clamp
+from .options import (
+    DEFAULT_MODEL,
+    PAPER_MODEL,
+    Backend,
+    CellClamp,
+    Device,
+    Engine,
+    Model,
+    Precision,
+    SelfEnsemble,
+    Threads,
+    clamp,
+)
 from .training import commands
 from .video import commands as films
 
@@ -158,6 +170,7 @@ def upscale(
         ),
     ] = None,
     cell_clamp: CellClamp = "4",
+    self_ensemble: SelfEnsemble = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line for each result.")] = False,
 ) -> None:
@@ -186,6 +199,7 @@ def upscale(
         "engine": engine,
         "max_memory": None if max_memory is None else batch.count(max_memory, "--max-memory", 1024),
         "cell_clamp": clamp(cell_clamp),
+        "self_ensemble": self_ensemble,
     }
     with standard.places(inputs, output) as at:
         jobs = batch.plan(at.inputs, at.output, request.tag, suffix, recursive, skip_existing)

@@ -26,6 +26,14 @@ Engine = Annotated[
 Threads = Annotated[
     int | None, typer.Option(help="Of the processor; default: one a core.", min=1, rich_help_panel="Engine")
 ]
+SelfEnsemble = Annotated[
+    bool,
+    typer.Option(
+        "--self-ensemble",
+        help="The mean of eight orientations: better, eight times the work; not for LIIF decoders.",
+        rich_help_panel="Engine",
+    ),
+]
 CellClamp = Annotated[
     str,
     typer.Option(

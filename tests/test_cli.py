@@ -252,6 +252,7 @@ def test_names_that_are_not_text(folder):
         (["--max-pixels", "many"], "--max-pixels"),
         (["--max-memory", "-1"], "--max-memory"),
         (["--max-memory", "0"], "--max-memory"),
+        (["--model", "edsr-baseline", "--self-ensemble"], "as edsr-baseline-resample, not for edsr-baseline"),
         (["--cell-clamp", "off"], "--cell-clamp"),
         (["--cell-clamp", "0.1"], "--cell-clamp must be a scale of at least 1"),
         (["--threads", "0"], "--threads"),

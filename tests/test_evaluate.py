@@ -141,6 +141,21 @@ def test_command_is_the_function(folder: Path, tmp_path: Path) -> None:
     assert found["ssim"] == pytest.approx(expected.ssim, abs=1e-6)
 
 
+def test_self_ensemble(folder: Path, tmp_path: Path) -> None:
+    report, model = tmp_path / "report.json", "realtime-small"
+    options = "--data", folder, "--scales", "2", "--precision", "fp32", "--json", report
+    assert run(model, *options, "--self-ensemble").exit_code == 0
+    pairs, _ = testset.load(folder, [2], PROTOCOLS["benchmark"])
+    expected = evaluate(Upscaler(model, precision="fp32", self_ensemble=True), pairs)[2]
+    alone = evaluate(Upscaler(model, precision="fp32"), pairs)[2]
+    (found,) = (r for r in json.loads(report.read_text())["sets"][0]["results"] if r["method"] == "realtime-small+")
+    assert found["psnr"] == pytest.approx(expected.psnr, abs=1e-6)
+    assert expected.psnr > alone.psnr
+    done = run("edsr-baseline", *options, "--self-ensemble")
+    assert done.exit_code == 2
+    assert "not for edsr-baseline" in done.stderr
+
+
 def test_equal_pictures_are_null_in_json(tmp_path: Path) -> None:
     (tmp_path / "flat").mkdir()
     Image.new("RGB", (40, 40)).save(tmp_path / "flat" / "black.png")

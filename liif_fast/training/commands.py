@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..console import SOME_FAILED
-from ..options import Backend, CellClamp, Device, Precision, Threads, clamp
+from ..options import Backend, CellClamp, Device, Precision, SelfEnsemble, Threads, clamp
 
 EVAL_EXAMPLES = """\
   liif-fast eval edsr-baseline --data Set5
@@ -58,6 +58,7 @@ def evaluate(
     backend: Backend = "auto",
     threads: Threads = None,
     cell_clamp: CellClamp = "4",
+    self_ensemble: SelfEnsemble = False,
 ) -> None:
     """Measures how good networks are, as the papers do: PSNR and SSIM beside bicubic and Lanczos.
 
@@ -75,6 +76,7 @@ def evaluate(
         "backend": backend,
         "threads": threads,
         "cell_clamp": clamp(cell_clamp),
+        "self_ensemble": self_ensemble,
     }
     request = StripRequest(strips, strip_count) if strips else None
     if run(models, data, scales, protocol, fixed or [], fixed_scale, options, request, json_path, lpips):

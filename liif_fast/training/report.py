@@ -146,10 +146,10 @@ def methods_of(
     """Label -> method: the baselines, the models, the fixed ones. Each has run once, so that the first picture is not
     slower than the others. ValueError for two of one name."""
     methods = dict(BASELINES)
-    pairs = [(upscalers[word].weights.name, network(upscalers[word])) for word in models]
+    pairs = [(_label(upscalers[word]), network(upscalers[word])) for word in models]
     for word in fixed_models:
         up = upscalers[word]
-        pairs.append((f"{up.weights.name} x{fixed_scale:g}, Lanczos", fixed(up, fixed_scale)))
+        pairs.append((f"{_label(up)} x{fixed_scale:g}, Lanczos", fixed(up, fixed_scale)))
     for label, method in pairs:
         if label in methods:
             raise ValueError(f"two methods are named {label!r}: give each model once, by files of different names")
@@ -209,6 +209,11 @@ def _strip(pair: Pair, predictions: Mapping[str, np.ndarray], scores: Mapping[st
     panels = [(f"{pair.name} x{pair.scale:g}", truth)]
     panels += [(f"{name} {scores[name].psnr:.2f} dB", image) for name, image in predictions.items()]
     return strips.strip(panels, window)
+
+
+def _label(up: Upscaler) -> str:
+    """Networks that ensemble themselves have a plus, as in their papers."""
+    return up.weights.name + "+" * up.encoder.self_ensemble
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
