@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image, ImageCms
 
 from common import random_weights
 from liif_fast import checkpoint, cli
@@ -117,6 +118,16 @@ def test_refused(folder: Path, args: tuple[str, ...], words: tuple[str, ...]) ->
 
 def test_a_preset_that_is_none(folder: Path) -> None:
     refused(run("in.mkv", "out.mkv", "--preset", "warp", engine=ENGINE[:4]), "no preset 'warp'")
+
+
+def test_frames_with_a_colour_profile(folder: Path) -> None:
+    """In a process of its own, which would crash."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    pictures = [Image.fromarray(pattern(i)) for i in range(3)]
+    pictures[0].save("in.png", save_all=True, append_images=pictures[1:], duration=100, icc_profile=profile)
+    code, out, err = finish(process("video", "in.png", "out.mkv", *ENGINE, cwd=folder))
+    assert code == 0, err
+    assert "3 frames" in out
 
 
 @pytest.mark.parametrize("name", ["long.mkv", "long.mp4", "tagged.mkv"])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, PngImagePlugin
 
 from common import random_weights
 from liif_fast import Upscaler
@@ -17,6 +19,7 @@ av = pytest.importorskip("av")
 from clips import TICKS, decoded, film, pattern, shown  # noqa: E402
 from liif_fast.video import VideoError  # noqa: E402
 from liif_fast.video.encoding import Choice  # noqa: E402
+from liif_fast.video.hdr import Mastering  # noqa: E402
 from test_video import FAST, SMALL, make, packets  # noqa: E402
 
 SECONDLY = {"crf": "10", "g": "24", "keyint_min": "24", "sc_threshold": "0", "bf": "2"}
@@ -188,3 +191,50 @@ def test_pixel_formats(
     said = [str(warning.message) for warning in recwarn]
     assert any("alpha channel" in text for text in said) == (stored[:4] in ("yuva", "bgra", "gbra"))
     assert any("keeps fewer colours than bgr0" in text for text in said) == (stored == "bgr0" and format == "yuv420p")
+
+
+def with_exif(path: Path) -> Path:
+    """Motion JPEG of four frames as some cameras write it: each with an EXIF block."""
+    exif = Image.Exif()
+    exif[0x010F] = "a maker"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        for i in range(4):
+            file = io.BytesIO()
+            Image.fromarray(pattern(i)).save(file, "JPEG", exif=exif)
+            packet = av.Packet(file.getvalue())
+            packet.stream, packet.pts, packet.dts, packet.time_base = stream, i, i, Fraction(1, 25)
+            packet.is_keyframe = True
+            out.mux(packet)
+    return path
+
+
+def test_frames_with_exif(tmp_path: Path, up: Upscaler) -> None:
+    source = with_exif(tmp_path / "in.avi")
+    made = make(up, source, tmp_path / "out.mkv")
+    assert (made.frames, made.damage) == (4, "")
+    with av.open(str(source)) as opened:
+        frame = next(opened.decode(video=0))
+    frame.color_trc = 16  # HDR, whose side data are looked at
+    assert Mastering.of(frame) == Mastering()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp", ".tif", ".avif"])
+def test_still_pictures_are_refused(tmp_path: Path, up: Upscaler, suffix: str) -> None:
+    source = tmp_path / f"in{suffix}"
+    Image.fromarray(pattern(0)).save(source)
+    with pytest.raises(VideoError, match=rf"in{suffix}: is a still picture; liif-fast upscale"):
+        make(up, source, tmp_path / "out.mkv")
+
+
+def test_an_animated_png_behind_a_long_text(tmp_path: Path, up: Upscaler) -> None:
+    pictures = [Image.fromarray(pattern(i)) for i in range(3)]
+    source = tmp_path / "in.png"
+    pictures[0].save(source, save_all=True, append_images=pictures[1:], duration=100)
+    data, text = source.read_bytes(), io.BytesIO()
+    PngImagePlugin.putchunk(text, b"tEXt", b"Comment\0" + b"x" * 3_000_000)
+    source.write_bytes(data[:33] + text.getvalue() + data[33:])
+    with av.open(str(source)) as opened:
+        assert opened.format.name == "png_pipe", "no need for this test"
+    assert make(up, source, tmp_path / "out.mkv").frames == 3

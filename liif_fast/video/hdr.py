@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+_HDR = (16, 18)  # transfers of ISO/IEC 23091-2: PQ and HLG
+
 
 @dataclass(frozen=True)
 class Mastering:
@@ -19,10 +21,17 @@ class Mastering:
 
     @classmethod
     def of(cls, frame: Any) -> Mastering:
-        """From the side data of a decoded frame, in ffmpeg's layout."""
+        """From the side data of a decoded frame, in ffmpeg's layout; empty where it is not HDR."""
         display: tuple[tuple[Fraction, Fraction], ...] = ()
         luminance = light = None
-        for data in frame.side_data:
+        # Only where there can be any: PyAV frees the tags of side data, as of a PNG's colour profile, twice.
+        if frame.color_trc not in _HDR:
+            return cls()
+        try:
+            every = list(frame.side_data)
+        except ValueError:  # one of a type that PyAV does not know, as EXIF, hides all others
+            return cls()
+        for data in every:
             name = data.type.name
             if name == "MASTERING_DISPLAY_METADATA":
                 # AVMasteringDisplayMetadata: ten pairs (numerator, denominator), then two flags.

@@ -248,8 +248,9 @@ class Source:
 
 
 def open_input(path: str) -> Any:
-    """OSError or VideoError, each with the path."""
+    """OSError or VideoError, each with the path; VideoError for a still picture too."""
     import av
+    from av.error import FFmpegError
 
     if os.path.isdir(path):
         raise IsADirectoryError(f"{path}: is a directory")
@@ -257,8 +258,17 @@ def open_input(path: str) -> Any:
         raise VideoError(f"{path}: not a file")
     with open(path, "rb"):  # says what is wrong with the file itself
         pass
+    name = f"file:{path}"  # a colon in it is no protocol
     with one_line(path):
-        return av.open(f"file:{path}", metadata_errors="replace")  # a colon in the name is no protocol
+        container = av.open(name, metadata_errors="replace")
+        if container.format.name == "png_pipe":  # also where much stands before the mark of an animation
+            with suppress(FFmpegError):
+                container = av.open(name, format="apng", metadata_errors="replace")
+    kind = container.format.name
+    if kind == "image2" or kind.endswith("_pipe") or container.metadata.get("major_brand") == "avif":
+        container.close()
+        raise VideoError(f"{path}: is a still picture; liif-fast upscale enlarges those")
+    return container
 
 
 def zero_of(container: Any) -> Fraction:
