@@ -156,7 +156,7 @@ def _decode(
     im.load()  # some of what a PNG says comes behind its pixels
     metadata, orientation = gather(im)
     metadata.dpi = _sane_dpi(im.info.get("dpi"))
-    notes = _left_out(_frames(im))
+    notes = _left_out(_frames(im), "; liif-fast video takes them all" if name in ("GIF", "WEBP", "PNG") else "")
     chunks = png.chunks(file) if name == "PNG" else {}
     if chunks and _beyond_pillow(chunks):
         import imagecodecs
@@ -196,8 +196,8 @@ def _decode_tiff(file: BinaryIO, check_size: Callable[[int, int], None]) -> tupl
     return pixels, metadata, 1, notes
 
 
-def _left_out(frames: int) -> list[str]:
-    return [f"{frames - 1} of its {frames} frames are left out, the first is read"] if frames > 1 else []
+def _left_out(frames: int, way: str = "") -> list[str]:
+    return [f"{frames - 1} of its {frames} frames are left out, the first is read{way}"] if frames > 1 else []
 
 
 def _open_with_pillow(file: BinaryIO, name: str) -> ImageFile:

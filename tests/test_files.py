@@ -226,8 +226,9 @@ def test_first_of_several_frames(tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"
     frames = [Image.new("RGB", (16, 16), color) for color in ("red", "blue", "lime")]
     frames[0].save(path, save_all=True, append_images=frames[1:])
-    with pytest.warns(UserWarning, match="2 of its 3 frames are left out"):
+    with pytest.warns(UserWarning, match="2 of its 3 frames are left out") as caught:
         pixels, _ = read(path)
+    assert ("liif-fast video" in str(caught[0].message)) == (suffix in ("gif", "webp", "png"))
     assert abs(pixels.astype(int)[..., :3] - [255, 0, 0]).max() < 12
 
 

@@ -21,7 +21,8 @@ VIDEO_EXAMPLES = """\
   liif-fast video film.mp4 large.mkv --scale 2
   liif-fast video film.mp4 large.mp4 --size 3840x2160 --codec libx265 --crf 18
   liif-fast video film.mkv large.mkv --height 1440 --start 1:30 --frames 240 --preview look.png
-  liif-fast video film.mp4 large.mkv --scale 2 --resume        goes on after a break"""
+  liif-fast video film.mp4 large.mkv --scale 2 --resume        goes on after a break
+  liif-fast video sticker.gif large.webp --scale 4"""
 PIPE_EXAMPLES = """\
   ffmpeg -i in.mp4 -f yuv4mpegpipe - | liif-fast pipe --scale 2 | ffmpeg -i - out.mp4
   camera | liif-fast pipe --input-size 640x360 --format rgb24 --size 1280x720 --latency | viewer"""
@@ -73,8 +74,14 @@ Json = Annotated[bool, typer.Option("--json", help="The result as one JSON objec
 
 
 def video(
-    input: Annotated[str, typer.Argument(metavar="INPUT", help="A film.")],
-    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="The result: .mkv, .mp4, .mov or .webm.")],
+    input: Annotated[str, typer.Argument(metavar="INPUT", help="A film, or an animated GIF, WebP or PNG.")],
+    output: Annotated[
+        str,
+        typer.Argument(
+            metavar="OUTPUT",
+            help="The result: .mkv, .mp4, .mov or .webm; of an animated picture also .gif, .webp, .png or .apng.",
+        ),
+    ],
     scale: Scale = None,
     size: Size = None,
     longest: Longest = None,
@@ -121,15 +128,17 @@ def video(
 ) -> None:
     """Enlarges a film; sound, subtitles, chapters, attachments, times, colours and rotation stay as they are.
 
+    Of an animated picture durations, repetitions and transparency stay; WebP and PNG are written without loss.
+
     The result keeps the film's shape on the screen. A run that is broken off keeps what it has finished, for --resume.
 
     Exit code 0: done; 1: done as far as the damaged input goes; 2: refused or broken off.
     """
-    from .film import FilmMeter, Job, make
+    from . import animation, film
 
     request = _request(scale, size, longest, width, height)
     part = (_seconds(start, "--start"), _seconds(end, "--end"))
-    job = Job(
+    job = film.Job(
         input, output, request, _choice(codec, crf, preset, pixel_format, codec_option),
         *part, frames, deinterlace, leave_out, resume, force,
     )  # fmt: skip
@@ -144,7 +153,8 @@ def video(
         upscaler.append(Upscaler(model, **options))
         return upscaler[0]
 
-    meter = FilmMeter(not quiet)
+    make = animation.make if animation.writes(output) else film.make
+    meter = film.FilmMeter(not quiet)
     with meter:
         made = make(job, ready, meter, None if preview is None else partial(_strip, preview, force))
     description = upscaler[0].description
@@ -153,7 +163,7 @@ def video(
         facts: dict[str, Any] = {
             "input": input, "output": output, "width": made.width, "height": made.height, "frames": made.frames,
             "resumed": made.resumed, "seconds": round(made.seconds, 3), "frames_per_second": round(speed, 3),
-            "codec": made.encoding.codec, "pixel_format": made.encoding.format,
+            "codec": made.codec, "pixel_format": made.pixel_format,
             "steps": {name: round(seconds, 3) for name, seconds in made.steps.items()}, "description": description,
         }  # fmt: skip
         say(json.dumps(facts))

@@ -57,7 +57,8 @@ class Made:
     frames: int
     resumed: int  # frames of an earlier run
     seconds: float
-    encoding: Encoding
+    codec: str
+    pixel_format: str
     steps: dict[str, float]  # seconds of work of each step
     damage: str  # what was wrong with the input, "" if nothing
 
@@ -119,9 +120,11 @@ def make(job: Job, upscaler: Callable[[], Upscaler], meter: FilmMeter, preview: 
             raise
         finally:
             work.close()
-        resumed = done[0]
         seconds = time.perf_counter() - begun
-        return Made(encoding.width, encoding.height, done[1], resumed, seconds, encoding, steps, str(source.damage))
+        return Made(
+            encoding.width, encoding.height, done[1], done[0], seconds, encoding.codec, encoding.format, steps,
+            str(source.damage),
+        )  # fmt: skip
 
 
 def _check_places(job: Job) -> None:

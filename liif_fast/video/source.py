@@ -12,6 +12,7 @@ from fractions import Fraction
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from .animation_source import as_film
 from .colors import Colors
 from .errors import VideoError, check_library, one_line
 from .hdr import Mastering
@@ -260,10 +261,12 @@ def open_input(path: str) -> Any:
         pass
     name = f"file:{path}"  # a colon in it is no protocol
     with one_line(path):
-        container = av.open(name, metadata_errors="replace")
+        container: Any = av.open(name, metadata_errors="replace")
         if container.format.name == "png_pipe":  # also where much stands before the mark of an animation
             with suppress(FFmpegError):
                 container = av.open(name, format="apng", metadata_errors="replace")
+        if container.format.name == "webp_pipe":
+            container = av.open(as_film(path))
     kind = container.format.name
     if kind == "image2" or kind.endswith("_pipe") or container.metadata.get("major_brand") == "avif":
         container.close()

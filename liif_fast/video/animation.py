@@ -1,0 +1,183 @@
+"""An animated picture enlarged into another: GIF, WebP or PNG, written by Pillow."""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..output import check_place, one_line_errors, whole_file
+from .animation_source import BLINK, Animation
+from .encoding import Choice
+from .errors import VideoError
+from .film import FilmMeter, Job, Made, Preview
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from ..upscaler import Upscaler
+
+# Pillow's name of each format, and the longest side in pixels.
+FORMATS = {
+    ".gif": ("GIF", 65535), ".webp": ("WEBP", 16383), ".png": ("PNG", 2**31 - 1), ".apng": ("PNG", 2**31 - 1),
+}  # fmt: skip
+_MOST_PLAYS = 65535  # what WebP and GIF can say
+_SAMPLES = 1 << 17  # pixels that a palette is made for
+
+
+def writes(path: str) -> bool:
+    """Whether the suffix of a result means an animated picture."""
+    return os.path.splitext(path)[1].lower() in FORMATS
+
+
+def make(job: Job, upscaler: Callable[[], Upscaler], meter: FilmMeter, preview: Preview | None = None) -> Made:
+    """Enlarges an animated picture into another, as `film.make` does a film; in one piece.
+
+    Raises VideoError, also for options that only films have, and OSError. Nothing is kept of a run that is broken off.
+    """
+    name, side = FORMATS[os.path.splitext(job.output)[1].lower()]
+    quality = _quality(job, name, preview)
+    if os.path.exists(job.output) and os.path.exists(job.input) and os.path.samefile(job.input, job.output):
+        raise VideoError(f"{job.output}: the result would replace the input; give it another name")
+    check_place(job.output, job.force)
+    meter.picture(os.path.basename(job.output))
+    animation = Animation.of(job.input)
+    size = job.request.target(animation.height, animation.width)
+    if max(size) > side:
+        raise VideoError(f"{job.output}: {size[1]} x {size[0]} is beyond the {side} pixels a side of {name}")
+    _check_memory(job.output, name, animation, size)
+    up = upscaler()
+    begun, total = time.perf_counter(), len(animation.durations)
+
+    def pictures() -> Iterator[Image]:
+        from PIL import Image
+
+        for done, frame in enumerate(up.stream(animation.frames(), size=size)):
+            meter(done + 1, total)
+            yield Image.fromarray(frame)
+
+    with whole_file(job.output, job.force) as file, one_line_errors(job.output):
+        file.write(encoded(name, pictures(), animation, quality))
+    seconds = time.perf_counter() - begun
+    pixels = "pal8" if name == "GIF" else "rgba" if animation.alpha else "rgb24"
+    return Made(size[1], size[0], total, 0, seconds, name.lower(), pixels, {}, "")
+
+
+def _quality(job: Job, name: str, preview: Preview | None) -> int | None:
+    """Of WebP with loss, None without; VideoError for any other option that only films have."""
+    usual = Job(job.input, job.output, job.request, job.choice, force=job.force)
+    given = ["preview"] if preview else []
+    for found, plain in ((job, usual), (job.choice, Choice(options=job.choice.options))):
+        given += [f.name.replace("_", "-") for f in fields(found) if getattr(found, f.name) != getattr(plain, f.name)]
+    for option in given:
+        raise VideoError(f"{job.output}: --{option} is for films, not for animated pictures")
+    for option, value in job.choice.options.items():
+        if name != "WEBP" or option != "quality":
+            raise VideoError(f"{job.output}: {name} has no option {option}; only WebP has one, quality")
+        if not (value.isdecimal() and 1 <= int(value) <= 100):
+            raise VideoError(f"{job.output}: quality {value} is not in 1..100")
+        return int(value)
+    return None
+
+
+def _check_memory(path: str, name: str, animation: Animation, size: tuple[int, int]) -> None:
+    """Refuses what would be too large to keep: of these Pillow keeps all frames, and a copy of each."""
+    import psutil
+
+    bytes_a_pixel = {"GIF": 2, "PNG": 8 if animation.alpha else 6}.get(name, 0)
+    need, free = len(animation.durations) * size[0] * size[1] * bytes_a_pixel, psutil.virtual_memory().available
+    if need > free:
+        raise VideoError(
+            f"{path}: {len(animation.durations)} frames of {size[1]} x {size[0]} as {name} need {need / 2**30:.1f} GiB "
+            f"of memory, {free / 2**30:.1f} are free; .webp needs little"
+        )
+
+
+class _Rest:
+    """Images that are made as they are asked for, to Pillow's WebP encoder one image of several frames."""
+
+    def __init__(self, images: Iterator[Image], count: int) -> None:
+        self._images, self.n_frames = images, count
+
+    def seek(self, number: int) -> None:
+        self._image = next(self._images)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._image, name)
+
+
+def encoded(name: str, images: Iterator[Image], animation: Animation, quality: int | None = None) -> bytes:
+    """The file: ``images``, RGBA or RGB, with the rest of ``animation``. ``quality`` is of WebP, None: without loss."""
+    durations: list[float] = list(animation.durations)
+    plays = min(animation.plays, _MOST_PLAYS)
+    options: dict[str, Any] = {"loop": plays}
+    if name == "GIF":
+        images = _with_palette(images, animation)
+        durations = _hundredths(durations)
+        options["loop"] = None if plays == 1 else max(plays - 1, 0)
+        # Frames of which a part is transparent again are drawn on an empty canvas; optimizing would renumber colours.
+        options |= {"disposal": 2, "optimize": False} if animation.alpha else {"disposal": 1, "optimize": True}
+    else:
+        options["icc_profile"] = animation.icc_profile
+    if name == "WEBP":
+        options |= {"lossless": True} if quality is None else {"quality": quality, "method": 4}
+    if name == "PNG":  # a fraction of 16 bits each
+        durations = [d if d < 2**16 else min(round(d / 1000), 2**16 - 1) * 1000 for d in durations]
+    first = next(images)
+    rest: Any = images
+    if name == "PNG":  # goes through them twice
+        rest = list(images)
+    elif name == "WEBP":  # would make a list of them
+        rest = [_Rest(images, len(durations) - 1)]
+    result = io.BytesIO()  # Pillow writing to the file itself would lose the errno of a full disk
+    first.save(result, name, save_all=True, append_images=rest, duration=durations, **options)
+    return result.getvalue()
+
+
+def _hundredths(durations: list[float]) -> list[float]:
+    """Durations as a GIF has them, without adding up what rounding leaves; short ones are no blink."""
+    found, ahead = [], 0.0
+    for duration in durations:
+        ticks = round((duration + ahead) / 10)
+        ticks = min(max(ticks, 2 if duration > BLINK else 0), 2**16 - 1)
+        ahead += duration - 10 * ticks
+        found.append(10.0 * ticks)
+    return found
+
+
+def _with_palette(images: Iterator[Image], animation: Animation) -> Iterator[Image]:
+    """Images with one palette for all frames, without dithering: what stands still keeps its very numbers, so that
+    nothing shimmers and frames are stored as what has changed. Alpha becomes all or nothing."""
+    from PIL import Image
+
+    palette = _palette(animation)
+    colors = palette.getpalette() or []
+    clear = len(colors) // 3
+    for image in images:
+        opaque = image.convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE)
+        if animation.alpha:
+            opaque.putpalette([*colors, 0, 0, 0])
+            opaque.paste(clear, mask=image.getchannel("A").point([255] * 128 + [0] * 128))
+            opaque.info["transparency"] = clear
+        yield opaque
+
+
+def _palette(animation: Animation) -> Image:
+    """At most 255 colours for all that is visible. They are known before the first frame is enlarged: a plain
+    enlargement of the source has the same ones, those between two neighbours included."""
+    from PIL import Image
+
+    share = _SAMPLES // len(animation.durations) + 1
+    samples = []
+    for frame in animation.frames():
+        large = Image.fromarray(frame).resize((2 * animation.width, 2 * animation.height), Image.Resampling.BILINEAR)
+        pixels = np.asarray(large.convert("RGBA")).reshape(-1, 4)
+        visible = pixels[pixels[:, 3] >= 128, :3]
+        samples.append(visible[:: len(visible) // share + 1])
+    every = np.concatenate([*samples, np.zeros((1, 3), np.uint8)])
+    return Image.fromarray(every[None]).quantize(255, Image.Quantize.MEDIANCUT, kmeans=2)
