@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from copy import copy
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -301,6 +302,11 @@ def test_resuming_changes_nothing(tmp_path: Path, up: Upscaler, monkeypatch: pyt
         make(up, source, out, segment=8)
     with pytest.raises(VideoError, match="had another format"):
         make(up, source, out, segment=8, resume=True, choice=replace(FAST, pixel_format="yuv444p"))
+    every = copy(up)
+    every.encoder = copy(up.encoder)
+    every.encoder.self_ensemble = True
+    with pytest.raises(VideoError, match="had another --self-ensemble"):
+        make(every, source, out, segment=8, resume=True)
     with pytest.raises(VideoError, match="16 frames are finished, more than asked for"):
         make(up, source, out, segment=8, resume=True, frames=10)
     made = make(up, source, out, segment=8, resume=True)

@@ -12,7 +12,18 @@ import typer
 
 from .. import batch
 from ..console import SOME_FAILED, say, say_error
-from ..options import DEFAULT_MODEL, Backend, CellClamp, Device, Engine, Model, Precision, Threads, clamp
+from ..options import (
+    DEFAULT_MODEL,
+    Backend,
+    CellClamp,
+    Device,
+    Engine,
+    Model,
+    Precision,
+    SelfEnsemble,
+    Threads,
+    clamp,
+)
 
 if TYPE_CHECKING:
     from ..upscaler import Upscaler
@@ -123,6 +134,7 @@ def video(
     engine: Engine = "auto",
     threads: Threads = None,
     cell_clamp: CellClamp = "4",
+    self_ensemble: SelfEnsemble = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -142,7 +154,7 @@ def video(
         input, output, request, _choice(codec, crf, preset, pixel_format, codec_option),
         *part, frames, deinterlace, leave_out, resume, force,
     )  # fmt: skip
-    options = _engine(device, precision, backend, engine, threads, cell_clamp)
+    options = _engine(device, precision, backend, engine, threads, cell_clamp) | {"self_ensemble": self_ensemble}
     if quiet:
         _no_warnings()
     upscaler: list[Upscaler] = []

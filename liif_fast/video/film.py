@@ -171,6 +171,7 @@ def _settings(job: Job, encoding: Encoding, upscaler: Upscaler) -> dict[str, Any
         "backend": [upscaler.decoder.backend, upscaler.decoder.description],
         "engine": upscaler.encoder.engine,
         "cell clamp": upscaler.cell_clamp,
+        "--self-ensemble": upscaler.encoder.self_ensemble,
         "--start": str(job.start),
         "--deinterlace": job.deinterlace,
         **parts,
