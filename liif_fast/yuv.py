@@ -61,7 +61,9 @@ def unavailable(device: torch.device) -> str | None:
         return None
     if device.type != "cuda":
         return f"colours are converted on processors and CUDA devices, not on {device.type}"
-    return None if _cuda else "this build has no CUDA code: nvcc was not there when it was made"
+    if not _cuda:
+        return "this build has no CUDA code: nvcc was not there when it was made, or could not make it"
+    return f"its CUDA code cannot run: {problem}" if (problem := _cuda.problem()) else None
 
 
 def shapes(format: str, height: int, width: int) -> list[tuple[int, ...]]:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -118,6 +119,7 @@ params = _cuda.ColorParams(
     high=[1.0] * 3,
 )
 print("imported")
+print(f"CUDA: {_cuda.problem()}")
 for way in (_cuda.to_rgb, _cuda.from_rgb):
     try:
         way(params, device=0, stream=0)
@@ -126,12 +128,15 @@ for way in (_cuda.to_rgb, _cuda.from_rgb):
 """
     hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=hidden)
-    assert re.fullmatch(r"imported\n(CUDA: .+ \(cudaError\w+\)\n){2}", done.stdout), done.stdout
+    assert re.fullmatch(r"imported\n(CUDA: .+ \(cudaError\w+\)\n){3}", done.stdout), done.stdout
 
 
 def test_a_build_without_nvcc_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(yuv, "_cuda", None)
     assert "nvcc" in str(yuv.unavailable(torch.device("cuda")))
+    old = SimpleNamespace(problem=lambda: "driver version is insufficient (cudaErrorInsufficientDriver)")
+    monkeypatch.setattr(yuv, "_cuda", old)
+    assert "cannot run: driver version is insufficient" in str(yuv.unavailable(torch.device("cuda")))
     assert yuv.unavailable(torch.device("cpu")) is None
 
 

@@ -312,6 +312,11 @@ CudaError launch(const ColorParams& p, int device, void* stream) {
 
 }  // namespace
 
+CudaError cuda_problem() {
+  int count = 0;
+  return said(cudaGetDeviceCount(&count));
+}
+
 CudaError to_rgb_cuda(const ColorParams& p, int device, void* stream) { return launch<ToRgb>(p, device, stream); }
 CudaError from_rgb_cuda(const ColorParams& p, int device, void* stream) { return launch<FromRgb>(p, device, stream); }
 

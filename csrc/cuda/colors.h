@@ -10,6 +10,8 @@ namespace liif {
 struct CudaError {
   const char *name, *text;
 };
+// Why nothing can run at all: no device, or a driver older than what this was built with. Null where something can.
+CudaError cuda_problem();
 CudaError to_rgb_cuda(const ColorParams&, int device, void* stream);
 CudaError from_rgb_cuda(const ColorParams&, int device, void* stream);
 

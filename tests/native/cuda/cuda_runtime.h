@@ -18,6 +18,7 @@ using cudaStream_t = void*;
 enum cudaError_t { cudaSuccess, cudaErrorInvalidDevice };
 inline const char* cudaGetErrorName(cudaError_t) { return "cudaErrorInvalidDevice"; }
 inline const char* cudaGetErrorString(cudaError_t) { return "invalid device ordinal"; }
+inline cudaError_t cudaGetDeviceCount(int* count) { return *count = 1, cudaSuccess; }
 inline cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
 inline cudaError_t cudaSetDevice(int device) { return device ? cudaErrorInvalidDevice : cudaSuccess; }
 
