@@ -301,3 +301,13 @@ def test_as_a_film(folder: Path, suffix: str) -> None:
     assert run(source, "part.mkv", *lossless, "--start", "0.12", "--frames", "2").exit_code == 0
     with av.open("part.mkv") as made:
         assert len(list(made.decode(video=0))) == 2
+
+
+def test_a_film_ends_when_its_last_frame_has_been_held(folder: Path) -> None:
+    av = pytest.importorskip("av")
+    first, *others = pictures(alpha=False)
+    first.save("held.gif", save_all=True, append_images=others, duration=[50, 50, 50, 900], loop=0)
+    result = run("held.gif", "out.mp4", "--scale", "2", "--model", MODEL, "--device", "cpu")
+    assert (result.exit_code, "early" in result.stderr) == (0, False), result.output
+    with av.open("out.mp4") as made:
+        assert made.duration / 1e6 == pytest.approx(1.05, abs=0.02)

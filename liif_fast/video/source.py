@@ -157,7 +157,8 @@ class Source:
             yield Stamped(frame, start, usual)
 
         if previous is not None:
-            self.damage.short = _shortage(self.path, self._stream, (zero + previous + 1) * base + 1 / clip.rate)
+            last = max(1 / clip.rate, usual * base)  # which some animations hold for long
+            self.damage.short = _shortage(self.path, self._stream, (zero + previous + 1) * base + last)
 
     def _from_start(self, zero: Fraction) -> Iterator[tuple[av.VideoFrame, int]]:
         """Decoded frames from ``start`` or a little before on, also where seeking leads behind it: streams without an
