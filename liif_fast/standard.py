@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from .output import ImageError
+
 DASH = "-"
 
 
@@ -50,7 +52,10 @@ def places(inputs: list[str], output: str | None) -> Iterator[Places]:
             inputs = [str(folder / "stdin")]
         results = folder / "stdout"
         results.mkdir()
-        yield Places(inputs, str(results) if piped else output, folder, piped)
+        try:
+            yield Places(inputs, str(results) if piped else output, folder, piped)
+        except ImageError as error:
+            raise ImageError(str(error).replace(str(folder / "stdin"), DASH)) from error
         for result in results.iterdir():
             with open(result, "rb") as file:
                 shutil.copyfileobj(file, sys.stdout.buffer)

@@ -91,3 +91,10 @@ def test_nobody_reads():
     started = process("upscale", "a.png", "-o", "-", "--quiet", "--model", TINY, stdout=writer)
     os.close(writer)
     assert finish(started)[::2] == (2, "liif-fast: error: nothing reads the output any more (broken pipe)\n")
+
+
+def test_errors_do_not_name_a_temporary_file():
+    result = run("-", "-o", "b.png", given=b"hello")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("liif-fast: error: -: cannot be read (not a picture")
+    assert names() == ["a.png", "temporary"]
