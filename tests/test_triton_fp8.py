@@ -167,6 +167,7 @@ def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.version, "cuda", "12.8")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setenv("CC", "cc")
+    monkeypatch.setattr(backend, "_launcher_problem", lambda: None)
     reasons: Callable[[], str | None] = lambda: backend.unavailable(card, FP8)  # noqa: E731
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
     assert reasons() == "compute capability 8.6 is too low for float8, 8.9 is needed"

@@ -207,7 +207,8 @@ def test_larger_than_the_engine_takes(machine: types.SimpleNamespace) -> None:
         del machine.runs[:]
         image = torch.rand(*size, 3)
         assert not one.takes(*size)
-        assert torch.equal(one(image), Encoder(WEIGHTS, HEAD, CPU, BF16)(image))
+        # Tiles are exact, but for what PyTorch rounds otherwise in pictures of another size.
+        torch.testing.assert_close(one(image), Encoder(WEIGHTS, HEAD, CPU, BF16)(image), rtol=2**-7, atol=2**-7)
         assert len(machine.runs) > least
         assert all(one.takes(*piece) for piece in machine.runs)
 
