@@ -125,6 +125,7 @@ class Job:
     input: Path
     output: Path
     make_folder: bool = False  # one of several results; a misspelt path for a single one is refused instead
+    quality: int | None = None
 
 
 class _Found(NamedTuple):
@@ -142,12 +143,15 @@ def plan(
     suffix: str | None = None,
     recursive: bool = False,
     skip_existing: bool = False,
+    quality: int | None = None,
 ) -> list[Job]:
     """Every picture with the place of its result; UserWarnings say what is left out.
 
-    Left out are results of earlier runs among the inputs: those that a pattern finds beside their pictures, and with
-    ``skip_existing`` all. ValueError or FileNotFoundError for inputs that are not there, and for results in the place
-    of an input or of each other.
+    Among several results a quality is for the formats that have one.
+
+    Left out are results of earlier runs at the same size among the inputs: those that a pattern finds beside their
+    pictures, and with ``skip_existing`` all. ValueError or FileNotFoundError for inputs that are not there, and for
+    results in the place of an input or of each other.
     """
     if suffix is not None:
         suffix = suffix.lower() if suffix.startswith(".") else f".{suffix.lower()}"
@@ -183,7 +187,15 @@ def plan(
     for one, result in places.items():  # photo.jpg beside photo.png
         if alike[os.path.normcase(result)] > 1 and one.path.suffix.lower() != result.suffix.lower():
             places[one] = place(one, one.path.name)
-    jobs = [Job(one.path, result, into) for one, result in places.items()]
+            if skip_existing and os.path.isfile(result):
+                warnings.warn(f"{result} may be of {one.path}, whose result is {places[one]} now", stacklevel=2)
+    formats = {one: SUFFIXES.get(result.suffix.lower()) for one, result in places.items()}
+    some = any(format and format.quality is not None for format in formats.values())
+    jobs = []
+    for one, result in places.items():
+        format = formats[one]
+        own = None if some and format and format.quality is None else quality
+        jobs.append(Job(one.path, result, into, own))
     _check_distinct(jobs)
     return jobs
 
@@ -287,23 +299,17 @@ def folders(jobs: list[Job]) -> Iterator[None]:
                 place.rmdir()
 
 
-def check(jobs: list[Job], force: bool, quality: int | None, lossless: bool) -> list[int | None]:
-    """Refuses results that cannot be written, as far as that is known before a picture is read; each one's quality.
-
-    Among several a quality is for the formats that have one.
-    """
-    if quality is not None and not 1 <= quality <= 100:
-        raise ValueError(f"--quality must be from 1 to 100, got {quality}")
-    formats = [SUFFIXES.get(job.output.suffix.lower()) for job in jobs]
-    some = any(format and format.quality is not None for format in formats)
-    qualities = [None if some and format and format.quality is None else quality for format in formats]
+def check(jobs: list[Job], force: bool, lossless: bool) -> None:
+    """Refuses results that cannot be written, as far as that is known before a picture is read."""
+    for job in jobs:
+        if job.quality is not None and not 1 <= job.quality <= 100:
+            raise ValueError(f"--quality must be from 1 to 100, got {job.quality}")
     exist = [job.output for job in jobs if job.output.is_file()]
     if exist and not force:
         more = f" (as do {len(exist) - 1} more)" if len(exist) > 1 else ""
         raise FileExistsError(f"{exist[0]}: exists already{more}; --force replaces it, --skip-existing leaves it")
-    for job, own in zip(jobs, qualities, strict=True):
-        check_output(job.output, (1, 1, 1), overwrite=force, quality=own, lossless=lossless)
-    return qualities
+    for job in jobs:
+        check_output(job.output, (1, 1, 1), overwrite=force, quality=job.quality, lossless=lossless)
 
 
 def check_memory(path: Path, format: Format, shape: tuple[int, int, int]) -> None:

@@ -95,7 +95,7 @@ def upscale(
     suffix: Annotated[
         str | None,
         typer.Option(
-            help="Format of the results, as .png; default: the input's own, or .png where that is not written.",
+            help="Format of the results, as .png; default: the input's own, or .png (also for -).",
             rich_help_panel="Files",
         ),
     ] = None,
@@ -202,16 +202,16 @@ def upscale(
         "self_ensemble": self_ensemble,
     }
     with standard.places(inputs, output) as at:
-        jobs = batch.plan(at.inputs, at.output, request.tag, suffix, recursive, skip_existing)
+        jobs = batch.plan(at.inputs, at.output, request.tag, suffix, recursive, skip_existing, quality)
         several = len(jobs) > 1
         if several and at.piped:
             raise ValueError(f"-o - is for one picture, there are {len(jobs)}")
         if skip_existing:
             jobs = _missing(jobs, quiet)
         with batch.folders(jobs):
-            qualities = batch.check(jobs, force, quality, lossless)
+            batch.check(jobs, force, lossless)
             run = _Run(request, pixels, model, options, force, lossless, below, quiet, as_json, at)
-            failed = run.all(jobs, qualities, several) if jobs else 0
+            failed = run.all(jobs, several) if jobs else 0
     if failed:
         raise typer.Exit(SOME_FAILED)
 
@@ -243,22 +243,22 @@ class _Run:
         self.request, self.max_pixels, self.model, self.options = request, max_pixels, model, options
         self.force, self.lossless, self.background = force, lossless, background
         self.quiet, self.as_json = quiet, as_json
-        self.name, self.stream = at.name, sys.stderr if at.piped else sys.stdout
+        self.name, self.said, self.stream = at.name, at.said, sys.stderr if at.piped else sys.stdout
         self._upscaler: Upscaler | None = None
 
-    def all(self, jobs: list[batch.Job], qualities: list[int | None], several: bool) -> int:
+    def all(self, jobs: list[batch.Job], several: bool) -> int:
         """The number of pictures that could not be done; what ends the whole run, as one that is alone, is raised."""
         failed = 0
         if several:
             self.upscaler()  # what is wrong with it is no single picture's fault
         with Meter(len(jobs), shown=not self.quiet) as meter:
-            for job, quality in zip(jobs, qualities, strict=True):
+            for job in jobs:
                 meter.picture(job.input.name)
                 try:
-                    result = self.one(job, quality, meter)
+                    result = self.one(job, meter)
                 except Exception as error:
                     cause = error.__cause__ or error
-                    text = explain(error)
+                    text = self.said(explain(error))
                     result = {"input": self.name(job.input), "error": text}
                     if not several or getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
                         self.report(result)
@@ -282,7 +282,7 @@ class _Run:
             self._upscaler = Upscaler(self.model, **self.options)
         return self._upscaler
 
-    def one(self, job: batch.Job, quality: int | None, meter: Meter) -> dict[str, Any]:
+    def one(self, job: batch.Job, meter: Meter) -> dict[str, Any]:
         from .files import check_output, flatten, read, writer
 
         start = time.perf_counter()
@@ -292,7 +292,7 @@ class _Run:
         # What follows may import torch and load the model: once, whatever the picture, so not in its time.
         rows, columns = target = self.request.target(*image.shape[:2])
         shape = (rows, columns, image.shape[2])
-        format = check_output(job.output, shape, image.dtype, self.force, quality=quality, lossless=self.lossless)
+        format = check_output(job.output, shape, image.dtype, self.force, quality=job.quality, lossless=self.lossless)
         batch.check_memory(job.output, format, shape)
         own = self.request.own_pixels(image, target)
         for doubt in self.request.doubts(image, target):
@@ -305,7 +305,7 @@ class _Run:
         else:
             bands, engine = [own], {}
         start = time.perf_counter()
-        with writer(job.output, shape, image.dtype, metadata, quality, self.lossless, self.force) as out:
+        with writer(job.output, shape, image.dtype, metadata, job.quality, self.lossless, self.force) as out:
             for band in bands:
                 out.write(band)
         seconds += time.perf_counter() - start

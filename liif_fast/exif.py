@@ -42,11 +42,11 @@ def strip(block: bytes) -> bytes | None:
         block = block[len(_PREFIX) :]
     data, order = bytearray(block), _order(block)
     first = struct.unpack_from(order + "I", data, 4)[0]
-    places, following = _remove(data, order, first, _UNTRUE)
+    places, end, following = _remove(data, order, first, _UNTRUE)
     with suppress(struct.error):  # a directory out of reach
         _remove(data, order, places.get(_EXIF, len(data)), _UNTRUE_INSIDE)
     if following:
-        struct.pack_into(order + "I", data, first + 2 + 12 * len(places), 0)
+        struct.pack_into(order + "I", data, end, 0)
         with suppress(struct.error):
             _blank_thumbnail(data, order, following)
     return _PREFIX + bytes(data) if places else None
@@ -58,20 +58,23 @@ def _order(block: bytes) -> str:
     return "<" if block[:1] == b"I" else ">"
 
 
-def _remove(data: bytearray, order: str, at: int, tags: tuple[int, ...]) -> tuple[dict[int, int], int]:
-    """Takes tags out of the directory at ``at``; what the others hold as a 32-bit value, and the place of the next."""
+def _remove(data: bytearray, order: str, at: int, tags: tuple[int, ...]) -> tuple[dict[int, int], int, int]:
+    """Takes tags out of the directory at ``at``: what the others hold as a 32-bit value, where it ends now, and the
+    place of the next directory, whose pointer, where anything was taken out, is zero now."""
     count = struct.unpack_from(order + "H", data, at)[0]
     entries = [struct.unpack_from(order + "HHI4s", data, at + 2 + 12 * i) for i in range(count)]
     end = at + 2 + 12 * count
-    following = struct.unpack(order + "I", bytes(data[end : end + 4]).ljust(4, b"\0"))[0]  # some end before it
+    following = struct.unpack(order + "I", bytes(data[end : end + 4]).ljust(4, b"\0"))[0]
     kept = [entry for entry in entries if entry[0] not in tags]
-    shorter = struct.pack(order + "H", len(kept)) + b"".join(struct.pack(order + "HHI4s", *entry) for entry in kept)
-    data[at : end + 4] = (shorter + struct.pack(order + "I", following)).ljust(end + 4 - at, b"\0")
-    return {entry[0]: struct.unpack(order + "I", entry[3])[0] for entry in kept}, following
+    if len(kept) < count:  # what is behind stays as it is: some directories end before their pointer
+        shorter = struct.pack(order + "H", len(kept)) + b"".join(struct.pack(order + "HHI4s", *entry) for entry in kept)
+        data[at:end] = shorter.ljust(end - at, b"\0")
+    places = {entry[0]: struct.unpack(order + "I", entry[3])[0] for entry in kept}
+    return places, at + 2 + 12 * len(kept), following
 
 
 def _blank_thumbnail(data: bytearray, order: str, at: int) -> None:
-    found, _ = _remove(data, order, at, ())
+    found, _, _ = _remove(data, order, at, ())
     start, length = (found.get(tag, 0) for tag in _THUMBNAIL)
     if 0 < start < len(data):
         data[start : start + length] = bytes(length) if start + length < len(data) else b""

@@ -108,9 +108,12 @@ def parse_color(text: str, option: str) -> tuple[int, int, int]:
     from PIL import ImageColor
 
     try:
-        return ImageColor.getrgb(text)[:3]
+        red, green, blue, *alpha = ImageColor.getrgb(text)
+        if max(red, green, blue) > 255 or alpha not in ([], [255]):
+            raise ValueError
     except ValueError:
-        raise ValueError(f"{option} must be a colour such as white or '#20252b', got {text!r}") from None
+        raise ValueError(f"{option} must be an opaque colour such as white or '#20252b', got {text!r}") from None
+    return red, green, blue
 
 
 def _open_regular(path: str, flags: int) -> int:
@@ -157,6 +160,8 @@ def _decode(
     metadata, orientation = gather(im)
     metadata.dpi = _sane_dpi(im.info.get("dpi"))
     notes = _left_out(_frames(im), "; liif-fast video takes them all" if name in ("GIF", "WEBP", "PNG") else "")
+    if im.info.get("xmp") and not metadata.xmp:
+        notes.append("its gain map, and the XMP that is about it, are left out")
     chunks = png.chunks(file) if name == "PNG" else {}
     if chunks and _beyond_pillow(chunks):
         import imagecodecs

@@ -56,7 +56,7 @@ def gather(im: ImageFile) -> tuple[Metadata, int]:
     return Metadata(
         exif=stripped,
         xmp=upright_xmp(xmp) if isinstance(xmp, bytes) else None,
-        text={key: value for key, value in text.items() if key != _XMP and not key.startswith(_RAW)},
+        text={key: value for key, value in text.items() if key not in (_XMP, _RAW + "exif", _RAW + "xmp")},
     ), orientation if isinstance(orientation, int) else 1
 
 
@@ -118,7 +118,7 @@ def fit(metadata: Metadata, name: str, gray: bool) -> tuple[Metadata, list[str]]
     if profile and (name == "BMP" or profile[16:20] != (b"GRAY" if gray else b"RGB ")):
         kept.icc_profile = None
         if name == "BMP" or not gray:
-            lost.append("the colour profile (colours may change)")
+            lost.append(f"the colour profile{' of a gray' * (profile[16:20] == b'GRAY')} (colours may change)")
     if name != "PNG":
         kept.color, kept.text = {}, {}
         if (b"cICP" in metadata.color or not profile) and not is_srgb(metadata.color):

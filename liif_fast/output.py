@@ -169,7 +169,8 @@ def writer(
     gray = shape[2] < 3 and format.name not in ("WEBP", "AVIF")  # which have no gray
     metadata, lost = fit(metadata or Metadata(), format.name, gray)
     if lost:
-        warnings.warn(f"{shown}: {format.name} has no place for {', '.join(lost)}; .png has", stacklevel=3)
+        other = "" if format.name == "PNG" else "; .png has"
+        warnings.warn(f"{shown}: {format.name} has no place for {', '.join(lost)}{other}", stacklevel=3)
     with whole_file(path, overwrite) as file:
         rows = _Rows(file, shown, format, shape, source, target, metadata, quality or format.quality, lossless)
         try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +28,13 @@ class Places:
 
     def name(self, path: Path) -> str:
         """What to call it."""
-        return DASH if self.folder and self.folder in path.parents else str(path)
+        return self.said(str(path))
+
+    def said(self, text: str) -> str:
+        """What is said of them, by that name."""
+        if not self.folder:
+            return text
+        return re.sub(re.escape(str(self.folder)) + r"/(stdin|stdout/[^\s:/]+)", DASH, text)
 
 
 @contextmanager
@@ -52,10 +60,14 @@ def places(inputs: list[str], output: str | None) -> Iterator[Places]:
             inputs = [str(folder / "stdin")]
         results = folder / "stdout"
         results.mkdir()
-        try:
-            yield Places(inputs, str(results) if piped else output, folder, piped)
-        except ImageError as error:
-            raise ImageError(str(error).replace(str(folder / "stdin"), DASH)) from error
+        at = Places(inputs, str(results) if piped else output, folder, piped)
+        with warnings.catch_warnings():
+            show = warnings.showwarning
+            warnings.showwarning = lambda message, *how: show(at.said(str(message)), *how)
+            try:
+                yield at
+            except (ImageError, FileExistsError) as error:
+                raise type(error)(at.said(str(error))) from error
         for result in results.iterdir():
             with open(result, "rb") as file:
                 shutil.copyfileobj(file, sys.stdout.buffer)

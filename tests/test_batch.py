@@ -91,6 +91,28 @@ def test_a_broken_off_run_goes_on(folder):
     refused(run(*work, "--skip-existing", "--force"), "--force or --skip-existing")
 
 
+def test_a_broken_off_run_of_several_formats_goes_on_with_a_quality(folder):
+    Path("in").mkdir()
+    for name in ("a.jpg", "b.png"):
+        Image.fromarray(pixels()).save(f"in/{name}")
+    work = ("upscale", "in", "-o", "out", "--quality", "90")
+    assert run(*work).exit_code == 0
+    Path("out/b.png").unlink()
+    assert run(*work, "--skip-existing").exit_code == 0
+    assert names("out") == ["a.jpg", "b.png"]
+
+
+def test_a_result_that_may_be_another_pictures(folder):
+    Path("in").mkdir()
+    Image.fromarray(pixels()).save("in/a.jpg")
+    work = ("upscale", "in", "-o", "out", "--suffix", ".png")
+    assert run(*work).exit_code == 0
+    Image.fromarray(pixels()).save("in/a.png")
+    result = run(*work, "--skip-existing")
+    assert result.exit_code == 0
+    assert "out/a.png may be of in/a.jpg, whose result is out/a.jpg.png now" in result.stderr
+
+
 def test_results_beside_their_pictures_are_not_inputs(folder):
     shutil.copy("a.png", "b.png")
     assert run("upscale", "*.png", "--scale", 2).exit_code == 0

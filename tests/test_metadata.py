@@ -344,6 +344,61 @@ def test_flatten(dtype, channels):
 
 def test_colours_as_typed():
     assert parse_color("white", "--background") == (255, 255, 255)
-    assert parse_color("#20252b80", "--background") == (32, 37, 43)
-    with pytest.raises(ValueError, match="--background must be a colour such as white or '#20252b', got 'wihte'"):
+    assert parse_color("#20252bff", "--background") == (32, 37, 43)
+    with pytest.raises(
+        ValueError, match="--background must be an opaque colour such as white or '#20252b', got 'wihte'"
+    ):
         parse_color("wihte", "--background")
+
+
+def entry(tag, kind, number, value):
+    return struct.pack("<HHI", tag, kind, number) + value.ljust(4, b"\0")
+
+
+def test_a_directory_without_a_pointer_to_the_next():
+    """What lies where the pointer would be is a value."""
+    inner, when = 8 + 2 + 12 * 2 + 4, b"2024:01:02 03:04:05\0"
+    value = inner + 2 + 12 * 2
+    block = b"II*\0" + struct.pack("<I", 8)
+    block += (
+        struct.pack("<H", 2) + entry(0x0112, 3, 1, b"\6\0") + entry(0x8769, 4, 1, struct.pack("<I", inner)) + bytes(4)
+    )
+    block += struct.pack("<H", 2) + entry(0x9003, 2, 20, struct.pack("<I", value)) + entry(0xA002, 4, 1, b"\x40") + when
+    stripped = exif.strip(block)
+    assert stripped is not None
+    found = Image.Exif()
+    found.load(stripped)
+    assert found.get_ifd(0x8769) == {0x9003: "2024:01:02 03:04:05"}
+    assert 0x0112 not in found
+
+
+@pytest.mark.parametrize("orientation", [True, False])
+def test_a_tag_twice(orientation):
+    """The thumbnail's directory is cut off at the right place."""
+    entries = [entry(0x010E, 2, 2, b"a"), entry(0x010E, 2, 2, b"b"), entry(0x0131, 2, 3, b"me")]
+    entries += [entry(0x0112, 3, 1, b"\6\0")] if orientation else []
+    following = 8 + 2 + 12 * len(entries) + 4
+    block = b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(entries) + struct.pack("<I", following)
+    block += struct.pack("<H", 1) + entry(0x0103, 3, 1, b"\6\0") + bytes(4)
+    stripped = (exif.strip(block) or b"").removeprefix(b"Exif\0\0")
+    kept = b"".join(entries[:3])
+    assert stripped[:46] == b"II*\0" + struct.pack("<IH", 8, 3) + kept
+    assert stripped[46:50] == bytes(4)
+
+
+@pytest.mark.parametrize("text", ["rgb(300,0,0)", "#ff000000", "#ff000080", "no colour"])
+def test_backgrounds_refused(text):
+    with pytest.raises(ValueError, match="--background must be an opaque colour"):
+        parse_color(text, "--background")
+
+
+def test_a_profile_of_another_kind_in_png(tmp_path):
+    with pytest.warns(UserWarning, match=r"a\.png: PNG has no place for the colour profile of a gray \(.*\)$"):
+        save(tmp_path / "a.png", icc_profile=SRGB[:16] + b"GRAY" + SRGB[20:])
+
+
+def test_a_gain_map_is_left_out_with_a_word(tmp_path):
+    about = b'<x xmlns:Container="http://ns.google.com/photos/1.0/container/"/>'
+    Image.fromarray(PICTURE).save(tmp_path / "a.jpg", xmp=about)
+    with pytest.warns(UserWarning, match=r"a\.jpg: its gain map, and the XMP that is about it, are left out"):
+        assert read(tmp_path / "a.jpg")[1].xmp is None

@@ -76,6 +76,17 @@ def test_refusals():
         assert len(result.stderr.splitlines()) == 1
 
 
+def test_temporary_files_are_not_named():
+    Image.fromarray(pixels(channels=4)).save("alpha.png")
+    result = run("alpha.png", "-o", "-", "--suffix", ".jpg")
+    assert result.stderr.startswith("liif-fast: error: -: JPEG has no alpha channel")
+    result = run("-", "--json", given=b"not a picture")
+    assert json.loads(result.stderr.splitlines()[0])["error"].startswith("-: cannot be read")
+    given = Path("a.png").read_bytes()
+    result = CliRunner().invoke(cli.app, ["upscale", "-", "--size", "10x10", "-m", TINY], input=given)
+    assert "liif-fast: warning: -: 17 x 11 becomes 10 x 10: smaller" in result.stderr
+
+
 def test_a_terminal_takes_no_picture():
     master, terminal = os.openpty()
     code, _, err = finish(process("upscale", "a.png", "-o", "-", "--model", TINY, stdout=terminal))

@@ -157,6 +157,21 @@ def test_durations_that_a_gif_has_not(tmp_path: Path, up: Upscaler) -> None:
             assert sum(found) == pytest.approx(30 * duration, abs=5)
 
 
+def test_a_long_frame_in_a_gif(tmp_path: Path, up: Upscaler) -> None:
+    """What does not fit is not given to the next frame."""
+    frames = pictures()
+    frames[0].save(tmp_path / "in.webp", save_all=True, append_images=frames[1:3], duration=[1_000_000, 104, 104])
+    make(up, tmp_path / "in.webp", tmp_path / "out.gif")
+    assert Animation.of(str(tmp_path / "out.gif")).durations == (655_350, 100, 110)
+
+
+def test_a_gif_has_no_profile(tmp_path: Path, up: Upscaler) -> None:
+    frames = pictures()
+    frames[0].save(tmp_path / "in.webp", save_all=True, append_images=frames[1:], duration=100, icc_profile=bytes(200))
+    with pytest.warns(UserWarning, match=r"out\.gif: GIF has no place for the colour profile"):
+        make(up, tmp_path / "in.webp", tmp_path / "out.gif")
+
+
 def test_a_long_frame_in_a_png(tmp_path: Path, up: Upscaler) -> None:
     frames = pictures()
     frames[0].save(tmp_path / "in.webp", save_all=True, append_images=frames[1:2], duration=[70_001, 100])
@@ -248,6 +263,11 @@ def test_damaged(folder: Path, suffix: str, part: float) -> None:
         (("in.gif", "out.webp", "--codec-option", "tune=film"), ("WEBP has no option tune",)),
         (("in.gif", "out.gif", "--codec-option", "quality=90"), ("GIF has no option quality",)),
         (("in.gif", "out.webp", "--codec-option", "quality=0"), ("quality 0 is not in 1..100",)),
+        (
+            ("in.gif", "out.webp", *("--codec-option", "quality=90"), *("--codec-option", "method=6")),
+            ("no option method",),
+        ),
+        (("long.png", "out.gif"), ("out.gif: a GIF shows no picture for more than 655 s", ".webp")),
     ],
 )
 def test_refused(folder: Path, args: tuple[Any, ...], words: tuple[str, ...]) -> None:
@@ -255,6 +275,10 @@ def test_refused(folder: Path, args: tuple[Any, ...], words: tuple[str, ...]) ->
     for suffix in SUFFIXES:
         pictures()[0].save(f"still{suffix}")
     animated("there.gif")
+    same = [picture.copy() for picture in pictures()[:1] * 3]
+    for i, picture in enumerate(same):  # but for what nobody sees, or Pillow would make them one
+        picture.putpixel((0, 29), (i, i, i, 0))
+    same[0].save("long.png", save_all=True, append_images=[*same[1:], pictures()[1]], duration=[400_000] * 3 + [100])
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     refused(run(*args, engine=ENGINE), *words)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

@@ -229,6 +229,22 @@ def test_still_pictures_are_refused(tmp_path: Path, up: Upscaler, suffix: str) -
         make(up, source, tmp_path / "out.mkv")
 
 
+def test_one_frame_of_an_animation_is_a_still_picture(tmp_path: Path, up: Upscaler) -> None:
+    Image.fromarray(pattern(0)).save(tmp_path / "in.gif")
+    with pytest.raises(VideoError, match=r"in\.gif: is a still picture; liif-fast upscale"):
+        make(up, tmp_path / "in.gif", tmp_path / "out.mkv")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_pictures_one_behind_the_other_are_a_film(tmp_path: Path, up: Upscaler, kind: str) -> None:
+    """As cameras send them."""
+    source = tmp_path / "in.bin"
+    with open(source, "wb") as file:
+        for i in range(4):
+            Image.fromarray(pattern(i)).save(file, kind)
+    assert make(up, source, tmp_path / "out.mkv").frames == 4
+
+
 def test_an_animated_png_behind_a_long_text(tmp_path: Path, up: Upscaler) -> None:
     pictures = [Image.fromarray(pattern(i)) for i in range(3)]
     source = tmp_path / "in.png"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,8 @@ def make(job: Job, upscaler: Callable[[], Upscaler], meter: FilmMeter, preview: 
     if max(size) > side:
         raise VideoError(f"{job.output}: {size[1]} x {size[0]} is beyond the {side} pixels a side of {name}")
     _check_memory(job.output, name, animation, size)
+    if name == "GIF" and animation.icc_profile:
+        warnings.warn(f"{job.output}: GIF has no place for the colour profile (colours may change)", stacklevel=2)
     up = upscaler()
     begun, total = time.perf_counter(), len(animation.durations)
 
@@ -62,7 +65,10 @@ def make(job: Job, upscaler: Callable[[], Upscaler], meter: FilmMeter, preview: 
             yield Image.fromarray(frame)
 
     with whole_file(job.output, job.force) as file, one_line_errors(job.output):
-        file.write(encoded(name, pictures(), animation, quality))
+        try:
+            file.write(encoded(name, pictures(), animation, quality))
+        except OverflowError:  # equal frames are one, which is shown as long as all of them
+            raise VideoError(f"{job.output}: a GIF shows no picture for more than 655 s; .webp does") from None
     seconds = time.perf_counter() - begun
     pixels = "pal8" if name == "GIF" else "rgba" if animation.alpha else "rgb24"
     return Made(size[1], size[0], total, 0, seconds, name.lower(), pixels, {}, "")
@@ -76,13 +82,14 @@ def _quality(job: Job, name: str, preview: Preview | None) -> int | None:
         given += [f.name.replace("_", "-") for f in fields(found) if getattr(found, f.name) != getattr(plain, f.name)]
     for option in given:
         raise VideoError(f"{job.output}: --{option} is for films, not for animated pictures")
+    quality = None
     for option, value in job.choice.options.items():
         if name != "WEBP" or option != "quality":
             raise VideoError(f"{job.output}: {name} has no option {option}; only WebP has one, quality")
         if not (value.isdecimal() and 1 <= int(value) <= 100):
             raise VideoError(f"{job.output}: quality {value} is not in 1..100")
-        return int(value)
-    return None
+        quality = int(value)
+    return quality
 
 
 def _check_memory(path: str, name: str, animation: Animation, size: tuple[int, int]) -> None:
@@ -144,8 +151,9 @@ def _hundredths(durations: list[float]) -> list[float]:
     found, ahead = [], 0.0
     for duration in durations:
         ticks = round((duration + ahead) / 10)
-        ticks = min(max(ticks, 2 if duration > BLINK else 0), 2**16 - 1)
+        ticks = max(ticks, 2 if duration > BLINK else 0)
         ahead += duration - 10 * ticks
+        ticks = min(ticks, 2**16 - 1)
         found.append(10.0 * ticks)
     return found
 

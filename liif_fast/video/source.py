@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from .animation_source import as_film
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import av
 
 _ATTACHED_PICTURE = 0x0400
+_PICTURES = ("image2", "gif", "apng")  # formats that may hold a single one
 _LITTLE = Fraction(1, 4)  # seconds by which durations in containers may be wrong
 _LATE = Fraction(1)  # seconds; what begins later than that has a clock that runs on, as broadcasts have
 # Seconds before the place wanted from which to decode, where seeking led behind it; None: from the beginning.
@@ -261,18 +262,43 @@ def open_input(path: str) -> Any:
     with open(path, "rb"):  # says what is wrong with the file itself
         pass
     name = f"file:{path}"  # a colon in it is no protocol
+
     with one_line(path):
-        container: Any = av.open(name, metadata_errors="replace")
+        format, container = None, _opened(name)
         if container.format.name == "png_pipe":  # also where much stands before the mark of an animation
             with suppress(FFmpegError):
-                container = av.open(name, format="apng", metadata_errors="replace")
+                animated = _opened(name, "apng")
+                container.close()
+                format, container = "apng", animated
         if container.format.name == "webp_pipe":
-            container = av.open(as_film(path))
-    kind = container.format.name
-    if kind == "image2" or kind.endswith("_pipe") or container.metadata.get("major_brand") == "avif":
-        container.close()
-        raise VideoError(f"{path}: is a still picture; liif-fast upscale enlarges those")
+            container.close()
+            return av.open(as_film(path))
+        if _is_still(container):
+            container.close()
+            raise VideoError(f"{path}: is a still picture; liif-fast upscale enlarges those")
+        if _may_be_still(container):  # it was looked into
+            container.close()
+            container = _opened(name, format)
     return container
+
+
+def _opened(name: str, format: str | None = None) -> Any:
+    import av
+
+    return av.open(name, format=format, metadata_errors="replace")
+
+
+def _is_still(container: Any) -> bool:
+    """Whether it is one picture. Formats of pictures may hold several, one behind the other, as some cameras send."""
+    brands = container.metadata.get("major_brand", "") + container.metadata.get("compatible_brands", "")
+    if "avif" in brands or "mif1" in brands:
+        return "avis" not in brands
+    packets = (packet for packet in container.demux() if packet.size)
+    return _may_be_still(container) and len(list(islice(packets, 2))) < 2
+
+
+def _may_be_still(container: Any) -> bool:
+    return container.format.name in _PICTURES or container.format.name.endswith("_pipe")
 
 
 def zero_of(container: Any) -> Fraction:
