@@ -153,8 +153,7 @@ def writer(
     The rows go to a hidden file beside ``path``, which takes the name when all is on the disk; whatever happens before
     that leaves nothing behind. Without ``overwrite`` a name taken meanwhile is an error too; with it the last complete
     file wins. PNG and TIFF need memory for a few rows only, the other formats for the whole picture. Samples deeper
-    than the format holds are rounded, and an EXIF block too long for a JPEG is left out, with a UserWarning. An ICC
-    profile of another colour space is left out.
+    than the format holds are rounded, and metadata it has no place for are left out, each with a UserWarning.
 
     Raises what ``check_output`` raises, ImageError for a full disk, ValueError for rows of another shape or dtype, too
     many or too few.

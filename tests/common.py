@@ -12,9 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from liif_fast import grid
@@ -52,6 +54,19 @@ def supported_isas() -> list[str]:
 def taken(isa: str, dtype: torch.dtype) -> str:
     """The instruction set whose code runs where ``isa`` is forced: some have products of bf16 alone."""
     return "avx512" if isa in cpu.BF16_ISAS and dtype == FP32 else isa
+
+
+def spied(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the instruction sets that the compiled module was asked for."""
+    asked: list[str] = []
+
+    def decode(**arguments: Any) -> None:
+        asked.append(arguments["isa"])
+        native.decode(**arguments)
+
+    native = cpu._cpu
+    monkeypatch.setattr(cpu, "_cpu", SimpleNamespace(decode=decode, isas=native.isas, Type=native.Type))
+    return asked
 
 
 def noise(size: int, cells: int) -> np.ndarray:
