@@ -98,10 +98,12 @@ void convolve_strips(const ConvolveParams& p, TileProduct product, int64_t begin
 void convolve_amx(const ConvolveParams& p, int64_t begin, int64_t end) {
   if (p.type != Type::bf16) return convolve_avx512(p, begin, end);
   const int run = p.kernel * p.in, inputs = p.kernel * run + (p.skip ? kSkip : 0);
-  const TileSteps steps(run);
+  const TileSteps steps = steps_of(run);
   const TileShapes shapes(steps.length);
   const TileProduct product{nullptr,
                             p.in,
+                            int64_t{kTileSide} * p.in,
+                            steps.length,
                             p.input_row_stride,
                             p.kernel,
                             steps,

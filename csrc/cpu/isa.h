@@ -18,11 +18,12 @@ namespace liif {
 constexpr int kTilePixels = 48;
 constexpr int kTileRows = kTilePixels * kMaxSides * kMaxSides;
 
-// Per thread: two sets of activations and the row terms of the first layer.
+// Per thread: two sets of activations, the row terms of the first layer, and sums of the last.
 struct Scratch {
   alignas(64) float a[kTileRows * kMaxWidth];
   alignas(64) float b[kTileRows * kMaxWidth];
   alignas(64) float row_term[kMaxSides * kMaxWidth];
+  alignas(64) float sums[(kTilePixels + 31) / 32 * 32 * 3 * kPanel];
 };
 
 // Decodes pixels [begin, end) in row-major order.

@@ -19,11 +19,13 @@ constexpr int kTileSide = 16;  // rows of a tile, and sums in each
 // The inputs of a row lie in runs of `length` neighbours; a step takes an equal part of a run, as much as a tile holds.
 struct TileSteps {
   int count, length;  // of a run
-  explicit TileSteps(int run) : count((run + 31) / 32) {
-    while (run % count || run / count % 2) ++count;
-    length = run / count;
-  }
 };
+
+inline TileSteps steps_of(int run) {
+  int count = (run + 31) / 32;
+  while (run % count || run / count % 2) ++count;
+  return {count, run / count};
+}
 
 // The shapes of this thread's eight tiles while it lives: 0 to 3 for sums, 4 and 5 for rows of inputs, 6 and 7 for weights.
 class TileShapes {
@@ -47,9 +49,10 @@ class TileShapes {
 };
 
 struct TileProduct {
-  const uint16_t* rows;            // the first, the others `row_stride` elements apart
-  int64_t row_stride, run_stride;  // of a row's `runs`
-  int runs;
+  const uint16_t* rows;  // the first
+  // Elements from a row of a tile to the next, from one tile to the other, from a step to the next, and from a run.
+  int64_t row_stride, tile_stride, step_stride, run_stride;
+  int runs;  // of a row
   TileSteps steps;
   const uint16_t* weight;  // panels of 16 columns, `panel` elements apart: [inputs/2][16][2]
   int64_t panel;
@@ -68,11 +71,11 @@ inline __attribute__((always_inline)) void tile_sums(const TileProduct& p, float
   if constexpr (M == 2) _tile_loadd(2, p.bias, 0);
   if constexpr (M == 2 && N == 2) _tile_loadd(3, p.bias + kTileSide, 0);
   const uint16_t *w = p.weight, *run = p.rows;
-  const int64_t stride = 2 * p.row_stride, tile = kTileSide * p.row_stride;
+  const int64_t stride = 2 * p.row_stride;
   int step = 0;
   for (int i = 0; i < p.runs; ++i, run += p.run_stride) {
     const uint16_t* at = run;
-    for (int k = 0; k < p.steps.count; ++k, at += p.steps.length, w += kPanel * p.steps.length) {
+    for (int k = 0; k < p.steps.count; ++k, at += p.step_stride, w += kPanel * p.steps.length) {
       // Loads stand between products: all in front, they would be waited for.
       _tile_loadd(4, at, stride);
       _tile_loadd(6, w, 64);
@@ -82,7 +85,7 @@ inline __attribute__((always_inline)) void tile_sums(const TileProduct& p, float
         _tile_dpbf16ps(1, 4, 7);
       }
       if constexpr (M == 2) {
-        _tile_loadd(5, at + tile, stride);
+        _tile_loadd(5, at + p.tile_stride, stride);
         _tile_dpbf16ps(2, 5, 6);
       }
       if constexpr (M == 2 && N == 2) _tile_dpbf16ps(3, 5, 7);
