@@ -17,33 +17,34 @@ struct Stored {
   uint16_t bits;
 };
 
-// Pixels of a row whose sums are done: where they lie, and 16 N of their outputs from `column` on.
-template <int N>
+// Pixels of a row whose sums are done, and where their first output, what is added to it and their image lie.
 struct Block {
-  int64_t y, x;
-  int count, column;
+  int count;
   const float* sums;
+  uint16_t* out;
+  const uint16_t *add, *skip;
+};
 
-  // The image, addition and ReLU for those of [first, end) that there are.
-  inline __attribute__((always_inline)) void finish(const ConvolveParams& p, int first, int end) const {
-    const int inputs = p.kernel * p.kernel * p.in + (p.skip ? kSkip : 0);
-    const auto* w = static_cast<const uint16_t*>(p.weight) + static_cast<int64_t>(column) * inputs;
-    const int64_t panel = static_cast<int64_t>(inputs) * kPanel, skip_at = panel - kSkip * kPanel;
-    for (int r = first; r < end && r < count; ++r) {
-      const int64_t at = y * p.output_row_stride + (x + r) * p.out + column;
+// The image, addition and ReLU for those of a block's pixels [first, end) that there are, 16 N outputs each.
+template <int N>
+struct Finish {
+  int64_t stride, panel;
+  const uint16_t* skip_weight;
+  bool relu;
+  inline __attribute__((always_inline)) void operator()(const Block& b, int first, int end) const {
+    for (int r = first; r < end && r < b.count; ++r) {
 #pragma GCC unroll 2
       for (int n = 0; n < N; ++n) {
-        V::Reg v = V::load(sums + (r * N + n) * kTileSide);
-        if (p.skip) {
-          const auto* skip = static_cast<const uint16_t*>(p.skip) + y * p.skip_row_stride + (x + r) * kSkip;
+        V::Reg v = V::load(b.sums + (r * N + n) * kTileSide);
+        const int64_t at = r * stride + n * kTileSide;
+        if (b.skip) {
           for (int k = 0; k < kSkip; k += T::kPerWord) {
-            v = T::mac(v, T::word(skip + k), T::weights(w + n * panel + skip_at + k * kPanel));
+            v = T::mac(v, T::word(b.skip + r * kSkip + k), T::weights(skip_weight + n * panel + k * kPanel));
           }
         }
-        const int64_t i = at + n * kTileSide;
-        if (p.add) v = V::add(v, T::load(static_cast<const uint16_t*>(p.add) + i));
-        if (p.relu) v = V::relu(v);
-        T::store(static_cast<uint16_t*>(p.output) + i, v);
+        if (b.add) v = V::add(v, T::load(b.add + at));
+        if (relu) v = V::relu(v);
+        T::store(b.out + at, v);
       }
     }
   }
@@ -59,7 +60,14 @@ void convolve_strips(const ConvolveParams& p, TileProduct product, int64_t begin
   product.weight += column / kPanel * product.panel;
   product.bias = p.bias + column;
   alignas(64) float sums[2][kPixels * N * kTileSide];
-  Block<N> before{0, 0, 0, column, nullptr};
+  const int64_t skip_at = product.panel - kSkip * kPanel;
+  const Finish<N> finish{p.out, product.panel, product.weight + skip_at, p.relu};
+  const auto block = [&](int64_t y, int64_t x, int count, const float* done) {
+    const int64_t at = y * p.output_row_stride + x * p.out + column;
+    return Block{count, done, static_cast<uint16_t*>(p.output) + at, p.add ? static_cast<const uint16_t*>(p.add) + at : nullptr,
+                 p.skip ? static_cast<const uint16_t*>(p.skip) + y * p.skip_row_stride + x * kSkip : nullptr};
+  };
+  Block before{};
   // Of a block's pixels, and of the next row's lines in the cache, which are asked for in time.
   const int share = share_of(product, kPixels), lines = share_of(product, (kPixels + 2 * reach) * p.in * 2 / 64);
   int turn = 0;
@@ -69,10 +77,10 @@ void convolve_strips(const ConvolveParams& p, TileProduct product, int64_t begin
       product.rows = input + y * p.input_row_stride + x * p.in;
       const auto* next = reinterpret_cast<const char*>(product.rows + p.kernel * p.input_row_stride);
       tile_sums<2, N>(product, sums[turn], [&](int step) {
-        before.finish(p, step * share, step * share + share);
+        finish(before, step * share, step * share + share);
         for (int i = step * lines; i < (step + 1) * lines; ++i) _mm_prefetch(next + 64 * i, _MM_HINT_T0);
       });
-      before = {y, x, kPixels, column, sums[turn]};
+      before = block(y, x, kPixels, sums[turn]);
     }
   }
   // A tile reads 16 pixels, so the last ones are copied to where there are as many.
@@ -86,11 +94,11 @@ void convolve_strips(const ConvolveParams& p, TileProduct product, int64_t begin
         std::memcpy(tail.data() + i * run, input + (y + i) * p.input_row_stride + x * p.in, (left + 2 * reach) * p.in * 2);
       }
       product.rows = &tail.data()->bits, product.run_stride = run;
-      tile_sums<1, N>(product, sums[turn], [&](int step) { before.finish(p, step * share, step * share + share); });
-      before = {y, x, left, column, sums[turn]};
+      tile_sums<1, N>(product, sums[turn], [&](int step) { finish(before, step * share, step * share + share); });
+      before = block(y, x, left, sums[turn]);
     }
   }
-  before.finish(p, 0, before.count);
+  finish(before, 0, before.count);
 }
 
 }  // namespace
