@@ -90,7 +90,7 @@ class BaseEncoder(ABC):
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         """Image [H, W, 1 or 3] float32 in [0, 1] -> z [H, W, width], contiguous."""
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
             x = self._normalise(image).to(self.dtype)
             z = self._mean_of_turns(x) if self.self_ensemble else self.z(x)
         if os.environ.get(CHECK_VARIABLE) and (bad := int((~z.isfinite()).sum())):
@@ -188,7 +188,7 @@ def in_tiles(
 ) -> None:
     """z [H, W, C] of a whole image [H, W, ...], ``tile`` (rows, columns) cells at a time, halo not counted."""
     height, width = z.shape[:2]
-    cells_y, cells_x = (torch.arange(n, dtype=torch.int32)[None] for n in (height, width))
+    cells_y, cells_x = (torch.arange(n, dtype=torch.int32, device="cpu")[None] for n in (height, width))
     for y in tiling.spans(cells_y, height, halo, tile[0]):
         for x in tiling.spans(cells_x, width, halo, tile[1]):
             part = encode(image[y.crop_start : y.crop_stop, x.crop_start : x.crop_stop])

@@ -124,7 +124,7 @@ class Field:
         for span_y in tiling.spans(y.index, self.height, self.encoder.halo, length_y):
             # With one tile across, its features serve several bands; with more, the band must hold all its rows.
             step = band_rows if len(across) == 1 else span_y.stop - span_y.start
-            band = torch.empty(0)
+            band = torch.empty(0, device=self.color.device)
             for span_x in across:
                 z, origin_y, origin_x = self._features(span_y, span_x)
                 tile_x = x.part(span_x.start, span_x.stop, origin_x).to(z.device)
@@ -175,7 +175,7 @@ class Field:
         at = points.detach().cpu().to(torch.float64).numpy()
         inside = (at >= 0).all(axis=1) & (at <= (self.height, self.width)).all(axis=1)  # also False for NaN
         if not inside.all():
-            bad = tuple(at[np.flatnonzero(~inside)[0]])
+            bad = tuple(at[np.flatnonzero(~inside)[0]].tolist())
             raise ValueError(f"point {bad} is outside the {self.height} x {self.width} (height x width) input")
         out = torch.empty(len(at), self.channels, dtype=torch.float32, device=self.color.device)
         if scale is not None and not (grid.MIN_SCALE <= scale < math.inf):
@@ -196,7 +196,7 @@ class Field:
         halo = self.encoder.halo
         if self.z is not None:
             whole = tiling.Span(0, 0, 0, self.height), tiling.Span(0, 0, 0, self.width)
-            yield whole, torch.arange(y.size)
+            yield whole, torch.arange(y.size, device="cpu")
             return
         high, wide = tiling.tile_shape(self.height, self.width, halo, self.max_cells, self.height)
         first_y, first_x = y.index.amin(dim=0), x.index.amin(dim=0)
@@ -243,11 +243,12 @@ class Field:
         paired: bool = False,
     ) -> None:
         """z at the queries of two tables into ``out``, [.., channels] of any dtype of a picture."""
-        if self.channels == 3:
-            self.decoder(z, y, x, cell, out, paired)
-            return
-        # The network answers in colour; a gray picture's three answers differ by its error only.
-        color = torch.empty(*out.shape[:-1], 3, dtype=torch.float32, device=out.device)
-        self.decoder(z, y, x, cell, color, paired, peak=OUT_RANGE[out.dtype])
-        gray = color.mean(dim=-1, keepdim=True)
-        out.copy_(gray if out.dtype.is_floating_point else gray.round_())
+        with torch.autocast(z.device.type, enabled=False):  # of the caller's own, with which "reference" would round
+            if self.channels == 3:
+                self.decoder(z, y, x, cell, out, paired)
+                return
+            # The network answers in colour; a gray picture's three answers differ by its error only.
+            color = torch.empty(*out.shape[:-1], 3, dtype=torch.float32, device=out.device)
+            self.decoder(z, y, x, cell, color, paired, peak=OUT_RANGE[out.dtype])
+            gray = color.mean(dim=-1, keepdim=True)
+            out.copy_(gray if out.dtype.is_floating_point else gray.round_())

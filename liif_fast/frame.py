@@ -105,7 +105,7 @@ class Frame:
         color, plane = self.color.sample(points, scale), self.planes.alpha
         if self.alpha:
             assert plane is not None
-            around = torch.arange(-REACH, REACH + 1)
+            around = torch.arange(-REACH, REACH + 1, device="cpu")
             y, x = (
                 (_cells(at, cells)[:, None] + around).clamp(0, cells - 1)
                 for at, cells in zip(points.detach().cpu().double().numpy().T, plane.shape, strict=False)

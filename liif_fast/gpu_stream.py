@@ -159,13 +159,14 @@ class GpuLine:
 
     def _send_from_host(self, unpacked: Unpacked) -> _Sent:
         color, self._last = unpacked.frames[0].color, None
-        pinned = torch.empty(color.shape, dtype=color.dtype, pin_memory=True).copy_(color)
+        pinned = torch.empty(color.shape, dtype=color.dtype, device="cpu", pin_memory=True).copy_(color)
         with torch.cuda.stream(self._in):
             sent = pinned.to(self._device, non_blocking=True)
         made = self._worked(sent)
         self._out.wait_stream(self._work)
         with torch.cuda.stream(self._out):
-            host = torch.empty(made.shape, dtype=made.dtype, pin_memory=True).copy_(made, non_blocking=True)
+            host = torch.empty(made.shape, dtype=made.dtype, device="cpu", pin_memory=True)
+            host.copy_(made, non_blocking=True)
         made.record_stream(self._out)
         return _Sent(unpacked, host, self._out.record_event())
 

@@ -106,7 +106,7 @@ def centres(start: float, stop: float, size: int) -> NDArray[np.float64]:
 def axis(positions: torch.Tensor | NDArray[np.float64], cells: int, local_ensemble: bool = True) -> Axis:
     """Tables for queries at ``positions`` [N] (pixels of the input) on a feature map of ``cells`` cells along this
     axis, on the device of the positions."""
-    positions = torch.as_tensor(positions, dtype=torch.float64)
+    positions = _on_their_device(positions)
     query = positions * (2 / cells) - 1  # the paper's coordinates: the picture spans [-1, 1]
     shifts = (-1.0, 1.0) if local_ensemble else (0.0,)
     tie = TIE_SHIFT if local_ensemble else 0.0
@@ -130,7 +130,7 @@ def taps(positions: torch.Tensor | NDArray[np.float64], cells: int, weigh: Weigh
     ``TAPS / 2`` on, so that a tap that leaves on one side as another enters makes no step. Shares are divided by their
     sum; those of lines outside the picture go to the line at its edge.
     """
-    positions = torch.as_tensor(positions, dtype=torch.float64)
+    positions = _on_their_device(positions)
     lines = FACTOR * cells
     at = positions * FACTOR - 0.5  # fine line k has its centre at k
     start = at.floor().long() - (TAPS // 2 - 1)
@@ -141,6 +141,11 @@ def taps(positions: torch.Tensor | NDArray[np.float64], cells: int, weigh: Weigh
     slot = line.clamp(0, lines - 1) - first[:, None]
     folded = torch.zeros_like(share).scatter_add(1, slot, share)
     return Taps(first.int(), folded.float(), lines)
+
+
+def _on_their_device(positions: torch.Tensor | NDArray[np.float64]) -> torch.Tensor:
+    """float64. Of an array on the processor, whatever PyTorch's default device is."""
+    return (torch.from_numpy(positions) if isinstance(positions, np.ndarray) else positions).to(torch.float64)
 
 
 def cell(start: float, stop: float, size: float, clamp: float | None) -> float:

@@ -43,7 +43,7 @@ class NativeEncoder(BaseEncoder):
         # The repeated image as one more input of the last convolution: [width, SKIP] of zeros and ones.
         skip = None
         if head.skip:
-            color = torch.arange(self.width) // head.skip % 3
+            color = torch.arange(self.width, device="cpu") // head.skip % 3
             skip = F.one_hot(color, cpu.SKIP).float()
         self.packed = {}
         for name, (weight, bias) in convolutions(weights, head).items():
@@ -60,7 +60,7 @@ class NativeEncoder(BaseEncoder):
         work = self._workspace(*x.shape[:2])
         inside(work[0])[..., :3] = x
         features = self.encode(work)
-        z = torch.empty(*x.shape[:2], self.width, dtype=self.dtype)
+        z = torch.empty(*x.shape[:2], self.width, dtype=self.dtype, device=self.device)
         self._convolve("project", features, z, skip=work[0] if self.skip else None)
         if sum(t.nbytes for t in work) <= _KEPT_BYTES:
             self._free.append(work)
@@ -97,7 +97,7 @@ class NativeEncoder(BaseEncoder):
             work = []
         if not work or work[0].shape[:2] != (height + 2, width + 2):
             channels = (cpu.SKIP, self.features, self.features, self.features)
-            work = [torch.zeros(height + 2, width + 2, n, dtype=self.dtype) for n in channels]
+            work = [torch.zeros(height + 2, width + 2, n, dtype=self.dtype, device=self.device) for n in channels]
         return work
 
 

@@ -240,10 +240,10 @@ def check(encode: Encode, reference: BaseEncoder, least: float) -> dict[str, Any
     Returns ``psnr``, dB of z where its whole range is the peak, and ``problem``: None, or why it must not be used.
     """
     generator = torch.Generator().manual_seed(0)
-    color = torch.arange(3, dtype=torch.float32)
-    y, x = (torch.arange(n, dtype=torch.float32) / period for n, period in ((61, 7), (83, 9)))
+    color = torch.arange(3, dtype=torch.float32, device="cpu")
+    y, x = (torch.arange(n, dtype=torch.float32, device="cpu") / period for n, period in ((61, 7), (83, 9)))
     waves = 0.5 + 0.3 * torch.sin(y[:, None, None] + color) * torch.cos(x[None, :, None])
-    noise = torch.randn(61, 83, 3, dtype=torch.float32, generator=generator)
+    noise = torch.randn(61, 83, 3, dtype=torch.float32, device="cpu", generator=generator)
     picture = (waves + 0.1 * noise).clamp(0, 1).to(reference.device)
     expected, z = reference(picture).double(), encode(picture).double()
     if not bool(torch.isfinite(z).all()):

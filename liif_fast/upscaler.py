@@ -289,10 +289,12 @@ class ImageField:
         array. ``scale`` is that of the picture the points are thought to belong to (default 4). ValueError for points
         outside.
         """
-        at = torch.as_tensor(np.asarray(points) if not isinstance(points, torch.Tensor) else points)
+        # A copy: PyTorch takes no array of negative strides, of the other byte order or that is read-only.
+        at = points if isinstance(points, torch.Tensor) else torch.from_numpy(np.array(points, np.float64))
         if at.shape[-1:] != (2,):
             raise ValueError(f"points must be [..., 2] of (y, x), got {tuple(at.shape)}")
-        colors = [f.sample(at.reshape(-1, 2), scale).view(*at.shape[:-1], -1) for f in self._frames]
+        colors = [f.sample(at.reshape(-1, 2), scale) for f in self._frames]
+        colors = [color.view(*at.shape[:-1], color.shape[1]) for color in colors]
         result = torch.stack(colors) if self._batched else colors[0]
         return result if self._tensor else result.cpu().numpy()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -153,11 +152,25 @@ def test_points(up: Upscaler) -> None:
     far = field.sample((centres.reshape(-1, 2)[::7] // 0.125 + 0.5) * 0.125, scale=8)
     y, x = (centres.reshape(-1, 2)[::7] // 0.125).astype(int).T
     np.testing.assert_allclose(far, field.render(scale=8)[y, x], atol=2e-6)
-    with pytest.raises(ValueError, match="outside the 9 x 12"):
+    with pytest.raises(ValueError, match=r"point \(3.0, 12.5\) is outside the 9 x 12"):
         field.sample(np.array([[3.0, 12.5]]))
     for scale in (-3.0, 0.0, 0.4, math.nan, math.inf):
         with pytest.raises(ValueError, match=f"at least 0.5, or None, got {scale}"):
             field.sample(np.array([[3.0, 2.5]]), scale=scale)
+
+
+@pytest.mark.filterwarnings("error")
+def test_points_in_any_array(up: Upscaler) -> None:
+    points = np.random.default_rng(0).uniform(0, 9, (5, 2))
+    field = up.encode(random_picture((9, 12, 4)))
+    wanted = field.sample(points)
+    frozen = points.copy()
+    frozen.flags.writeable = False
+    swapped = points[:, ::-1].copy()
+    for same in (frozen, swapped[:, ::-1], points.astype(">f8"), points.astype(np.longdouble), points.tolist()):
+        assert np.array_equal(field.sample(same), wanted)
+    assert field.sample(torch.from_numpy(points).float()).shape == (5, 4)
+    assert field.sample(np.zeros((3, 0, 2))).shape == (3, 0, 4)
 
 
 @pytest.mark.parametrize("max_memory", [None, 60_000])
@@ -275,36 +288,3 @@ def test_model_as_weights_or_name(tmp_path) -> None:
     by_path = Upscaler(tmp_path / "mine.safetensors", precision="fp32")
     assert isinstance(by_path.weights, Weights)
     assert np.array_equal(by_path(picture, scale=2), Upscaler(SHALLOW, precision="fp32")(picture, scale=2))
-
-
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
-@pytest.mark.parametrize("decoder", ["liif", "resample"])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)
-def test_the_default_dtype_has_no_say(decoder: str, backend: str, dtype: torch.dtype) -> None:
-    weights = random_weights(Architecture(1, 16, (16, 16) if decoder == "liif" else (16,), decoder=decoder))
-    pictures = [random_picture((9, 11, c), np.uint16) for c in (1, 3, 4)]
-    places = np.random.default_rng(1).uniform(0, 9, (7, 2))
-
-    def all_of_it() -> list[np.ndarray]:
-        up = Upscaler(weights, precision="fp32", backend=backend)
-        fields = [up.encode(picture) for picture in pictures]
-        return [up(p, scale=2.5) for p in pictures] + [f.sample(places) for f in fields]
-
-    wanted = all_of_it()
-    torch.set_default_dtype(dtype)
-    try:
-        found = all_of_it()
-    finally:
-        torch.set_default_dtype(torch.float32)
-    assert all(np.array_equal(a, b) for a, b in zip(found, wanted, strict=True))
-
-
-@pytest.mark.parametrize("decoder", ["liif", "resample"])
-def test_pickles(decoder: str) -> None:
-    up = Upscaler(random_weights(Architecture(1, 16, (16, 16) if decoder == "liif" else (16,), decoder=decoder)))
-    picture = random_picture((9, 11, 3))
-    wanted = up(picture, scale=3)
-    again = pickle.loads(pickle.dumps(up))
-    assert np.array_equal(again(picture, scale=3), wanted)
-    assert np.array_equal(next(again.stream([picture], scale=3)), wanted)
-    assert repr(again) == repr(up) == f"<Upscaler: {up.description}>"

@@ -85,20 +85,20 @@ def pack(layers: list[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
     hidden = layers[4:]
     # Without hidden layers nothing is rounded on the way, so nothing may be.
     stored = stored_as(dtype) if hidden else torch.float32
-    offsets = torch.zeros(PRODUCT, padded(len(first_y)), dtype=stored)
+    offsets = first_y.new_zeros(PRODUCT, padded(len(first_y)), dtype=stored)
     for i, weight in enumerate((first_y, first_x)):
         high, low = _split(weight, stored)
         offsets[3 * i : 3 * i + 3, : len(weight)] = torch.stack([high, high, low])
-    colors = torch.zeros(padded(last.shape[1]), PRODUCT, dtype=stored)
+    colors = first_y.new_zeros(padded(last.shape[1]), PRODUCT, dtype=stored)
     colors[: last.shape[1], :6] = torch.stack(_split(last.T, stored), dim=-1).flatten(1)
     packed = [offsets, colors, last_bias]
     if dtype == FP8:
         return packed + _padded_fp8(hidden)
     for weight, bias in zip(hidden[::2], hidden[1::2], strict=True):
         out, into = weight.shape
-        wide = torch.zeros(padded(into), padded(out), dtype=dtype)
+        wide = weight.new_zeros(padded(into), padded(out), dtype=dtype)
         wide[:into, :out] = weight.T
-        packed += [wide, torch.zeros(padded(out), dtype=torch.float32)]
+        packed += [wide, weight.new_zeros(padded(out), dtype=torch.float32)]
         packed[-1][:out] = bias
     return packed
 
@@ -110,10 +110,10 @@ def _padded_fp8(layers: list[torch.Tensor]) -> list[torch.Tensor]:
     packed = []
     for weight, steps in zip(layers[::2], layers[1::2], strict=True):
         out, into = weight.shape
-        wide = torch.zeros(padded(out), padded(into), dtype=torch.float32)
+        wide = weight.new_zeros(padded(out), padded(into), dtype=torch.float32)
         wide[:out, :into] = weight.float()
         ordered = wide.view(padded(out), -1, 2, 4, 2).transpose(2, 3).reshape(wide.shape)
-        packed += [ordered.to(weight.dtype), torch.zeros(2, padded(out), dtype=torch.float32)]
+        packed += [ordered.to(weight.dtype), weight.new_zeros(2, padded(out), dtype=torch.float32)]
         packed[-1][:, :out] = steps
     return packed
 

@@ -1,0 +1,78 @@
+"""Inside other programs: PyTorch's settings there, copies of the object."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import numpy as np
+import pytest
+import torch
+
+from common import random_weights
+from liif_fast import Upscaler
+from liif_fast.checkpoint import Architecture
+from test_upscaler import random_picture
+
+NETWORKS = {
+    "liif": random_weights(Architecture(1, 16, (16, 16))),
+    "resample": random_weights(Architecture(1, 16, (16,), decoder="resample")),
+}
+
+
+class DefaultDtype(AbstractContextManager[None]):
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+
+    def __enter__(self) -> None:
+        torch.set_default_dtype(self.dtype)
+
+    def __exit__(self, *error: object) -> None:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize(("backend", "engine"), [("cpu", "native"), ("reference", "torch")])
+@pytest.mark.parametrize("decoder", NETWORKS)
+@pytest.mark.parametrize(
+    "setting",
+    [
+        lambda: DefaultDtype(torch.float64),
+        lambda: DefaultDtype(torch.float16),
+        lambda: DefaultDtype(torch.bfloat16),
+        lambda: torch.device("meta"),  # as default device, which new tensors take that name none
+        lambda: torch.autocast("cpu", torch.bfloat16),
+        torch.inference_mode,
+    ],
+    ids=["float64", "float16", "bfloat16", "device", "autocast", "inference"],
+)
+def test_settings_of_pytorch_have_no_say(
+    setting: Callable[[], AbstractContextManager[object]], decoder: str, backend: str, engine: str
+) -> None:
+    pictures = [random_picture((29, 31, c), np.uint16) for c in (1, 3, 4)]
+    places = np.random.default_rng(1).uniform(0, 29, (7, 2))
+
+    def all_of_it() -> list[np.ndarray]:
+        found = []
+        for max_memory in (None, 60_000):
+            up = Upscaler(NETWORKS[decoder], precision="fp32", backend=backend, engine=engine, max_memory=max_memory)
+            fields = [up.encode(picture) for picture in pictures]
+            found += [up(p, scale=2.5) for p in pictures] + [f.sample(places) for f in fields]
+            found += up.stream(pictures, scale=2)
+        return found
+
+    wanted = all_of_it()
+    with setting():
+        found = all_of_it()
+    assert all(np.array_equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+@pytest.mark.parametrize("decoder", NETWORKS)
+def test_pickles(decoder: str) -> None:
+    up = Upscaler(NETWORKS[decoder])
+    picture = random_picture((9, 11, 3))
+    wanted = up(picture, scale=3)
+    again = pickle.loads(pickle.dumps(up))
+    assert np.array_equal(again(picture, scale=3), wanted)
+    assert np.array_equal(next(again.stream([picture], scale=3)), wanted)
+    assert repr(again) == repr(up) == f"<Upscaler: {up.description}>"
