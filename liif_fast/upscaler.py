@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator
 from copy import copy
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ class Upscaler:
             with the reason.
         ValueError, TypeError: any other argument, with its value.
 
-    May be used from several threads at once.
+    May be used from several threads at once, and in processes forked from this one, where PyTorch has one thread.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Upscaler:
         self.encoder = engines.make(engine, self.weights, self.decoder.head, self.device, stored(dtype), threads)
         if self_ensemble:
             self.encoder.ensemble_itself()
+        _one_thread_in_forks()
 
     def __call__(
         self,
@@ -302,6 +304,12 @@ class ImageField:
 def _nth(progress: Progress | None, i: int, count: int) -> Progress | None:
     """Progress of the i-th of several pictures of one size as progress of all."""
     return progress and (lambda done, total: progress(i * total + done, count * total))
+
+
+@cache
+def _one_thread_in_forks() -> None:
+    """PyTorch's threads are not in a forked process, and it would wait for them for ever; DataLoader's have one too."""
+    os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
 def find_device(device: str | torch.device) -> torch.device:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -10,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from common import random_weights
+from common import ROOT, random_weights
 from liif_fast import Upscaler
 from liif_fast.checkpoint import Architecture
 from test_upscaler import random_picture
@@ -76,3 +80,27 @@ def test_pickles(decoder: str) -> None:
     assert np.array_equal(again(picture, scale=3), wanted)
     assert np.array_equal(next(again.stream([picture], scale=3)), wanted)
     assert repr(again) == repr(up) == f"<Upscaler: {up.description}>"
+
+
+def test_forked_processes_do_not_wait_for_threads_that_are_not_there() -> None:
+    """In an interpreter of its own, whose PyTorch has worked on several threads."""
+    code = """
+import os, sys, numpy as np, torch
+from liif_fast import Upscaler
+torch.set_num_threads(2)
+up = Upscaler("realtime-small")
+picture = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
+wanted = up(picture, scale=2)
+torch.rand(1000, 1000).sum()
+if child := os.fork():
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+same = [np.array_equal(found, wanted) for found in (up(picture, scale=2), *up.stream([picture] * 2, scale=2))]
+os._exit(0 if same == [True] * 3 else 1)
+"""
+    # Its own group, as the forked one would be left.
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, start_new_session=True) as process:
+        try:
+            assert process.wait(60) == 0
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
