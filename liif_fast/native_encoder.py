@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -55,6 +56,10 @@ class NativeEncoder(BaseEncoder):
         # Three pictures of features, the image twice, z.
         self.bytes_per_cell = (3 * self.features + cpu.SKIP + self.width) * dtype.itemsize + 24
         self._free: deque[list[torch.Tensor]] = deque()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the workspaces kept: a copy, as a stream's, has its own as long as it lives."""
+        return {**self.__dict__, "_free": deque()}
 
     def z(self, x: torch.Tensor) -> torch.Tensor:
         work = self._workspace(*x.shape[:2])

@@ -76,6 +76,9 @@ def test_pickles(decoder: str) -> None:
     up = Upscaler(NETWORKS[decoder])
     picture = random_picture((9, 11, 3))
     wanted = up(picture, scale=3)
+    before = len(pickle.dumps(Upscaler(NETWORKS[decoder])))
+    up(random_picture((400, 400, 3)), scale=1)
+    assert len(pickle.dumps(up)) < before + 1000, "what is kept for the next picture of this size is in it"
     again = pickle.loads(pickle.dumps(up))
     assert np.array_equal(again(picture, scale=3), wanted)
     assert np.array_equal(next(again.stream([picture], scale=3)), wanted)

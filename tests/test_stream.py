@@ -275,3 +275,11 @@ def test_a_live_source_that_is_slower_loses_nothing() -> None:
         found.extend(upscaler().stream(camera(), scale=2, dropped=dropped.append))
     assert len(found) == 4
     assert dropped == []
+
+
+def test_its_workspaces_end_with_it() -> None:
+    up = upscaler(threads=2)
+    assert len(list(up.stream(FRAMES, scale=2))) == len(FRAMES)
+    assert not up.encoder._free  # type: ignore[attr-defined]
+    up(FRAMES[0], scale=2)
+    assert up.encoder._free  # type: ignore[attr-defined]
