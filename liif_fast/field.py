@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -178,9 +177,8 @@ class Field:
             bad = tuple(at[np.flatnonzero(~inside)[0]].tolist())
             raise ValueError(f"point {bad} is outside the {self.height} x {self.width} (height x width) input")
         out = torch.empty(len(at), self.channels, dtype=torch.float32, device=self.color.device)
-        if scale is not None and not (grid.MIN_SCALE <= scale < math.inf):
-            raise ValueError(f"scale must be a number of at least {grid.MIN_SCALE}, or None, got {scale!r}")
-        side = grid.cell(0, 1, scale or self.cell_clamp or 4.0, self.cell_clamp)
+        scale = (self.cell_clamp or 4.0) if scale is None else grid.factor(scale)
+        side = grid.cell(0, 1, scale, self.cell_clamp)
         y = self.decoder.tables(at[:, 0], self.height, side)
         x = self.decoder.tables(at[:, 1], self.width, side)
         for (span_y, span_x), chosen in self._tiles_of(y, x):

@@ -182,9 +182,7 @@ def output_size(
         columns = long if width >= height else max(1, round(long * width / height))
     else:
         factors = scale if isinstance(scale, (tuple, list)) else (scale, scale)
-        vertical, horizontal = (_factor(v) for v in _pair(factors, "scale", "a number or (vertical, horizontal)"))
-        if min(vertical, horizontal) < MIN_SCALE:
-            raise ValueError(_too_small(min(vertical, horizontal)))
+        vertical, horizontal = (factor(v) for v in _pair(factors, "scale", "a number or (vertical, horizontal)"))
         rows, columns = max(1, round(height * vertical)), max(1, round(width * horizontal))
     if max(rows, columns) > MAX_SIDE:
         raise ValueError(f"output of {columns} x {rows} pixels is too large: no side may exceed {MAX_SIDE}")
@@ -209,12 +207,14 @@ def _too_small(scale: float, pixels: str = "") -> str:
 def check_box(
     box: tuple[float, float, float, float] | None, height: int, width: int
 ) -> tuple[float, float, float, float]:
-    """A window (top, left, bottom, right) in input pixels; None is all of it. ValueError if empty or outside."""
+    """A window (top, left, bottom, right) in input pixels; None is all of it. ValueError for anything
+    else, also if it is empty or outside."""
     if box is None:
         return 0.0, 0.0, float(height), float(width)
-    if len(box) != 4:
-        raise ValueError(f"box must be (top, left, bottom, right), got {len(box)} values: {box}")
-    top, left, bottom, right = (float(v) for v in box)
+    try:
+        top, left, bottom, right = (float(v) for v in box)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"box must be four numbers (top, left, bottom, right), got {box!r}") from None
     if not (0 <= top < bottom <= height and 0 <= left < right <= width):
         raise ValueError(
             f"box (top, left, bottom, right) = {tuple(box)} must be a non-empty window of the input, {height} high and "
@@ -237,9 +237,12 @@ def _side(value: object) -> int:
     return int(value)
 
 
-def _factor(value: object) -> float:
+def factor(value: object) -> float:
+    """A scale. TypeError for what is no number, ValueError for one that is not finite, not positive or below 0.5."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"a scale must be a number, got {value!r}")
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"a scale must be positive and finite, got {value}")
+    if value < MIN_SCALE:
+        raise ValueError(_too_small(float(value)))
     return float(value)

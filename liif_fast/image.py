@@ -56,15 +56,16 @@ class Unpacked:
 def unpack(obj: Any) -> Unpacked:
     """Takes a picture apart into planes, without a copy where its dtype allows.
 
-    - Pillow: any mode. Palettes and premultiplied modes become RGB or RGBA, ``1`` becomes L, CMYK and LAB become sRGB,
-      ``I`` (0..65535) becomes ``I;16``; ``pack`` keeps ``info``'s dpi, and icc_profile unless the colours left it.
+    - Pillow: any mode. Palettes become RGB or RGBA, premultiplied modes plain ones, ``1`` becomes L or LA, CMYK and LAB
+      become sRGB, ``I`` (0..65535) becomes ``I;16``; ``pack`` keeps ``info``'s dpi, exif, and icc_profile unless the
+      colours left it.
     - numpy: HW or HWC, C of 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA; uint8, uint16, float16, float32, float64.
     - torch: CHW or BCHW on any device, the same C and dtypes, and bfloat16.
     - Other arrays with ``__dlpack__`` (CuPy, JAX), on any device: as numpy's; ``pack`` gives a torch tensor, HW or HWC,
       on that device, which has ``__dlpack__`` too.
 
-    Floats are in 0..1. Raises TypeError for other types and dtypes, ValueError for other ranks and channels, pictures
-    without pixels, NaN, infinities, and floats outside -0.5..1.5.
+    Floats are in 0..1. Raises TypeError for other types and dtypes and for what is masked, ValueError for other ranks
+    and channels, pictures without pixels, NaN, infinities, and floats outside -0.5..1.5.
     """
     if isinstance(obj, torch.Tensor):
         return _unpack_torch(obj)
@@ -106,6 +107,8 @@ def _unpack_numpy(array: np.ndarray) -> Unpacked:
     if array.dtype.name not in _NUMPY_DTYPES:
         hint = "; use .astype(np.uint8) * 255" if array.dtype == bool else ""
         raise TypeError(f"arrays of {array.dtype} are no pictures: uint8, uint16, or floats in 0..1 are{hint}")
+    if np.ma.is_masked(array):
+        raise TypeError("masked arrays are no pictures: use .filled(), or give the mask as alpha")
     _check_hwc(array.shape)
     flat = array.ndim == 2
     frame = _from_numpy(array[..., None] if flat else array)

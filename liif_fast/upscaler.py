@@ -319,7 +319,7 @@ def find_device(device: str | torch.device) -> torch.device:
         device = "cuda" if cards else "cpu"
     try:
         found = torch.device(device)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {device!r}") from error
     if found.type not in ("cpu", "cuda"):
         raise BackendUnavailable(f"no device {found}: only auto, cpu, cuda and cuda:N are supported")

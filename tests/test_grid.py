@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -247,8 +248,9 @@ def test_boxes() -> None:
     for box in (
         (0, 0, 5.1, 7), (-0.1, 0, 5, 7), (0, 0, 5, 8), (2, 0, 2, 7), (3, 0, 2, 7), (0, 5, 5, 4), (0, 0, 5),
         (0, 0, math.nan, 7), (0, math.nan, 5, 7), (0, 0, math.inf, 7), (1, 2, 3, 4, 5),
+        (None, 0, 5, 7), ("top", 0, 5, 7), 5, (0, 0, 10**400, 7),
     ):  # fmt: skip
-        with pytest.raises(ValueError, match="box"):
+        with pytest.raises(ValueError, match=f"box .*{re.escape(str(box))}"):
             grid.check_box(box, 5, 7)  # type: ignore[arg-type]
 
 

@@ -88,6 +88,10 @@ def test_pillow_transparency():
     unpacked = unpack(palette)
     assert unpacked.frames[0].alpha.flatten().tolist() == [255, 0]
     assert unpacked.pack(unpacked.frames).mode == "RGBA"
+    bits = Image.new("1", (2, 1))
+    bits.putpixel((1, 0), 1)
+    bits.info["transparency"] = 255
+    assert unpack(bits).frames[0].alpha.flatten().tolist() == [255, 0]
     gray = Image.fromarray(np.array([[1, 2]], np.uint8))
     gray.info["transparency"] = 2
     assert unpack(gray).frames[0].alpha.flatten().tolist() == [255, 0]
@@ -195,6 +199,7 @@ def test_no_copy_and_no_gradient():
         ([1, 2], TypeError, "list"),
         (np.zeros((2, 2), bool), TypeError, "bool"),
         (np.zeros((2, 2), np.int64), TypeError, "int64"),
+        (np.ma.masked_equal(np.array([[0, 7]], np.uint8), 7), TypeError, r"masked arrays .*\.filled\(\)"),
         (np.zeros((2, 2), complex), TypeError, "complex128"),
         (torch.zeros(3, 2, 2, dtype=torch.int32), TypeError, "torch.int32"),
         (torch.zeros(3, 2, 2).to_sparse(), TypeError, "sparse"),

@@ -155,8 +155,10 @@ def test_points(up: Upscaler) -> None:
     with pytest.raises(ValueError, match=r"point \(3.0, 12.5\) is outside the 9 x 12"):
         field.sample(np.array([[3.0, 12.5]]))
     for scale in (-3.0, 0.0, 0.4, math.nan, math.inf):
-        with pytest.raises(ValueError, match=f"at least 0.5, or None, got {scale}"):
+        with pytest.raises(ValueError, match=f"scale .*{scale}"):
             field.sample(np.array([[3.0, 2.5]]), scale=scale)
+    with pytest.raises(TypeError, match="a scale must be a number, got '4'"):
+        field.sample(np.array([[3.0, 2.5]]), scale="4")  # type: ignore[arg-type]
 
 
 @pytest.mark.filterwarnings("error")

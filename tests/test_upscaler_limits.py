@@ -203,6 +203,7 @@ def test_windows_refused(up: Upscaler, box: tuple[float, ...]) -> None:
         ({"max_memory": -5}, ValueError, "-5"),
         ({"max_memory": 2e9}, ValueError, "max_memory must be a whole number.*got 2000000000.0"),
         ({"device": "meta"}, BackendUnavailable, "no device meta: only auto, cpu"),
+        ({"device": None}, ValueError, "device must be auto, cpu, cuda or cuda:N, got None"),
         ({"device": "mps"}, BackendUnavailable, "no device mps"),
         ({"cell_clamp": 0.5}, ValueError, "0.5"),
         ({"model": "no-such-model"}, FileNotFoundError, "no-such-model.*known models: edsr-baseline"),
