@@ -25,14 +25,16 @@ _FROM = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    # Torch takes seconds to import; the command line answers --help and most mistakes without it.
-    if name not in _FROM:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+if not TYPE_CHECKING:  # or type checkers would take every name for one of the package's
 
-    value = globals()[name] = getattr(import_module(f".{_FROM[name]}", __name__), name)
-    return value
+    def __getattr__(name: str) -> Any:
+        # Torch takes seconds to import; the command line answers --help and most mistakes without it.
+        if name not in _FROM:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        value = globals()[name] = getattr(import_module(f".{_FROM[name]}", __name__), name)
+        return value
 
 
 def __dir__() -> list[str]:

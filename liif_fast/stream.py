@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from typing import Any, Protocol
 
 import numpy as np
@@ -34,20 +35,22 @@ class Line(Protocol):
         """Ends it; frames that nobody waits for any more are given up."""
 
 
-def stream(frames: Iterable[Any], make_line: Callable[[], Line], dropped: Dropped | None) -> Iterator[Any]:
+def stream(frames: Iterable[Any], make_line: Callable[[], Line], dropped: Dropped | None) -> Generator[Any, None, None]:
     """The frames, enlarged by a line, in order; no more than it wants wait or are at work.
 
     A frame equal to the one before is not computed again. An exception, of ``frames`` too, is raised where the result
     of its frame was due. ``dropped``: see `Upscaler.stream`.
     """
-    # The caller may fill one buffer again and again.
-    source = map(_copy, frames) if dropped is None else _Newest(frames, dropped)
-    line = make_line()
     pending: deque[Pending] = deque()
     previous: Any = None
     last: Pending | None = None  # of the frame before
     ended: Exception | None = None
-    try:
+    with ExitStack() as ends:
+        line = ends.enter_context(closing(make_line()))
+        # The caller may fill one buffer again and again.
+        source: Iterator[Any] = (
+            map(_copy, frames) if dropped is None else ends.enter_context(closing(_Newest(frames, dropped)))
+        )
         while True:
             while ended is None and len(pending) < line.ahead:
                 try:
@@ -65,10 +68,6 @@ def stream(frames: Iterable[Any], make_line: Callable[[], Line], dropped: Droppe
             result = first.result()
             # Every result is the caller's own, to draw on; that of the newest frame may be wanted once more.
             yield _copy(result) if first is last or (pending and pending[0] is first) else result
-    finally:
-        if isinstance(source, _Newest):
-            source.close()
-        line.close()
     if not isinstance(ended, StopIteration):
         assert ended is not None
         raise ended

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from copy import copy
 from functools import cache, partial
 from pathlib import Path
@@ -144,7 +144,7 @@ class Upscaler:
         longest: int | None = None,
         at_once: int | None = None,
         dropped: Dropped | None = None,
-    ) -> Iterator[Any]:
+    ) -> Generator[Any, None, None]:
         """The frames of a video at another size: what calling with each gives, bit for bit, in order, sooner.
 
         Args:
@@ -160,7 +160,7 @@ class Upscaler:
                 waits replaces an older one, and this is called, on that thread, with the number of each frame replaced
                 (the first is 0). None: the source waits, and no frame is lost.
 
-        An error, be it of a frame or of ``frames`` itself, is raised where its result was due.
+        An error, be it of a frame or of ``frames`` itself, is raised where its result was due. `close` ends it early.
         """
         threads = self.threads or torch.get_num_threads()
         on_gpu = self.device.type == "cuda"
@@ -194,7 +194,7 @@ class Upscaler:
         size: tuple[int, int],
         progress: Progress | None = None,
         box: Box | None = None,
-    ) -> Iterator[np.ndarray]:
+    ) -> Generator[np.ndarray, None, None]:
         """As calling with ``size``, but from top to bottom in bands [rows, width, C], for results larger than memory.
 
         ``image``: one picture of any kind; ValueError for a batch of several. ``box``: the window of it, as for

@@ -102,6 +102,19 @@ def test_no_more_threads_to_be_had(started: int, monkeypatch: pytest.MonkeyPatch
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("liif_fast-stream")]
 
 
+def test_a_live_source_is_not_read_where_nothing_can_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(self: ThreadPoolExecutor, *given: object) -> object:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", none)
+    read = itertools.count()
+    camera = (FRAMES[next(read) % 2] for _ in range(1000))
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        next(upscaler(threads=4).stream(camera, scale=2, dropped=print))
+    assert next(read) == 0
+    assert not [thread for thread in threading.enumerate() if thread.name == "liif_fast-source"]
+
+
 @pytest.mark.parametrize("kind", ["pillow", "torch", "float"])
 def test_kinds_of_frames(kind: str) -> None:
     make = {
@@ -170,7 +183,7 @@ def test_little_is_read_ahead() -> None:
     for done in range(1, 20):
         next(frames)
         assert read <= done + 3
-    frames.close()  # type: ignore[attr-defined]
+    frames.close()
     assert not [t for t in threading.enumerate() if t.name.startswith("liif_fast-stream")]
 
 

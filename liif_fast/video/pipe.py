@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..batch import Request
@@ -48,6 +48,7 @@ def run(
     chosen = _colors(found, matrix)
     with Pipeline("writing") as pipeline:
         pictures = _pictures(reader, chosen, Converter(up.device, found.siting))
+        large: Iterable[Any]
         if latency:
             large = up.stream(pictures, size=(larger.height, larger.width), at_once=1)
         else:
