@@ -316,9 +316,9 @@ def check_memory(path: Path, format: Format, shape: tuple[int, int, int]) -> Non
     """Refuses what would be too large to assemble, in the formats that are not written by rows."""
     if format.name in ("PNG", "TIFF"):
         return
-    import psutil
+    from . import memory
 
-    need, free = 3 * math.prod(shape), psutil.virtual_memory().available  # the picture, Pillow's copy, the encoded file
+    need, free = 3 * math.prod(shape), memory.free()  # the picture, Pillow's copy, the encoded file
     if need > free:
         raise ImageError(
             f"{path}: {shape[1]} x {shape[0]} as {format.name} needs {need / 2**30:.1f} GiB of memory, "

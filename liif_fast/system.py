@@ -11,7 +11,7 @@ import psutil
 import torch
 from PIL import features
 
-from . import __version__, backends, checkpoint, engines
+from . import __version__, backends, checkpoint, engines, memory
 from .backends import cpu
 from .fp8 import stored
 from .output import FORMATS
@@ -20,7 +20,6 @@ from .upscaler import PRECISIONS, find_device, find_precision
 
 def describe() -> dict[str, Any]:
     """Everything as plain values, for JSON."""
-    memory = psutil.virtual_memory()
     return {
         "version": __version__,
         "python": platform.python_version(),
@@ -29,8 +28,8 @@ def describe() -> dict[str, Any]:
         "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "memory_bytes": memory.total,
-        "memory_free_bytes": memory.available,
+        "memory_bytes": psutil.virtual_memory().total,
+        "memory_free_bytes": memory.free(),
         "instruction_sets": _instruction_sets(),
         "devices": {str(device): _of_device(device) for device in _devices()},
         "default_device": str(find_device("auto")),

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 
-from . import engines, grid
+from . import engines, grid, memory
 from .backends import BackendUnavailable, cpu, triton
 from .checkpoint import DEFAULT, Weights, load
 from .field import Box, Field, Progress, least_memory
@@ -53,7 +52,8 @@ class Upscaler:
             first two build an engine for this GPU once, which is kept on disk and checked against PyTorch.
         max_memory: bytes that features and buffers may take beside the input and the result; larger pictures are worked
             on in tiles, with the same result. The least tile worth encoding is taken in any case: 64 MB with the
-            default model in fp32. None: 1.5 GiB (4 GiB on a GPU) or half of what is free, whichever is less.
+            default model in fp32. None: 1.5 GiB (4 GiB on a GPU) or half of what is free, whichever is less; in a
+            container of what is free there.
         self_ensemble: work on each picture in its eight orientations and take the mean (EDSR's geometric
             self-ensemble): better, for eight times the encoder's work. For models whose decoder resamples.
         cell_clamp: scale beyond which the decoder's cell input, which was trained up to x4, stays as it is there; None
@@ -245,7 +245,7 @@ class Upscaler:
         """Bytes, on the device."""
         if self.device.type == "cuda":
             return int(torch.cuda.mem_get_info(self.device)[0])
-        return int(psutil.virtual_memory().available)
+        return memory.free()
 
 
 class ImageField:
@@ -359,7 +359,7 @@ def _check_memory(unpacked: Unpacked, size: tuple[int, int]) -> None:
     frame = unpacked.frames[0]
     channels = frame.color.shape[2] + (frame.alpha is not None)
     need = math.prod(size) * channels * frame.color.dtype.itemsize * len(unpacked.frames)
-    free = psutil.virtual_memory().available
+    free = memory.free()
     if frame.color.device.type == "cpu" and need > free:
         raise ValueError(
             f"a result of {size[1]} x {size[0]} pixels needs {need / 1e9:.1f} GB, but {free / 1e9:.1f} GB of memory "

@@ -94,10 +94,10 @@ def _quality(job: Job, name: str, preview: Preview | None) -> int | None:
 
 def _check_memory(path: str, name: str, animation: Animation, size: tuple[int, int]) -> None:
     """Refuses what would be too large to keep: of these Pillow keeps all frames, and a copy of each."""
-    import psutil
+    from .. import memory
 
     bytes_a_pixel = {"GIF": 2, "PNG": 8 if animation.alpha else 6}.get(name, 0)
-    need, free = len(animation.durations) * size[0] * size[1] * bytes_a_pixel, psutil.virtual_memory().available
+    need, free = len(animation.durations) * size[0] * size[1] * bytes_a_pixel, memory.free()
     if need > free:
         raise VideoError(
             f"{path}: {len(animation.durations)} frames of {size[1]} x {size[0]} as {name} need {need / 2**30:.1f} GiB "
