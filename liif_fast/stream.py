@@ -49,7 +49,7 @@ def stream(frames: Iterable[Any], make_line: Callable[[], Line], dropped: Droppe
         line = ends.enter_context(closing(make_line()))
         # The caller may fill one buffer again and again.
         source: Iterator[Any] = (
-            map(_copy, frames) if dropped is None else ends.enter_context(closing(_Newest(frames, dropped)))
+            map(copied, frames) if dropped is None else ends.enter_context(closing(_Newest(frames, dropped)))
         )
         while True:
             while ended is None and len(pending) < line.ahead:
@@ -67,7 +67,7 @@ def stream(frames: Iterable[Any], make_line: Callable[[], Line], dropped: Droppe
             first = pending.popleft()
             result = first.result()
             # Every result is the caller's own, to draw on; that of the newest frame may be wanted once more.
-            yield _copy(result) if first is last or (pending and pending[0] is first) else result
+            yield copied(result) if first is last or (pending and pending[0] is first) else result
     if not isinstance(ended, StopIteration):
         assert ended is not None
         raise ended
@@ -121,7 +121,7 @@ class _Newest:
         ended: BaseException = StopIteration()
         try:
             for number, frame in enumerate(frames):
-                frame = _copy(frame)
+                frame = copied(frame)
                 there = None
                 if isinstance(frame, torch.Tensor) and frame.is_cuda:
                     there = torch.cuda.current_stream(frame.device).record_event()
@@ -159,7 +159,8 @@ class _Newest:
             self._closed = True
 
 
-def _copy(frame: Any) -> Any:
+def copied(frame: Any) -> Any:
+    """A picture that stays as it is, whatever its owner writes to his own."""
     if isinstance(frame, torch.Tensor):
         return frame.clone()
     return frame.copy() if hasattr(frame, "copy") else frame

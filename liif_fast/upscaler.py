@@ -23,7 +23,7 @@ from .gpu_stream import GpuLine
 from .image import Unpacked, unpack
 from .ops import Decoder
 from .resample import Resampler
-from .stream import Dropped, Workers, stream
+from .stream import Dropped, Workers, copied, stream
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp8": FP8}
 DECODERS: dict[str, type[Decoder] | type[Resampler]] = {"liif": Decoder, "resample": Resampler}
@@ -252,7 +252,7 @@ class ImageField:
     """A picture as LIIF sees it: continuous. Made by `Upscaler.encode`."""
 
     def __init__(self, image: Any, upscaler: Upscaler) -> None:
-        self._unpacked = unpack(image)
+        self._unpacked = unpack(copied(image))  # rendering looks at it again
         self._tensor = isinstance(image, torch.Tensor)
         self._batched = self._tensor and image.ndim == 4
         frames = self._unpacked.frames

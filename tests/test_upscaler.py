@@ -191,6 +191,18 @@ def test_encoder_runs_once(max_memory: int | None, monkeypatch: pytest.MonkeyPat
     assert np.array_equal(first, Upscaler(SHALLOW, precision="fp32")(random_picture((20, 20, 3)), scale=2))
 
 
+@pytest.mark.parametrize("max_memory", [None, 60_000])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_field_stays_when_its_picture_is_overwritten(channels: int, max_memory: int | None) -> None:
+    up = Upscaler(SHALLOW, precision="fp32", max_memory=max_memory)
+    picture = random_picture((40, 40, channels))
+    for source in (picture, torch.from_numpy(picture.copy()).permute(2, 0, 1)):
+        field = up.encode(source)
+        wanted = np.asarray(field.render(scale=2))
+        source[:] = 0
+        assert np.array_equal(field.render(scale=2), wanted)
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float16, np.float32])
 @pytest.mark.parametrize("scale", [0.7, 1, 2.3, 4])
 def test_alpha_stays_between_what_is_around(up: Upscaler, dtype: type, scale: float) -> None:
