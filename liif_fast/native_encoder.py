@@ -101,6 +101,7 @@ class NativeEncoder(BaseEncoder):
         except IndexError:
             work = []
         if not work or work[0].shape[:2] != (height + 2, width + 2):
+            self._free.clear()  # of another size too, one for each thread that there was at once
             channels = (cpu.SKIP, self.features, self.features, self.features)
             work = [torch.zeros(height + 2, width + 2, n, dtype=self.dtype, device=self.device) for n in channels]
         return work
