@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from . import cuda_streams
 from .encoder import CHECK_VARIABLE
 from .field import Field
 from .image import Planes, Unpacked, to_float, unpack
@@ -55,7 +56,7 @@ class GpuLine:
         make_field: the field of a picture [H, W, channels] on the device.
         size_of: (height, width) of a picture -> of its enlargement.
         enlarge: the ordinary way, for pictures with alpha, in batches, too large, in several orientations, or on
-            another GPU.
+            another GPU, and for all where other lines have taken every CUDA stream.
         at_once: frames submitted and not yet asked for.
     """
 
@@ -69,7 +70,15 @@ class GpuLine:
     ) -> None:
         self.ahead = at_once
         self._device, self._make_field, self._size_of, self._enlarge = device, make_field, size_of, enlarge
-        self._in, self._work, self._out = (torch.cuda.Stream(device) for _ in range(3))
+        own = [cuda_streams.own(device) for _ in range(3)]
+        self._alone = None not in own
+        if not self._alone:
+            warnings.warn(
+                f"frames are enlarged one at a time, which is slower: all CUDA streams of {device} are taken by other "
+                "streams of frames; end some of those first",
+                stacklevel=2,
+            )
+        self._in, self._work, self._out = (stream or torch.cuda.current_stream(device) for stream in own)
         self._before: Any = None
         self._planned_for: Any = None
         self._plan: Plan | None = None
@@ -96,7 +105,7 @@ class GpuLine:
 
     def _ready(self, color: torch.Tensor) -> bool:
         """Whether frames like this one go through in one piece; the second of a kind waits until that is prepared."""
-        if color.is_cuda and color.device != self._device:
+        if not self._alone or (color.is_cuda and color.device != self._device):
             return False
         kind, before = (color.shape, color.dtype), self._before
         self._before = kind

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from . import __version__, engine_cache, tiling
+from . import __version__, cuda_streams, engine_cache, tiling
 from .backends import BackendUnavailable
 from .checkpoint import Weights
 from .encoder import BaseEncoder, Encoder, Head, in_tiles
@@ -185,7 +185,8 @@ class TensorRTEncoder(BaseEncoder):
         current = stream = torch.cuda.current_stream(self.device)
         with self._lock, torch.cuda.device(self.device):
             if current.cuda_stream == 0:  # on the default one TensorRT would wait for all that the device does
-                stream = self._side = self._side or torch.cuda.Stream(self.device)
+                self._side = self._side or cuda_streams.own(self.device) or torch.cuda.Stream(self.device)
+                stream = self._side
             self._logger.said.clear()
             context = self._contexts.get(stream.cuda_stream)
             if context is None:  # one may not work on two streams at once

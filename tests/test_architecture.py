@@ -64,7 +64,7 @@ ROWS = [
     ["bands"],
     ["checkpoint"],
     ["grid"],
-    ["fp8", "architecture", "tiling", "modes", "deflate", "stream", "colorimetry", "memory", "_cpu", "_cuda"],
+    ["fp8", "architecture", "tiling", "modes", "deflate", "stream", "cuda_streams", "colorimetry", "memory", "_cpu", "_cuda"],
 ]
 RANK = {name: i for i, row in enumerate(ROWS) for name in row}
 # Subpackages that only the command line knows.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import types
 from collections.abc import Callable
 from contextlib import nullcontext
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 import torch
 
 from common import CPU, random_weights
-from liif_fast import Upscaler, gpu_stream
+from liif_fast import Upscaler, cuda_streams, gpu_stream
 from liif_fast.checkpoint import Architecture
 from liif_fast.gpu_stream import GpuLine
 from liif_fast.image import unpack
@@ -27,9 +28,19 @@ ALPHA = np.random.default_rng(1).integers(0, 256, (11, 17, 4), np.uint8)
 
 
 class Stream:
-    """A CUDA stream whose work is done as soon as it is queued."""
+    """A CUDA stream whose work is done as soon as it is queued, one of those that PyTorch hands out in turn."""
 
-    def __init__(self, *_: Any) -> None: ...
+    made = count()
+
+    def __init__(self, *_: Any) -> None:
+        self.cuda_stream = next(self.made) % cuda_streams.POOL
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Stream) and other.cuda_stream == self.cuda_stream
+
+    def __hash__(self) -> int:
+        return self.cuda_stream
+
     def wait_stream(self, other: Any) -> None: ...
     def synchronize(self) -> None: ...
     def record_event(self) -> Stream:
@@ -122,3 +133,21 @@ def test_equal_frames_on_the_device_are_computed_once(machine: types.SimpleNames
         assert torch.equal(found.result(), up(picture, scale=2))
     one.submit(FRAMES[2])  # from the host; what was before on the device is no longer the frame before
     assert one._send_from_device(unpack(pictures[5])) is not sent[5]
+
+
+def test_no_cuda_stream_has_two_lines(machine: types.SimpleNamespace) -> None:
+    """One queues while another captures; PyTorch hands out the same streams again."""
+    up = Upscaler(WEIGHTS, precision="fp32")
+    first = line(up, machine)
+    for _ in range(30):  # lines come and go beside it
+        other = line(up, machine)
+        assert len({s.cuda_stream for one in (first, other) for s in (one._in, one._work, one._out)}) == 6
+    others = [line(up, machine) for _ in range(8)]
+    with pytest.warns(UserWarning, match=r"all CUDA streams of cpu are taken"):
+        found = list(stream(FRAMES, lambda: line(up, machine), None))
+    for one, frame in zip(found, FRAMES, strict=True):
+        assert np.array_equal(one, up(frame, scale=2))
+    assert (machine.graphs, machine.ordinary) == (0, len(FRAMES))
+    del others[0]
+    assert len(list(stream(FRAMES, lambda: line(up, machine), None))) == len(FRAMES)
+    assert machine.graphs == len(FRAMES) - 1

@@ -141,12 +141,16 @@ def test_never_on_the_default_stream(machine: types.SimpleNamespace, monkeypatch
     waits: list[tuple[int, int]] = []
     ran: list[int] = []
 
-    def stream(at: int) -> types.SimpleNamespace:
-        return types.SimpleNamespace(cuda_stream=at, wait_stream=lambda other: waits.append((at, other.cuda_stream)))
+    class Stream:
+        def __init__(self, at: int) -> None:
+            self.cuda_stream = at
+
+        def wait_stream(self, other: Any) -> None:
+            waits.append((self.cuda_stream, other.cuda_stream))
 
     one = encoder()
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream(0))
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device: stream(21))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream(0))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream(21))
     execute = Context.execute_async_v3
     monkeypatch.setattr(Context, "execute_async_v3", lambda self, at: ran.append(at) or execute(self, at))
     image = torch.rand(13, 17, 3)
