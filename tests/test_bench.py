@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -68,6 +73,21 @@ def test_a_named_backend_is_the_one_measured(tmp_path: Path, monkeypatch: pytest
     ):
         with pytest.raises(error, match=text):
             bench.measure(str(tmp_path / "net.safetensors"), "cpu", backend, precision, quick=True)
+
+
+def test_frames_are_made_before_they_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    roll = np.roll
+    monkeypatch.setattr(np, "roll", lambda *args, **how: (time.sleep(0.05), roll(*args, **how))[1])
+    seen: list[bytes] = []
+
+    def stream(frames: Any, size: tuple[int, int]) -> Any:
+        return (seen.append(frame.tobytes()) for frame in frames)
+
+    up: Any = SimpleNamespace(precision="fp16", stream=stream)
+    row = bench._streamed(up, SMALL, 12)
+    assert row.ms < 25
+    assert (row.runs, len(seen)) == (9, 12)
+    assert all(a != b for a, b in pairwise(seen))  # equal ones would not be computed
 
 
 def test_the_place_of_the_report_is_checked_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

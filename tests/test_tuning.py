@@ -71,6 +71,28 @@ def test_several_threads_measure_once(cache: Path) -> None:
     assert asked == AMONG
 
 
+def test_a_launch_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The card is busy when the clock is queued, so the host's time before a kernel begins is not in it."""
+    queued: list[str] = []
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            queued.append("clock")
+
+        def synchronize(self) -> None: ...
+
+        def elapsed_time(self, other: Event) -> float:
+            return 3.0
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: queued.append("busy"))
+    assert tuning.milliseconds(lambda: queued.append("kernel")) == 3
+    assert queued == ["kernel", *["busy", "clock", "kernel", "clock"] * tuning.RUNS]
+
+
 def test_key_says_all() -> None:
     widths = ((32, 32), (32, 64))
     keys = {
