@@ -138,7 +138,7 @@ class Problem:
         """Into ``out``, on its device."""
         on = out.device
         decoder = Decoder(self.weights, on, self.z.dtype, backend, threads)
-        return decoder(self.z.to(on), self.y.to(on), self.x.to(on), self.cell, out, paired=self.paired, **options)
+        return decoder(moved(self.z, on), self.y.to(on), self.x.to(on), self.cell, out, paired=self.paired, **options)
 
     def exact(self) -> np.ndarray:
         """The decoder in float64 throughout, from the same stored z; in units of [0, 1], not clamped."""
@@ -152,6 +152,13 @@ class Problem:
             list(a.std), list(a.mean), -np.inf, np.inf, 1, out,
         )  # fmt: skip
         return out.numpy()
+
+
+def moved(t: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """On a device, a window of a larger tensor as such."""
+    if t._base is None:
+        return t.to(device)
+    return t._base.to(device).as_strided(t.shape, t.stride(), t.storage_offset())
 
 
 def problem(case: Case, seed: int = 0) -> Problem:

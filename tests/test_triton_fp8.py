@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from common import CPU, FP16, FP32, ROUNDING, Case, destination, problem, random_weights
+from common import CPU, FP16, FP32, ROUNDING, Case, destination, moved, problem, random_weights
 from interpreted import Spy, interpret
 from liif_fast import BackendUnavailable, Upscaler, fp8
 from liif_fast.backends import select
@@ -56,7 +56,7 @@ def decoded(case: Case, name: str, view: torch.Tensor) -> torch.Tensor:
         whole = torch.zeros(z.shape[0], z.shape[1] + 3, z.shape[2], dtype=FP16)
         whole[:, 1:-2] = z
         z = whole[:, 1:-2]
-    return decoder(z.to(on), posed.y.to(on), posed.x.to(on), posed.cell, view, paired=case.paired)
+    return decoder(moved(z, on), posed.y.to(on), posed.x.to(on), posed.cell, view, paired=case.paired)
 
 
 @pytest.fixture

@@ -126,7 +126,9 @@ def test_frames_of_other_streams_and_threads(up: Upscaler) -> None:
                 for _ in range(20):
                     heavy.mul_(1.0001)
                 shown = picture.clone()
-            torch.cuda.current_stream().wait_stream(side)
+            now = torch.cuda.current_stream()
+            now.wait_stream(side)
+            shown.record_stream(now)  # or the side may have its memory again before it is read
             yield shown
 
     dropped: list[int] = []
