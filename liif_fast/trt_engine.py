@@ -113,7 +113,6 @@ class TensorRTEncoder(BaseEncoder):
         self._trt, self._logger = FLAVOURS[engine].trt, _listener(engine)
         self._logger.said.clear()
         self._lock, self._contexts = threading.Lock(), dict[int, Any]()
-        self._side: Any = None
         self._kernels: Any = None
         with torch.cuda.device(device):
             self._engine = self._ready(weights, head)
@@ -124,7 +123,7 @@ class TensorRTEncoder(BaseEncoder):
     def private(self) -> TensorRTEncoder:
         """TensorRT asks that a context which a CUDA graph was captured of works for nothing else."""
         own = copy(self)
-        own._contexts, own._side = {}, None
+        own._contexts = {}
         return own
 
     def z(self, x: torch.Tensor) -> torch.Tensor:
@@ -184,9 +183,8 @@ class TensorRTEncoder(BaseEncoder):
         z = torch.empty(*x.shape[:2], self.width, dtype=self.dtype, device=self.device)
         current = stream = torch.cuda.current_stream(self.device)
         with self._lock, torch.cuda.device(self.device):
-            if current.cuda_stream == 0:  # on the default one TensorRT would wait for all that the device does
-                self._side = self._side or cuda_streams.own(self.device) or torch.cuda.Stream(self.device)
-                stream = self._side
+            if current.cuda_stream == 0:
+                stream = _side(self.device)
             self._logger.said.clear()
             context = self._contexts.get(stream.cuda_stream)
             if context is None:  # one may not work on two streams at once
@@ -283,6 +281,12 @@ def _listener(engine: str) -> Any:
                 self.said.append(message)
 
     return Listener()
+
+
+@cache
+def _side(device: torch.device) -> torch.cuda.Stream:
+    """Where work for the default stream goes, on which TensorRT would wait for all that the device does."""
+    return cuda_streams.own(device) or torch.cuda.Stream(device)
 
 
 def _said(logger: Any, error: Exception | None = None) -> str:
