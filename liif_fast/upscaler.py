@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Generator, Iterable
 from copy import copy
 from functools import cache, partial
@@ -344,9 +345,11 @@ def _why_none() -> str:
 
 def find_precision(precision: str, device: torch.device) -> str:
     if precision == "auto":
-        if triton.unavailable(device, torch.float16) is None:
+        if (reason := triton.unavailable(device, torch.float16)) is None:
             # As fast as bf16 there with three more bits; activations stay far below its largest value, 65504.
             return "fp16"
+        if device.type == "cuda":
+            warnings.warn(f"plain PyTorch decodes, in fp32, which is slow: {reason}", stacklevel=2)
         usable = device.type == "cpu" and cpu.unavailable(device, torch.bfloat16) is None
         return "bf16" if usable and cpu.prefers_bf16() else "fp32"
     if precision not in PRECISIONS:

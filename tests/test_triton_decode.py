@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from importlib import import_module
 
@@ -143,12 +144,17 @@ def test_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
         bare.setenv("PATH", "")
         bare.delenv("CC", raising=False)
         assert "needs a C compiler" in (backend.unavailable(card, FP16) or "")
-        assert find_precision("auto", card) == "fp32"
+        with pytest.warns(UserWarning, match="decodes, in fp32, which is slow: triton needs a C compiler"):
+            assert find_precision("auto", card) == "fp32"
+        with pytest.warns(UserWarning, match="decodes, which is slow: triton needs a C compiler"):
+            assert select("auto", card, FP16) == "reference"
     monkeypatch.setattr("triton.__version__", "3.3.1")
     assert "triton 3.3.1 is too old, 3.4 is needed" in (backend.unavailable(card, FP16) or "")
     monkeypatch.setitem(sys.modules, "triton", None)
     assert "triton cannot be imported" in (backend.unavailable(card, FP16) or "")
-    assert select("auto", card, FP16) == "reference"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert select("auto", card, FP32) == "reference"  # as was asked for
 
 
 def test_triton_is_imported_for_cards_only() -> None:

@@ -29,9 +29,9 @@ class BackendUnavailable(RuntimeError):
 def select(name: str, device: torch.device, dtype: torch.dtype) -> str:
     """The backend that will decode on ``device`` with weights and activations stored as ``dtype``.
 
-    ``"auto"`` takes the first that can, and never float8 as `reference` emulates it; it warns where the kernels for
-    processors are missing. Any other name is that backend or BackendUnavailable, never another one; the same goes for
-    an instruction set that the environment names.
+    ``"auto"`` takes the first that can, and never float8 as `reference` emulates it; it warns where kernels that the
+    device should have are missing. Any other name is that backend or BackendUnavailable, never another one; the same
+    goes for an instruction set that the environment names.
     """
     if device.type == "cpu" and (problem := cpu.refusal()):
         raise BackendUnavailable(problem)
@@ -41,8 +41,10 @@ def select(name: str, device: torch.device, dtype: torch.dtype) -> str:
     if name == "auto":
         for candidate, reason in reasons.items():
             if reason is None and not (candidate == "reference" and dtype == FP8):
-                if candidate == "reference" and device.type == "cpu" and cpu.missing():
-                    warnings.warn(f"plain PyTorch decodes, which is slow: {reasons['cpu']}", stacklevel=2)
+                missing = cpu.missing() if device.type == "cpu" else dtype != torch.float32  # Triton's are no fp32
+                if candidate == "reference" and missing:
+                    why = reasons["cpu" if device.type == "cpu" else "triton"]
+                    warnings.warn(f"plain PyTorch decodes, which is slow: {why}", stacklevel=2)
                 return candidate
         name = "triton" if dtype == FP8 else next(iter(reasons))
     if reasons[name] is not None:
