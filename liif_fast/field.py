@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 import numpy as np
@@ -57,8 +58,8 @@ class Field:
         max_memory: bytes that features and band buffers may take; `least_memory` is taken in any case.
         cell_clamp: scale beyond which the decoder's cell input stays as it is there; None for the paper's unclamped
             one.
-        keep: encode once and hold all features, if ``max_memory`` allows; otherwise each rendering encodes, tile by
-            tile, what it needs.
+        keep: encode once and hold all features, if ``max_memory`` and the device allow; otherwise each rendering
+            encodes, tile by tile, what it needs.
     """
 
     def __init__(
@@ -77,7 +78,10 @@ class Field:
         room = (max_memory - self.band_bytes) // encoder.bytes_per_cell
         self.max_cells = max(tiling.least_cells(encoder.halo), room)
         z_bytes = self.height * self.width * encoder.width * encoder.dtype.itemsize
-        self.z = self._encode_all() if keep and 2 * z_bytes <= max_memory else None
+        self.z: torch.Tensor | None = None
+        if keep and 2 * z_bytes <= max_memory:
+            with suppress(torch.OutOfMemoryError):  # of a device that is fuller than it said
+                self.z = self._encode_all()
 
     def render(
         self,

@@ -243,9 +243,10 @@ class Upscaler:
 
     @property
     def free_memory(self) -> int:
-        """Bytes, on the device."""
+        """Bytes, on the device; on a GPU with those that PyTorch holds for later."""
         if self.device.type == "cuda":
-            return int(torch.cuda.mem_get_info(self.device)[0])
+            unused = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+            return int(torch.cuda.mem_get_info(self.device)[0]) + unused
         return memory.free()
 
 

@@ -95,6 +95,36 @@ def test_a_device_that_is_fuller_than_it_said(monkeypatch: pytest.MonkeyPatch, c
         up(picture, size=(150, 130))
 
 
+def test_features_that_the_device_does_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are encoded when they are rendered, in tiles that fit."""
+    picture = np.random.default_rng(1).integers(0, 256, (90, 70, 3), np.uint8)
+    up = Upscaler(SHALLOW, precision="fp32", max_memory=100_000_000)
+    encode = up.encoder.z
+    wanted = up.encode(picture).render(size=(150, 130))
+
+    def z(x: torch.Tensor) -> torch.Tensor:
+        if x.shape[0] * x.shape[1] >= 90 * 70:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return encode(x)
+
+    monkeypatch.setattr(up.encoder, "z", z)
+    found = up.encode(picture).render(size=(150, 130))
+    assert np.abs(found.astype(int) - wanted).max() <= 1
+
+
+def test_what_pytorch_holds_for_later_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a second run would have less than the first."""
+    for name, value in (
+        ("mem_get_info", (5 << 30, 24 << 30)),
+        ("memory_reserved", 9 << 30),
+        ("memory_allocated", 2 << 30),
+    ):
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    up = Upscaler(SHALLOW, precision="fp32")
+    up.device = torch.device("cuda", 0)
+    assert up.free_memory == 12 << 30
+
+
 def test_memory_is_bounded() -> None:
     """A large result takes its own size and the budget, not more, beside what the libraries take."""
     code = """
