@@ -42,7 +42,9 @@ FP8_TABLE: dict[tuple[int, int], tuple[Config, ...]] = {
     (90, 128): (Config(128, 32, 8, 128, 1), Config(128, 32, 8, 128)),
     (90, 256): (Config(128, 32, 8, 256, 1), Config(128, 32, 8, 256), Config(128, 64, 8, 64)),
     (100, 128): (Config(128, 32, 8, 32),),
-    (100, 256): (Config(128, 32, 8, 32),),
+    (100, 256): (Config(64, 32, 8, 128),),
+    (120, 128): (Config(128, 32, 8, 32),),
+    (120, 256): (Config(128, 32, 8, 32),),
 }
 # Bytes of shared memory on cards that keep weights there, less what decoding itself takes.
 ROOM = (227 - 32) << 10

@@ -65,8 +65,8 @@ def build(capability: int, kernel: str, dtype: str, widths: list[int], config: l
     return {
         **usage(made.asm["cubin"]),
         "shared": made.metadata.shared,
-        "products": {name: ptx.count(name) for name in ("mma.sync", "wgmma.mma_async")},
-        "float8": len(re.findall(r"mma[^;\n]*e4m3\.e4m3", ptx)),
+        "products": {name: ptx.count(name) for name in ("mma.sync", "wgmma.mma_async", "tcgen05.mma")},
+        "float8": len(re.findall(r"mma[^;\n]*(?:e4m3\.e4m3|kind::f8f6f4)", ptx)),
         "saturating": len(re.findall(r"cvt\.rn\.satfinite\.e4m3x2\.(?:f32|f16x2)", ptx)),
         "shuffles": ptx.count("shfl.sync"),
     }
