@@ -100,8 +100,14 @@ class GpuLine:
         return done
 
     def close(self) -> None:
+        self._let_go()
+        self._in = self._work = self._out = torch.cuda.current_stream(self._device)  # others may have them
+
+    def _let_go(self) -> None:
+        """Frees the memory of the last kind of frames, at once: a graph's is that of all work on one."""
         for stream in (self._in, self._work, self._out):
-            stream.synchronize()  # nothing is at work on memory that is let go
+            stream.synchronize()  # nothing is at work on it
+        self._planned_for, self._plan, self._run, self._last = None, None, lambda: None, None
 
     def _ready(self, color: torch.Tensor) -> bool:
         """Whether frames like this one go through in one piece; the second of a kind waits until that is prepared."""
@@ -112,9 +118,7 @@ class GpuLine:
         if kind != self._planned_for:
             if kind != before:  # pictures of many sizes are done sooner than prepared for
                 return False
-            self.close()
-            # Frees the memory of the last kind.
-            self._planned_for, self._plan, self._run, self._last = None, None, lambda: None, None
+            self._let_go()
             size = self._size_of(*color.shape[:2])
             with suppress(torch.OutOfMemoryError):  # the ordinary way takes smaller tiles
                 field = self._make_field(torch.zeros(color.shape, dtype=color.dtype, device=self._device))

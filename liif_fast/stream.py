@@ -55,6 +55,9 @@ def stream(frames: Iterable[Any], make_line: Callable[[], Line], dropped: Droppe
             while ended is None and len(pending) < line.ahead:
                 try:
                     frame = next(source)
+                except StopIteration:
+                    ended = StopIteration()  # with no traceback, which holds this frame and all that it holds
+                    break
                 except Exception as error:  # raised when its turn has come
                     ended = error
                     break

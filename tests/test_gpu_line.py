@@ -5,10 +5,12 @@ That it runs there, and beside the copies, is held in tests/gpu.
 
 from __future__ import annotations
 
+import gc
 import types
+import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
-from itertools import count
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -142,12 +144,36 @@ def test_no_cuda_stream_has_two_lines(machine: types.SimpleNamespace) -> None:
     for _ in range(30):  # lines come and go beside it
         other = line(up, machine)
         assert len({s.cuda_stream for one in (first, other) for s in (one._in, one._work, one._out)}) == 6
-    others = [line(up, machine) for _ in range(8)]
+    others = [other, *(line(up, machine) for _ in range(8))]
     with pytest.warns(UserWarning, match=r"all CUDA streams of cpu are taken"):
         found = list(stream(FRAMES, lambda: line(up, machine), None))
     for one, frame in zip(found, FRAMES, strict=True):
         assert np.array_equal(one, up(frame, scale=2))
     assert (machine.graphs, machine.ordinary) == (0, len(FRAMES))
-    del others[0]
-    assert len(list(stream(FRAMES, lambda: line(up, machine), None))) == len(FRAMES)
-    assert machine.graphs == len(FRAMES) - 1
+    others[3].close()
+    for again in (1, 2):
+        assert len(list(stream(FRAMES, lambda: line(up, machine), None))) == len(FRAMES)
+        assert machine.graphs == again * (len(FRAMES) - 1)
+
+
+@pytest.mark.parametrize("taken", [2, 5, None])
+def test_what_a_stream_took_is_free_when_it_ends(machine: types.SimpleNamespace, taken: int | None) -> None:
+    """Not when the garbage collector comes, which knows nothing of a GPU's memory."""
+    up = Upscaler(WEIGHTS, precision="fp32")
+    lines: list[weakref.ref[GpuLine]] = []
+
+    def make() -> GpuLine:
+        made = line(up, machine)
+        lines.append(weakref.ref(made))
+        return made
+
+    gc.collect()
+    gc.disable()
+    try:
+        frames: Any = stream(FRAMES, make, None)
+        assert len(list(islice(frames, taken))) == (taken or len(FRAMES))
+        frames.close()
+        assert lines[0]() is None
+        assert not len(cuda_streams._held)
+    finally:
+        gc.enable()
