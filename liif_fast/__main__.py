@@ -1,6 +1,17 @@
-"""``python -m liif_fast`` is the command ``liif-fast``."""
+"""The command ``liif-fast``, which ``python -m liif_fast`` is too."""
 
-from .cli import main
+import signal
+
+
+def main() -> None:
+    """Leaves by SystemExit, or by the signal that ends it."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # which during the imports would be a traceback
+    from .cli import app
+    from .console import NAME
+
+    app(prog_name=NAME)
+
 
 if __name__ == "__main__":
     main()

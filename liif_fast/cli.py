@@ -383,8 +383,3 @@ app.command("calibrate", cls=Command, epilog=commands.CALIBRATE_EXAMPLES)(comman
 app.command("easier", cls=Command, epilog=commands.EASIER_EXAMPLES)(commands.easier)
 
 app.add_typer(export_commands.app, name="export")
-
-
-def main() -> None:
-    """The entry point; leaves by SystemExit."""
-    app(prog_name=NAME)

@@ -29,7 +29,7 @@ class Stopped(BaseException):
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
-        self.exit_code = 128 + number
+        self.number = number
 
 
 class _Examples:
@@ -53,6 +53,9 @@ class Commands(_Examples, TyperGroup):
     """Typer's group, but whatever goes wrong is one line on stderr and an exit code."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
+        for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+            if getattr(sys, name) is None:  # closed; a file opened later would get its place, and what is said
+                setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  # for as long as the program runs
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):  # file names need not be text
                 stream.reconfigure(errors="backslashreplace")
@@ -65,7 +68,9 @@ class Commands(_Examples, TyperGroup):
                 code = result if isinstance(result, int) else 0
             except Stopped as stop:
                 say_error("interrupted", "")
-                code = stop.exit_code
+                code = 128 + stop.number
+                signal.signal(stop.number, signal.SIG_DFL)
+                signal.raise_signal(stop.number)  # an exit code would not end the loop of a shell around this
             except Exception as error:
                 code = fail(error)
         sys.exit(code)

@@ -69,7 +69,7 @@ def test_every_error_is_a_line(folder, monkeypatch, error, word):
 
 def test_signals_leave_no_file(folder):
     Image.fromarray(pixels(200, 300)).save("big.png")
-    signals = {"int": (signal.SIGINT, 130), "term": (signal.SIGTERM, 143)}
+    signals = {"int": signal.SIGINT, "term": signal.SIGTERM}
     for out in signals:
         Path(out).mkdir()
     before = names()
@@ -80,10 +80,41 @@ def test_signals_leave_no_file(folder):
         time.sleep(0.05)
     assert all(map(names, signals)), "the work never began"
     time.sleep(0.3)
-    for out, (number, code) in signals.items():
+    for out, number in signals.items():
         started[out].send_signal(number)
-        assert finish(started[out]) == (code, "", "liif-fast: interrupted\n")
+        assert finish(started[out]) == (-number, "", "liif-fast: interrupted\n"), "by it, or a shell's loop goes on"
     assert names() == before
+
+
+def test_ctrl_c_during_imports():
+    code = """
+import signal, sys
+class Finder:
+    def find_spec(name, *_):
+        if name == "liif_fast.cli":
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Finder)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from liif_fast.__main__ import main
+main()
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+def test_closed_streams(folder, closed):
+    def close():
+        for fd in closed:
+            os.close(fd)
+
+    code, out, err = finish(process("upscale", "a.png", "-o", "b.png", "--model", TINY, cwd=folder, preexec_fn=close))
+    assert (code, bool(out), err) == (0, 1 not in closed, "")
+    assert files.read("b.png")[0].shape == (44, 68, 3)
+    code, out, err = finish(process("upscale", "none.png", cwd=folder, preexec_fn=close))
+    assert (code, out) == (2, "")
+    assert err == ("" if 2 in closed else "liif-fast: error: none.png: no such file\n")
 
 
 def test_two_at_once_make_one_file(folder):
@@ -150,7 +181,7 @@ def start_of(setup):
 import sys
 {setup}
 sys.argv = ["liif-fast", "--help"]
-from liif_fast.cli import main
+from liif_fast.__main__ import main
 try:
     main()
 finally:
