@@ -254,6 +254,37 @@ def test_parts(tmp_path: Path, up: Upscaler) -> None:
     assert max(t for t, _ in packets(tmp_path / "few.mp4", "audio")) < Fraction(5, RATE)
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_part_that_begins_within_a_frame(tmp_path: Path, up: Upscaler, suffix: str) -> None:
+    """Which is there from the beginning, until the next one; sound stays in step."""
+    source, out = film(tmp_path / "in.mp4", 24), tmp_path / f"out{suffix}"
+    start = Fraction(21, 2 * RATE)
+    assert make(up, source, out, start=start).frames == 14
+    shift = min(shown(out))  # Matroska has no times before zero, which sound may have
+    wanted = [max(Fraction(0), Fraction(i, RATE) - start) for i in range(10, 24)]
+    assert [float(t - shift) for t in shown(out)] == pytest.approx([float(t) for t in wanted], abs=2e-3)
+    sound = [t - start for t, _ in packets(source, "audio") if t >= start]
+    assert float(packets(out, "audio")[0][0] - shift) == pytest.approx(float(sound[0]), abs=2e-3)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_part_behind_the_end_of_the_sound(tmp_path: Path, up: Upscaler, suffix: str) -> None:
+    """MP4 has no streams without packets."""
+    source, out = tmp_path / "in.mkv", tmp_path / f"out{suffix}"
+    parts = [film(tmp_path / "sound.mkv", 6), film(tmp_path / "silent.mkv", 24, sounds=0)]
+    with av.open(str(parts[0])) as heard, av.open(str(parts[1])) as seen, av.open(str(source), "w") as both:
+        streams = (heard.streams.audio[0], seen.streams.video[0])
+        for stream, copied in [(stream, both.add_stream_from_template(stream, opaque=True)) for stream in streams]:
+            for packet in stream.container.demux(stream):
+                if packet.size:
+                    packet.stream = copied
+                    both.mux(packet)
+    make(up, source, out, start=Fraction(1, 2))
+    assert len(decoded(out)) == 12
+    make(up, source, out, force=True)
+    assert packets(out, "audio")
+
+
 class Counting(Upscaler):
     """Counts the pictures it enlarges."""
 

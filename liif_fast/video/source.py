@@ -140,8 +140,12 @@ class Source:
             start = frame.pts - zero if frame.pts is not None else 0 if previous is None else previous + usual
             if self.end is not None and start * base >= self.end:
                 return
-            if self.start and (start + usual) * base <= self.start:
-                continue
+            if self.start:
+                if (start + usual) * base <= self.start:
+                    continue
+                begin = round(self.start / base)
+                if start < begin:  # on the screen where the part begins; not every container has times before zero
+                    start, usual = begin, max(1, start + usual - begin)
             if (frame.width, frame.height) != (clip.width, clip.height):
                 raise VideoError(
                     f"{self.path}: its size changes from {clip.width} x {clip.height} to {frame.width} x "
