@@ -50,6 +50,12 @@ def test_pairs(folder: Path) -> None:
     assert (pairs[2].hr[..., 0] == pairs[2].hr[..., 2]).all()
 
 
+def test_a_picture_that_is_too_small_for_a_scale() -> None:
+    """Of which less is used than there is."""
+    with pytest.raises(ValueError, match=r"^256 x 250 pixels, of which 200 x 200 are used, 211 x 211 are needed$"):
+        testset.pair("a", np.zeros((250, 256, 3), np.uint8), 100, BENCHMARK)
+
+
 def test_scores(folder: Path) -> None:
     pairs, _ = testset.load(folder, [2], BENCHMARK)
     perfect = evaluate(lambda lr, size: next(p.hr for p in pairs if p.lr is lr) / 255, pairs)[2]

@@ -165,6 +165,12 @@ def test_zoom_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert CliRunner().invoke(cli.app, words).exit_code == 2  # it is there already
     video.zoom("a.png", "again.mkv", to=(0.2, 0.2, 0.6, 0.6), seconds=0.2, size=(54, 96), upscaler=Upscaler(NETWORK))
     assert len(shown("again.mkv")) == 6
+    for alpha, warned in ((255, False), (254, True)):
+        picture = Image.fromarray(pattern(0, 60, 80))
+        picture.putalpha(alpha)
+        picture.save("alpha.png")
+        result = CliRunner().invoke(cli.app, ["zoom", "alpha.png", *words[2:], "--force"])
+        assert (result.exit_code, "alpha.png: its alpha channel is left out" in result.stderr) == (0, warned)
     for wrong, word in (("0.5,0.5,0.4,0.6", "window"), ("1,2", "--to")):
         result = CliRunner().invoke(cli.app, [*words[:4], wrong, *words[5:], "--force"])
         assert (result.exit_code, word in result.stderr) == (2, True)

@@ -75,7 +75,8 @@ def pair(name: str, picture: np.ndarray, scale: float, protocol: Protocol) -> Pa
     large = [round(side * scale) for side in small]
     least = 2 * protocol.shave(scale) + SSIM_WINDOW
     if min(large) < least:
-        raise ValueError(f"{width} x {height} pixels, {least} x {least} are needed")
+        used = f"{width} x {height} pixels, of which {large[1]} x {large[0]} are used"
+        raise ValueError(f"{used}, {least} x {least} are needed")
     hr = np.ascontiguousarray(picture[: large[0], : large[1]])
     planes = torch.from_numpy(hr).permute(2, 0, 1).double()
     lr = to_bytes(resize(planes, (small[0], small[1])).permute(1, 2, 0).numpy() / 255)

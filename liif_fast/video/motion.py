@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import count
@@ -130,10 +131,15 @@ def _between(first: Box, last: Box, way: float) -> Box:
 
 
 def read(path: str | os.PathLike[str]) -> np.ndarray:
-    """The picture in a file, without its alpha; see `files.read`."""
+    """The picture in a file; see `files.read`. A UserWarning for transparency, which a film has not."""
+    from ..files import flatten
     from ..files import read as read_file
 
-    return read_file(path)[0]
+    picture = flatten(read_file(path)[0], "film.jpg")  # as for a format without alpha
+    if picture.shape[2] in (2, 4):
+        way = "liif-fast upscale --background white --scale 1 lays it on a colour"
+        warnings.warn(f"{os.fspath(path)}: its alpha channel is left out; {way}", stacklevel=2)
+    return picture
 
 
 def prepare(path: str, choice: Choice, plan: Plan, picture: np.ndarray, overwrite: bool) -> Encoding:
