@@ -64,7 +64,8 @@ ROWS = [
     ["bands"],
     ["checkpoint"],
     ["grid"],
-    ["fp8", "architecture", "tiling", "modes", "deflate", "stream", "cuda_streams", "colorimetry", "memory", "_cpu", "_cuda"],
+    ["fp8", "architecture", "tiling", "modes", "deflate", "colorimetry", "_cpu", "_cuda"],
+    ["stream", "cuda_streams", "memory"],
 ]
 RANK = {name: i for i, row in enumerate(ROWS) for name in row}
 # Subpackages that only the command line knows.
