@@ -1,5 +1,6 @@
-// The resampler's inner loops over a vector type V of floats (Reg, kLanes, load, store, set1, fma), and, eight output pixels at a
-// time, in AVX2.
+// The resampler's inner loops over a vector type V of floats and, eight output pixels at a time, in AVX2. V has what floats_*.h
+// have, and:  product(a, b), which is never fused with a sum (it would be rounded otherwise than alone), clamp(v, low, high),
+// eights(v, i): lanes [8 i, 8 i + 8), and store_bytes(out, r, g, b): kLanes pixels, interleaved.
 //
 // A pixel is the same bits whichever way it is summed, so that it does not matter where a tile begins.
 #pragma once
@@ -26,25 +27,8 @@ inline __m256 eight_sums(const float* taps, const int32_t* first, int64_t fine, 
   return _mm256_add_ps(_mm256_permute2f128_ps(s03, s47, 0x20), _mm256_permute2f128_ps(s03, s47, 0x31));
 }
 
-// A product that stays one: fused with a sum it would be rounded otherwise than above.
-inline __m256 product(__m256 a, __m256 b) {
-  __m256 v = _mm256_mul_ps(a, b);
-  asm("" : "+x"(v));
-  return v;
-}
-
-// Eight sums of kTaps products with taps in common: lane j is sum_k taps[k] * line[j + k], in the order of `eight_sums`.
-inline __m256 even_sums(const __m256* taps, const float* line) {
-  __m256 v[kTaps];
-#pragma GCC unroll 8
-  for (int k = 0; k < kTaps; ++k) v[k] = product(taps[k], _mm256_loadu_ps(line + k));
-  const __m256 s03 = _mm256_add_ps(_mm256_add_ps(v[0], v[1]), _mm256_add_ps(v[2], v[3]));
-  const __m256 s47 = _mm256_add_ps(_mm256_add_ps(v[4], v[5]), _mm256_add_ps(v[6], v[7]));
-  return _mm256_add_ps(s03, s47);
-}
-
 // Eight pixels, interleaved: 24 bytes are written.
-inline void store_bytes(uint8_t* out, __m256 r, __m256 g, __m256 b) {
+inline void store_eight(uint8_t* out, __m256 r, __m256 g, __m256 b) {
   const __m256i rg = _mm256_packs_epi32(_mm256_cvtps_epi32(r), _mm256_cvtps_epi32(g));
   const __m256i bb = _mm256_packs_epi32(_mm256_cvtps_epi32(b), _mm256_setzero_si256());
   const __m256i all = _mm256_packus_epi16(rg, bb);  // each half: 4 r, 4 g, 4 b, 4 zeros
@@ -55,14 +39,30 @@ inline void store_bytes(uint8_t* out, __m256 r, __m256 g, __m256 b) {
   _mm_storel_epi64(reinterpret_cast<__m128i*>(out + 16), _mm_srli_si128(high, 4));
 }
 
+inline bool in_bytes(const ResampleParams& p) {
+  return p.out_type == Type::u8 && p.out_channel_stride == 1 && p.out_column_stride == 3;
+}
+
 template <class V>
 struct Vectors {
+  using Reg = typename V::Reg;
+
+  // kLanes sums of kTaps products with taps in common: lane j is sum_k taps[k] * line[j + k], in the order of `eight_sums`.
+  static Reg even_sums(const Reg* taps, const float* line) {
+    Reg v[kTaps];
+#pragma GCC unroll 8
+    for (int k = 0; k < kTaps; ++k) v[k] = V::product(taps[k], V::load(line + k));
+    const Reg s03 = V::add(V::add(v[0], v[1]), V::add(v[2], v[3]));
+    const Reg s47 = V::add(V::add(v[4], v[5]), V::add(v[6], v[7]));
+    return V::add(s03, s47);
+  }
+
   static void add_rows(const float* const* rows, const float* taps, int64_t count, float* out) {
-    typename V::Reg tap[kTaps];
+    Reg tap[kTaps];
     for (int k = 0; k < kTaps; ++k) tap[k] = V::set1(taps[k]);
     // A strip's length is a multiple of every vector's, so the last may run past `count`.
     for (int64_t x = 0; x < count; x += V::kLanes) {
-      typename V::Reg sum = V::set1(0);
+      Reg sum = V::set1(0);
       for (int k = 0; k < kTaps; ++k) sum = V::fma(tap[k], V::load(rows[k] + x), sum);
       V::store(out + x, sum);
     }
@@ -90,15 +90,26 @@ struct Vectors {
         store(p, row, j, count, rgb);
       }
     };
-    const int64_t whole = even.begin + (even.end - even.begin) / 8 * 8;
+    const int64_t whole = even.begin + (even.end - even.begin) / V::kLanes * V::kLanes;
     apart(begin, even.begin);
     if (even.begin < whole) {
-      __m256 taps[kTaps];
-      for (int k = 0; k < kTaps; ++k) taps[k] = _mm256_set1_ps(p.x.taps[even.begin * kTaps + k]);
+      Reg taps[kTaps];
+      for (int k = 0; k < kTaps; ++k) taps[k] = V::set1(p.x.taps[even.begin * kTaps + k]);
       const int64_t from = p.x.first[even.begin] - fine - even.begin;
-      for (int64_t j = even.begin; j < whole; j += 8) {
-        for (int c = 0; c < 3; ++c) rgb[c] = even_sums(taps, sum[c] + from + j);
-        store(p, row, j, 8, rgb);
+      for (int64_t j = even.begin; j < whole; j += V::kLanes) {
+        Reg sums[3];
+        for (int c = 0; c < 3; ++c) sums[c] = even_sums(taps, sum[c] + from + j);
+        if (in_bytes(p)) {
+          for (int c = 0; c < 3; ++c) {
+            sums[c] = V::clamp(V::fma(sums[c], V::set1(p.scale[c]), V::set1(p.shift[c])), V::set1(p.low), V::set1(p.high));
+          }
+          V::store_bytes(static_cast<uint8_t*>(p.out) + row * p.out_row_stride + 3 * j, sums[0], sums[1], sums[2]);
+          continue;
+        }
+        for (int eight = 0; eight < V::kLanes / 8; ++eight) {
+          for (int c = 0; c < 3; ++c) rgb[c] = V::eights(sums[c], eight);
+          store(p, row, j + 8 * eight, 8, rgb);
+        }
       }
     }
     apart(whole, end);
@@ -106,14 +117,14 @@ struct Vectors {
 
   // Output columns [j, j + count) of a row, at most eight.
   static void store(const ResampleParams& p, int64_t row, int64_t j, int count, const __m256* rgb) {
-    if (count == 8 && p.out_type == Type::u8 && p.out_channel_stride == 1 && p.out_column_stride == 3) {
+    if (count == 8 && in_bytes(p)) {
       const __m256 low = _mm256_set1_ps(p.low), high = _mm256_set1_ps(p.high);
       __m256 v[3];
       for (int c = 0; c < 3; ++c) {
         v[c] = _mm256_fmadd_ps(rgb[c], _mm256_set1_ps(p.scale[c]), _mm256_set1_ps(p.shift[c]));
         v[c] = _mm256_min_ps(_mm256_max_ps(v[c], low), high);
       }
-      store_bytes(static_cast<uint8_t*>(p.out) + row * p.out_row_stride + 3 * j, v[0], v[1], v[2]);
+      store_eight(static_cast<uint8_t*>(p.out) + row * p.out_row_stride + 3 * j, v[0], v[1], v[2]);
       return;
     }
     float planes[3][8];
