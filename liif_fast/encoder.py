@@ -134,7 +134,7 @@ class BaseEncoder(ABC):
             return (image - self.mean) / self.std  # a gray channel becomes three
         # By whole rows: three values at a time would take twenty times as long.
         mean, std = (v.repeat(image.shape[1]) for v in (self.mean, self.std))
-        return ((image.flatten(1) - mean) / std).view(image.shape)
+        return (image.flatten(1) - mean).div_(std).view(image.shape)
 
     @abstractmethod
     def z(self, x: torch.Tensor) -> torch.Tensor:

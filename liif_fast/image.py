@@ -206,7 +206,7 @@ def _bits(t: torch.Tensor) -> torch.Tensor:
 def to_float(t: torch.Tensor) -> torch.Tensor:
     """Samples of a picture's dtype (uint8, uint16, float16, float32), any shape -> float32 with white at 1."""
     top = _TOP.get(t.dtype)
-    return t.to(torch.float32) if top is None else t.to(torch.float32) / top
+    return t.to(torch.float32) if top is None else t.to(torch.float32).div_(top)
 
 
 _BLEED_BAND = 1 << 20  # samples worked on at once
