@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 from collections import deque
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -15,6 +18,7 @@ from .encoder import BaseEncoder, Head, convolutions
 
 # Of a workspace that is kept for the next picture of the same size: touching new memory costs a fifth of the time.
 _KEPT_BYTES = 256 << 20
+_LARGE_PAGE = 2 << 20
 
 
 def unavailable(architecture: Architecture, head: Head, device: torch.device, dtype: torch.dtype) -> str | None:
@@ -104,8 +108,19 @@ class NativeEncoder(BaseEncoder):
         if not work or work[0].shape[:2] != (height + 2, width + 2):
             self._free.clear()  # of another size too, one for each thread that there was at once
             channels = (cpu.SKIP, self.features, self.features, self.features)
-            work = [torch.zeros(height + 2, width + 2, n, dtype=self.dtype, device=self.device) for n in channels]
+            work = [_zeros(height + 2, width + 2, n, dtype=self.dtype) for n in channels]
         return work
+
+
+def _zeros(*shape: int, dtype: torch.dtype) -> torch.Tensor:
+    """In large pages where the system has them: a convolution works down strips, with a page or more for each row."""
+    count = math.prod(shape)
+    if count * dtype.itemsize < _LARGE_PAGE or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.zeros(shape, dtype=dtype, device="cpu")
+    pages = mmap.mmap(-1, count * dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel built without
+        pages.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(pages, dtype=dtype, count=count).view(shape)
 
 
 def inside(picture: torch.Tensor) -> torch.Tensor:
