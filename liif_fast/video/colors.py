@@ -32,8 +32,13 @@ class Colors:
 
     @classmethod
     def of(cls, frame: av.VideoFrame) -> Colors:
-        """Those of a decoded frame; what it does not say is what players assume. VideoError for a rare matrix."""
+        """Those of a decoded frame; what it does not say is what players assume.
+
+        VideoError for a rare matrix, and for floats.
+        """
         name = frame.format.name
+        if bits(name) > 16:
+            raise VideoError(f"its pixel format, {name}, is of floats, which are not read")
         if is_rgb(name):
             return cls(RGB, FULL, frame.color_primaries, frame.color_trc)
         matrix = frame.colorspace

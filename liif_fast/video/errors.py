@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 
 class VideoError(ValueError):
@@ -36,3 +37,29 @@ def one_line(path: str) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
             raise OSError(error.errno, error.strerror, path) from error
         raise VideoError(f"{path}: {(error.strerror or str(error)).strip()}") from error
+
+
+@dataclass
+class Damage:
+    """What was wrong on the way through a film."""
+
+    packets: int = 0  # that are not whole, or cannot be decoded
+    frames: int = 0  # of which the decoder had to make up a part
+    broke_off: str | None = None  # why reading ended before the end
+    missing: int = 0  # frames that the film says it has and that were not there
+    short: float = 0.0  # seconds that the film says it has and that were not there
+    jump: str | None = None  # where its clock jumps back
+    refused: int = 0  # packets of other streams that could not be copied
+
+    def __str__(self) -> str:
+        texts = [f"{self.packets} packets are damaged"] if self.packets else []
+        texts += [f"{self.frames} frames are damaged"] if self.frames else []
+        texts += [f"reading broke off ({self.broke_off})"] if self.broke_off else []
+        texts += [f"{self.missing} frames are missing"] if self.missing else []
+        texts += [f"it ends {self.short:.2f} s early"] if self.short else []
+        texts += [self.jump] if self.jump else []
+        texts += [f"{self.refused} packets beside the pictures cannot be copied"] if self.refused else []
+        return ", ".join(texts)
+
+    def __bool__(self) -> bool:
+        return bool(str(self))

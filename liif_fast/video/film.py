@@ -200,6 +200,9 @@ def _encode(
         def counted() -> Iterator[tuple[Any, int, int]]:
             nonlocal done
             for item in frames:
+                if source.damage.jump:
+                    way = "end there with --end, or set it right: ffmpeg -i IN -c copy OUT"
+                    raise VideoError(f"{job.input}: {source.damage.jump}; {way}")
                 yield item
                 done += 1
                 meter(min(done, total - 1), total)
@@ -247,7 +250,8 @@ def _finish(job: Job, source: Source, encoding: Encoding, work: Work, done: tupl
         end = longest if end is None else min(end, longest)
     cut = Cut(job.start or Fraction(0), end)
     with one_line_errors(job.output), whole_file(job.output, job.force) as file:
-        copied: Copied = write(file, job.output, job.input, encoding, work, clip.rotation, cut)
+        copied: Copied = write(file, job.output, job.input, encoding, work, clip, cut)
         verify(file, job.output, copied)
+    source.damage.refused = copied.refused
     if copied.packets[copied.video] != done[1]:
         raise VideoError(f"{job.output}: {copied.packets[copied.video]} of {done[1]} frames were encoded")

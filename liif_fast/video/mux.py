@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from typing import Any, BinaryIO
 from .encoding import Encoding, container_of
 from .errors import VideoError, one_line
 from .segments import Encoded, Work
-from .source import is_cover, main_stream, open_input, zero_of
+from .source import Clip, is_cover, main_stream, open_input, zero_of
 
 # How Matroska attaches a picture of each codec: (media type, suffix).
 _COVERS = {
@@ -21,6 +22,8 @@ _COVERS = {
 }  # fmt: skip
 # Matroska counts in milliseconds.
 _TOLERANCE = Fraction(3, 2000)
+# Seconds of sound before zero that are kept where an edit list leaves more out: what decoders need to begin.
+_WARM_UP = Fraction(1, 10)
 # Tags about the old streams and files that are not true of the new ones.
 _OUTDATED = {
     "encoder", "duration", "bps", "number_of_frames", "number_of_bytes", "vendor_id",
@@ -45,6 +48,7 @@ class Copied:
     first: Fraction = Fraction(0)  # when its first and its last frame are shown, seconds
     last: Fraction = Fraction(0)
     earliest: Fraction = Fraction(0)  # start of any packet, where that is before zero
+    refused: int = 0  # packets that the container does not take
 
 
 def check(path: str, output: str, encoding: Encoding, leave_out: bool) -> None:
@@ -58,7 +62,7 @@ def check(path: str, output: str, encoding: Encoding, leave_out: bool) -> None:
     place = av.open(io.BytesIO(), "w", format=container_of(output))
     with one_line(output), open_input(path) as source, place as out:
         main = main_stream(source, path)
-        streams = _streams(source, out, main, encoding, output, 0)
+        streams = _streams(source, out, main, encoding, output)
         for stream in source.streams:
             if stream.index in streams:
                 continue
@@ -72,14 +76,17 @@ def check(path: str, output: str, encoding: Encoding, leave_out: bool) -> None:
         out.start_encoding()  # what else there is to say against it
 
 
-def write(file: BinaryIO, output: str, path: str, encoding: Encoding, work: Work, rotation: int, cut: Cut) -> Copied:
+def write(file: BinaryIO, output: str, path: str, encoding: Encoding, work: Work, clip: Clip, cut: Cut) -> Copied:
     """The whole film into ``file``. VideoError or OSError."""
     import av
 
     copied = Copied()
     with one_line(output), open_input(path) as source, av.open(file, "w", format=container_of(output)) as out:
         main = main_stream(source, path)
-        streams = _streams(source, out, main, encoding, output, rotation)
+        streams = _streams(source, out, main, encoding, output)
+        if clip.rotation or clip.mirrored:  # a mirrored picture is turned before it is mirrored
+            degrees = 180 - clip.rotation if clip.mirrored else clip.rotation
+            streams[main.index].set_display_rotation(degrees, hflip=clip.mirrored)
         copied.video = streams[main.index].index
         out.metadata.update(_tags(source.metadata))
         zero = zero_of(source)
@@ -90,11 +97,11 @@ def write(file: BinaryIO, output: str, path: str, encoding: Encoding, work: Work
     return copied
 
 
-def _streams(source: Any, out: Any, main: Any, encoding: Encoding, output: str, rotation: int) -> dict[int, Any]:
+def _streams(source: Any, out: Any, main: Any, encoding: Encoding, output: str) -> dict[int, Any]:
     """Those of the result, in the order of the source, by their index there; without what does not fit."""
     streams = {}
     for stream in source.streams:
-        new = _video(out, encoding, output, rotation) if stream.index == main.index else _template(out, stream)
+        new = _video(out, encoding, output) if stream.index == main.index else _template(out, stream)
         if new is not None:
             new.metadata.update(_tags(stream.metadata))
             if new.type != "attachment":
@@ -104,10 +111,12 @@ def _streams(source: Any, out: Any, main: Any, encoding: Encoding, output: str, 
 
 
 def _tags(metadata: dict[str, str]) -> dict[str, str]:
-    return {name: value for name, value in metadata.items() if name.lower() not in _OUTDATED}
+    """Without a language in their name, as in BPS-eng."""
+    kept = {name: value for name, value in metadata.items() if name.lower().partition("-")[0] not in _OUTDATED}
+    return {name: value for name, value in kept.items() if not name.lower().startswith("_statistics_")}
 
 
-def _video(out: Any, encoding: Encoding, output: str, rotation: int) -> Any:
+def _video(out: Any, encoding: Encoding, output: str) -> Any:
     """A stream that says about itself what the encoder of the segments said."""
     try:
         video = out.add_stream(encoding.codec, rate=encoding.rate)
@@ -115,8 +124,6 @@ def _video(out: Any, encoding: Encoding, output: str, rotation: int) -> Any:
         raise VideoError(f"{output}: {encoding.codec} does not go into this container; .mkv holds everything") from None
     encoding.configure(video.codec_context)
     video.time_base = encoding.time_base
-    if rotation:
-        video.set_display_rotation(rotation)
     if encoding.codec in ("libx265", "hevc_nvenc", "hevc_qsv", "hevc_amf") and out.format.name in ("mp4", "mov"):
         video.codec_context.codec_tag = "hvc1"  # without it players of one maker show nothing
     return video
@@ -124,6 +131,9 @@ def _video(out: Any, encoding: Encoding, output: str, rotation: int) -> Any:
 
 def _template(out: Any, stream: Any) -> Any:
     """A copy of a stream in the result; None where its container has no place for it."""
+    import av
+    from av.error import FFmpegError
+
     try:
         if stream.type == "attachment":
             name = stream.metadata.get("filename", f"attachment{stream.index}")
@@ -132,9 +142,20 @@ def _template(out: Any, stream: Any) -> Any:
             return _cover(out, stream)
         if stream.type not in ("audio", "subtitle", "video"):
             return None
-        return out.add_stream_from_template(stream, opaque=True)
-    except (ValueError, NotImplementedError):
+        with av.open(io.BytesIO(), "w", format=out.format.name) as alone:  # some are refused only when it begins
+            _copy(alone, stream)
+            alone.start_encoding()
+        return _copy(out, stream)
+    except (ValueError, NotImplementedError, FFmpegError):
         return None
+
+
+def _copy(out: Any, stream: Any) -> Any:
+    new = out.add_stream_from_template(stream, opaque=True)
+    if stream.type == "audio" and re.fullmatch(r"\d+ channels", stream.codec_context.layout.name):
+        # PCM in AVI and Matroska does not say which channels they are; MP4 must.
+        new.codec_context.layout = f"{stream.codec_context.channels}c"
+    return new
 
 
 def _cover(out: Any, stream: Any) -> Any:
@@ -195,12 +216,13 @@ def _interleave(
     The part begins at ``begin`` of the film and at the start of ``cut`` in the source.
     """
     import av
+    from av.error import FFmpegError
 
     def emit(packet: Any, stream: Any) -> None:
-        packet.stream = stream
-        copied.packets[stream.index] = copied.packets.get(stream.index, 0) + 1
-        copied.earliest = min(copied.earliest, packet.pts * packet.time_base)
+        packet.stream, at = stream, packet.pts * packet.time_base
         out.mux_one(packet)
+        copied.packets[stream.index] = copied.packets.get(stream.index, 0) + 1
+        copied.earliest = min(copied.earliest, at)
 
     base = encoding.time_base
     offset = round(begin / base)
@@ -221,28 +243,48 @@ def _interleave(
 
     others = [stream for stream in source.streams if stream.index in streams and stream.index != main]
     others = [stream for stream in others if streams[stream.index].type != "attachment"]
-    covers = {stream.index for stream in others if is_cover(stream)}
-    if begin and others:
+    for packet in _packets(source, others, begin, cut) if others else ():
+        if not is_cover(packet.stream):
+            video_until(packet.dts * packet.time_base)
+        try:
+            emit(packet, streams[packet.stream_index])
+        except FFmpegError as error:
+            if isinstance(error, OSError):
+                raise
+            copied.refused += cut.end is None  # it is damaged, or its time is before that of another
+    video_until(None)
+
+
+def _packets(source: Any, streams: list[Any], begin: Fraction, cut: Cut) -> Iterator[Any]:
+    """Those of ``streams`` in the part that is kept, with their times there. See `_interleave`."""
+    covers = {stream.index for stream in streams if is_cover(stream)}
+    before: dict[int, int] = {}  # dts of the packet before, by stream
+    if begin:
         source.seek(int(cut.start * 1_000_000), backward=True)
-    for packet in source.demux(others) if others else ():
+    for packet in source.demux(streams):
+        index, kind = packet.stream_index, packet.stream.type
         if is_cover(packet.stream):
-            if packet.size and packet.stream_index in covers:
-                covers.remove(packet.stream_index)
+            if packet.size and index in covers:
+                covers.remove(index)
                 packet.pts = packet.dts = 0
-                emit(packet, streams[packet.stream_index])
+                yield packet
             continue
         at = packet.pts if packet.pts is not None else packet.dts
         if at is None:
             continue
         start = at * packet.time_base
-        # What begins before zero is there to be skipped by players, and stays.
+        # What begins before zero is there to be skipped by players, and stays: a decoder wants it.
         if (begin and start < cut.start) or (cut.end is not None and start >= cut.end):
             continue
+        if kind == "audio" and packet.is_discard and start < -_WARM_UP:
+            continue
+        decoded = at if packet.dts is None else packet.dts
+        if kind == "audio" and not packet.duration:  # MP4 would end before the last one
+            packet.duration = max(0, decoded - before.get(index, decoded))
+        before[index] = decoded
         shift = round(cut.start / packet.time_base)
-        packet.pts, packet.dts = at - shift, (at if packet.dts is None else packet.dts) - shift
-        video_until(packet.dts * packet.time_base)
-        emit(packet, streams[packet.stream.index])
-    video_until(None)
+        packet.pts, packet.dts = at - shift, decoded - shift
+        yield packet
 
 
 def verify(file: BinaryIO, output: str, copied: Copied) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .animation_source import as_film
 from .colors import Colors
-from .errors import VideoError, check_library, one_line
+from .errors import Damage, VideoError, check_library, one_line
 from .hdr import Mastering
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _ATTACHED_PICTURE = 0x0400
 _PICTURES = ("image2", "gif", "apng")  # formats that may hold a single one
 _LITTLE = Fraction(1, 4)  # seconds by which durations in containers may be wrong
-_LATE = Fraction(1)  # seconds; what begins later than that has a clock that runs on, as broadcasts have
+_LATE = Fraction(1)  # seconds; what begins further from zero than that has a clock that runs on, as broadcasts have
 # Seconds before the place wanted from which to decode, where seeking led behind it; None: from the beginning.
 _BEFORE = (Fraction(0), Fraction(10), Fraction(60), None)
 
@@ -38,6 +39,7 @@ class Clip:
     colors: Colors
     aspect: Fraction  # of a pixel, width to height
     rotation: int  # degrees counter-clockwise by which players turn the picture
+    mirrored: bool  # whether they mirror it too
     rate: Fraction  # frames per second, on average
     time_base: Fraction  # seconds, the unit of timestamps
     interlaced: bool
@@ -52,28 +54,6 @@ class Stamped:
     frame: av.VideoFrame
     start: int
     duration: int
-
-
-@dataclass
-class Damage:
-    """What was wrong on the way through a film."""
-
-    packets: int = 0  # that are not whole, or cannot be decoded
-    frames: int = 0  # of which the decoder had to make up a part
-    broke_off: str | None = None  # why reading ended before the end
-    missing: int = 0  # frames that the film says it has and that were not there
-    short: float = 0.0  # seconds that the film says it has and that were not there
-
-    def __str__(self) -> str:
-        texts = [f"{self.packets} packets are damaged"] if self.packets else []
-        texts += [f"{self.frames} frames are damaged"] if self.frames else []
-        texts += [f"reading broke off ({self.broke_off})"] if self.broke_off else []
-        texts += [f"{self.missing} frames are missing"] if self.missing else []
-        texts += [f"it ends {self.short:.2f} s early"] if self.short else []
-        return ", ".join(texts)
-
-    def __bool__(self) -> bool:
-        return bool(str(self))
 
 
 class Source:
@@ -114,8 +94,9 @@ class Source:
             seconds = self._seconds(container, stream)
             return Clip(
                 first.width, first.height, first.format.name.replace("yuvj", "yuv"), found,
-                stream.sample_aspect_ratio or Fraction(1), first.rotation % 360, rate, stream.time_base or 1 / rate,
-                bool(first.interlaced_frame), Mastering.of(first), max(1, round(seconds * rate)),
+                stream.sample_aspect_ratio or Fraction(1), first.rotation % 360, _is_mirrored(first, stream), rate,
+                stream.time_base or 1 / rate, bool(first.interlaced_frame), Mastering.of(first),
+                max(1, round(seconds * rate)),
             )  # fmt: skip
 
     def _seconds(self, container: Any, stream: Any) -> Fraction:
@@ -138,6 +119,11 @@ class Source:
         for frame, step in self._from_start(zero * base):
             usual = max(1, step or round(1 / clip.rate / base))
             start = frame.pts - zero if frame.pts is not None else 0 if previous is None else previous + usual
+            if previous is not None and (previous - start) * base > _LATE:  # a recording behind another, as a rule
+                if self.end is not None and (previous + usual) * base >= self.end:
+                    return
+                back, at = (float((previous - n) * base) for n in (start, 0))
+                self.damage.jump = self.damage.jump or f"its clock jumps back by {back:.3f} s at {at:.3f} s"
             if self.end is not None and start * base >= self.end:
                 return
             if self.start:
@@ -234,9 +220,9 @@ class Source:
             damage.packets += bool(bad)
             count += not last
             if last:
-                # Only where the container has an exact count, which is in its index.
+                # Only where the container has an exact index, which is without what an edit list leaves out.
                 exact = "mp4" in container.format.name and not self.start
-                damage.missing = max(0, stream.frames - count) if exact else 0
+                damage.missing = max(0, len(stream.index_entries) - count) if exact else 0
                 return
 
     def check(self) -> None:
@@ -308,12 +294,24 @@ def _may_be_still(container: Any) -> bool:
 def zero_of(container: Any) -> Fraction:
     """The time, in seconds, that is the film's zero: its own, or where it begins if its clock ran long before."""
     begins = Fraction(container.start_time or 0, 1_000_000)
-    return begins if begins > _LATE else Fraction(0)
+    return begins if abs(begins) > _LATE else Fraction(0)  # below it where the clock of a broadcast begins again
 
 
 def is_cover(stream: Any) -> bool:
     """Whether it is a picture that goes with the film."""
     return stream.type == "video" and bool(int(stream.disposition) & _ATTACHED_PICTURE)
+
+
+def _is_mirrored(frame: av.VideoFrame, stream: Any) -> bool:
+    # PyAV frees the tags of side data, which a PNG's colour profile has, twice; see `hdr.Mastering.of` for the other.
+    if stream.codec_context.name.endswith("png"):
+        return False
+    try:
+        found: Any = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:
+        return False
+    a, b, _, c, d = struct.unpack_from("=5i", bytes(found)) if found else (1, 0, 0, 0, 1)
+    return a * d < b * c
 
 
 def main_stream(container: Any, path: str) -> Any:
