@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import shutil
 import struct
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -175,3 +179,21 @@ def test_tags_about_the_old_streams(tmp_path: Path, up: Upscaler) -> None:
         for stream in after.streams:
             assert stream.metadata["title"] == "Waves"
             assert not {name for name in stream.metadata if name.startswith(("BPS", "NUMBER", "_STAT"))}
+
+
+def test_file_systems_without_locks(tmp_path: Path, up: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, out = film(tmp_path / "in.mkv", 3), tmp_path / "out.mkv"
+
+    def none(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    assert make(up, source, out).frames == 3
+
+
+def test_a_folder_that_goes_before_it_is_locked(tmp_path: Path, up: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run that had it ends between our opening its lock and our taking it."""
+    source, out = film(tmp_path / "in.mkv", 3), tmp_path / "out.mkv"
+    monkeypatch.setattr(fcntl, "flock", lambda *_: shutil.rmtree(tmp_path / ".out.mkv.liif_fast"))
+    with pytest.raises(VideoError, match="another process is making it"):
+        make(up, source, out)

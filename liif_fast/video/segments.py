@@ -150,9 +150,10 @@ def _locked(folder: Path, output: str) -> BinaryIO:
         import fcntl
 
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:
-        pass
-    except OSError:
+        there = bool(os.fstat(file.fileno()).st_nlink)  # if not, the one that had it has just ended
+    except (ImportError, OSError) as error:  # others than the first of these: a file system without locks
+        there = not isinstance(error, BlockingIOError)
+    if not there:
         file.close()
-        raise VideoError(f"{output}: another process is making it") from None
+        raise VideoError(f"{output}: another process is making it")
     return file
