@@ -19,7 +19,7 @@ from liif_fast import Upscaler
 av = pytest.importorskip("av")
 
 from clips import TICKS, film, pattern, shown  # noqa: E402
-from liif_fast.video import VideoError  # noqa: E402
+from liif_fast.video import VideoError, frames  # noqa: E402
 from liif_fast.video.colors import Colors  # noqa: E402
 from test_video import SMALL, make, packets  # noqa: E402
 
@@ -179,6 +179,21 @@ def test_tags_about_the_old_streams(tmp_path: Path, up: Upscaler) -> None:
         for stream in after.streams:
             assert stream.metadata["title"] == "Waves"
             assert not {name for name in stream.metadata if name.startswith(("BPS", "NUMBER", "_STAT"))}
+
+
+def test_another_film_under_the_name(tmp_path: Path, up: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sound would be of one, the pictures of the other."""
+    source, other = film(tmp_path / "in.mkv", 12), film(tmp_path / "other.mkv", 24)
+    enlarged = frames.enlarged
+
+    def replacing(*args: Any) -> Any:
+        yield from enlarged(*args)
+        other.replace(source)
+
+    monkeypatch.setattr(frames, "enlarged", replacing)
+    with pytest.raises(VideoError, match=r"in\.mkv: was \d+ bytes when this began and is \d+ now"):
+        make(up, source, tmp_path / "out.mkv")
+    assert not (tmp_path / "out.mkv").exists()
 
 
 def test_file_systems_without_locks(tmp_path: Path, up: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:

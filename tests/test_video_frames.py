@@ -66,6 +66,13 @@ def test_kinds_of_frames(up: Upscaler) -> None:
         assert np.array_equal(large.to_ndarray(), wanted.to_ndarray())
 
 
+def test_frames_without_a_time(up: Upscaler) -> None:
+    frame = av.VideoFrame.from_ndarray(pattern(0), "rgb24")
+    (large,) = video.upscale([frame], scale=2, upscaler=up)
+    assert (large.pts, large.time_base) == (None, None)
+    assert np.array_equal(large.to_ndarray(), up(pattern(0), scale=2))
+
+
 def test_damage_is_an_error_at_the_end(tmp_path: Path, up: Upscaler) -> None:
     source = film(tmp_path / "in.mkv", 20, options={"crf": "1"}, sounds=0)
     data = source.read_bytes()
@@ -121,10 +128,13 @@ def test_easings(easing: str) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"easing": "odd"}, {"seconds": 0}, {"seconds": float("nan")}, {"to": (0.5, 0, 0.5, 1)}, {"to": (0, 0, 1, 2)}],
-)
+    [
+        {"easing": "odd"}, {"seconds": 0}, {"seconds": float("nan")}, {"to": (0.5, 0, 0.5, 1)}, {"to": (0, 0, 1, 2)},
+        {"size": (0, 2)},
+    ],
+)  # fmt: skip
 def test_zoom_refuses(changes: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"easing|seconds|window"):
+    with pytest.raises(ValueError, match=r"easing|seconds|window|1 x 1"):
         plan(**changes)
 
 

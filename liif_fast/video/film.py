@@ -91,6 +91,7 @@ def make(job: Job, upscaler: Callable[[], Upscaler], meter: FilmMeter, preview: 
     """
     check_library()
     _check_places(job)
+    bytes_before = os.path.getsize(job.input)
     meter.picture(os.path.basename(job.output))
     with Source(job.input, job.start, job.end, job.deinterlace) as source:
         clip = source.clip
@@ -112,6 +113,8 @@ def make(job: Job, upscaler: Callable[[], Upscaler], meter: FilmMeter, preview: 
                 preview(job.input, clip, (job.start, job.end), job.deinterlace, up, size)
             begun = time.perf_counter()
             done, steps = _encode(job, source, encoding, up, work, meter)
+            if (now := os.path.getsize(job.input)) != bytes_before:
+                raise VideoError(f"{job.input}: was {bytes_before} bytes when this began and is {now} now; begin again")
             _finish(job, source, encoding, work, done)
             work.remove()
         except Stopped:

@@ -87,7 +87,9 @@ def _of_frames(
             yield large
             continue
         made = back.frame(large, frame.format.name, Colors.of(frame))
-        made.pts, made.time_base, made.duration = frame.pts, frame.time_base, frame.duration
+        made.pts, made.duration = frame.pts, frame.duration
+        if frame.time_base is not None:
+            made.time_base = frame.time_base
         yield made
 
 

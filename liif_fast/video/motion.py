@@ -92,6 +92,8 @@ class Plan:
             raise ValueError(f"easing must be one of {', '.join(EASINGS)}; got {easing!r}")
         if not (math.isfinite(seconds) and seconds > 0 and 0 < rate <= 1000):
             raise ValueError(f"seconds and frames per second must be positive, got {seconds} and {float(rate):g}")
+        if min(size) < 1:
+            raise ValueError(f"a film is at least 1 x 1 pixels, got {size[1]} x {size[0]}")
         self.size, self.rate = size, rate
         self.frames = max(1, round(seconds * rate))
         height, width = picture[:2]
