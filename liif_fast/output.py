@@ -186,14 +186,17 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[BinaryIO]:
-    """A hidden file beside ``path`` to write bytes to; at the end it is synced and takes the name.
+def whole_file(
+    path: str | os.PathLike[str], overwrite: bool = False, folder: str | os.PathLike[str] | None = None
+) -> Iterator[BinaryIO]:
+    """A hidden file beside ``path``, or in ``folder`` there, to write bytes to; at the end it is synced and takes the
+    name.
 
     Whatever happens before that leaves nothing behind. FileExistsError for a name taken meanwhile, without
     ``overwrite``; ImageError for a full disk.
     """
     shown, final = os.fspath(path), os.path.realpath(path)
-    temp = os.path.join(os.path.dirname(final), f".liif_fast-{secrets.token_hex(8)}.part")
+    temp = os.path.join(folder or os.path.dirname(final), f".liif_fast-{secrets.token_hex(8)}.part")
     try:
         with one_line_errors(shown):
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)

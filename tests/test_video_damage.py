@@ -20,6 +20,7 @@ av = pytest.importorskip("av")
 
 from clips import TICKS, film, pattern, shown  # noqa: E402
 from liif_fast.video import VideoError, frames  # noqa: E402
+from liif_fast.video import film as films  # noqa: E402
 from liif_fast.video.colors import Colors  # noqa: E402
 from test_video import SMALL, make, packets  # noqa: E402
 
@@ -194,6 +195,26 @@ def test_another_film_under_the_name(tmp_path: Path, up: Upscaler, monkeypatch: 
     with pytest.raises(VideoError, match=r"in\.mkv: was \d+ bytes when this began and is \d+ now"):
         make(up, source, tmp_path / "out.mkv")
     assert not (tmp_path / "out.mkv").exists()
+
+
+def test_what_a_kill_leaves_goes(tmp_path: Path, up: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also that at the end of the work: nothing is left beside the folder, and the next run clears it."""
+    source, out, folder = film(tmp_path / "in.mkv", 12), tmp_path / "out.mkv", tmp_path / ".out.mkv.liif_fast"
+    parts: list[list[str]] = []
+
+    def killed(*_: Any) -> None:
+        parts.append([path.parent.name for path in tmp_path.rglob("*.part")])
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr(films, "verify", killed)
+    for again in (False, True):
+        with pytest.raises(RuntimeError, match="power cut"):
+            make(up, source, out, resume=again)
+        (folder / ".liif_fast-0.part").write_bytes(b"half a film")
+    assert parts == [[folder.name]] * 2
+    monkeypatch.undo()
+    assert make(up, source, out, resume=True).frames == 12
+    assert {path.name for path in tmp_path.iterdir()} == {"in.mkv", "out.mkv"}
 
 
 def test_file_systems_without_locks(tmp_path: Path, up: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -252,7 +252,7 @@ def _finish(job: Job, source: Source, encoding: Encoding, work: Work, done: tupl
         longest = max(starts) * base + 1 / clip.rate
         end = longest if end is None else min(end, longest)
     cut = Cut(job.start or Fraction(0), end)
-    with one_line_errors(job.output), whole_file(job.output, job.force) as file:
+    with one_line_errors(job.output), whole_file(job.output, job.force, work.folder) as file:
         copied: Copied = write(file, job.output, job.input, encoding, work, clip, cut)
         verify(file, job.output, copied)
     source.damage.refused = copied.refused

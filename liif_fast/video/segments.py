@@ -60,6 +60,8 @@ class Work:
                     f"{output}: an earlier run was broken off; --resume goes on from there, --force begins again"
                 ) from None
         self._lock = _locked(self.folder, output)
+        for part in self.folder.glob(".*.part"):  # of a run that was killed
+            part.unlink()
         try:
             if again and not resume:
                 (self.folder / _SETTINGS).unlink(missing_ok=True)
