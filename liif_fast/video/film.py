@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..batch import Request
 from ..console import Meter, Stopped, say_error
 from ..output import check_place, one_line_errors, whole_file
-from .colors import has_alpha, subsampling
+from .colors import has_alpha, is_gray, subsampling
 from .encoding import Choice, Encoding, container_of, fitted
 from .errors import VideoError, check_library
 from .mux import Copied, Cut, check, verify, write
@@ -98,7 +98,8 @@ def make(job: Job, upscaler: Callable[[], Upscaler], meter: FilmMeter, preview: 
         if has_alpha(clip.format):
             warnings.warn(f"{job.input}: the alpha channel of {clip.format} is left out", stacklevel=2)
         encoding = encoding_of(job, clip)
-        if job.choice.pixel_format is None and subsampling(encoding.format) > subsampling(clip.format):
+        fewer = subsampling(encoding.format) > subsampling(clip.format) and not is_gray(clip.format)
+        if fewer and job.choice.pixel_format is None:
             warnings.warn(
                 f"{job.output}: {encoding.format} keeps fewer colours than {clip.format}, which few players show; "
                 "--pixel-format yuv444p keeps more, --codec ffv1 all",

@@ -33,8 +33,9 @@ def upscale(
 
     Args:
         source: a file, whose frames come as numpy [H, W, 3] RGB (one channel of a gray film), uint8 or, of more than
-            8 bits, uint16; or frames, of the kinds that `Upscaler` takes, which come back as the same kind, or
-            ``av.VideoFrame``, which come back in the same pixel format with their time and colours.
+            8 bits, uint16, as they are stored: not turned as players turn those of a telephone; or frames, of the kinds
+            that `Upscaler` takes, which come back as the same kind, or ``av.VideoFrame``, which come back in the same
+            pixel format with their time and colours.
         scale, size, longest: as for `Upscaler`, of the frame or of its box.
         boxes: (top, left, bottom, right) in pixels, or None for the whole, one for each frame: to pan, to stabilise, to
             follow something. Ends with the shorter of the two.
