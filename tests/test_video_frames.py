@@ -181,6 +181,8 @@ def test_zoom_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         picture.save("alpha.png")
         result = CliRunner().invoke(cli.app, ["zoom", "alpha.png", *words[2:], "--force"])
         assert (result.exit_code, "alpha.png: its alpha channel is left out" in result.stderr) == (0, warned)
+    result = CliRunner().invoke(cli.app, [*words[:-4], "--model", "realtime-small", "--self-ensemble", "--force"])
+    assert (result.exit_code, ", self-ensemble, " in result.stdout) == (0, True)
     for wrong, word in (("0.5,0.5,0.4,0.6", "window"), ("1,2", "--to")):
         result = CliRunner().invoke(cli.app, [*words[:4], wrong, *words[5:], "--force"])
         assert (result.exit_code, word in result.stderr) == (2, True)

@@ -176,3 +176,11 @@ def test_a_program_between_two(tmp_path: Path, network: Weights) -> None:
     assert nobody.returncode == 2
     assert err == b"liif-fast: error: nothing reads the output any more (broken pipe)\n"
     assert time.monotonic() - begun < 40
+
+
+def test_a_better_mean_between_two_programs() -> None:
+    words = ("pipe", "--scale", 2, "--model", "realtime-small", "--self-ensemble")
+    started = process(*words, stdin=subprocess.PIPE, text=False)
+    out, err = started.communicate(y4m(1), timeout=60)
+    assert (started.returncode, len(out) > 128 * 96) == (0, True), err
+    assert b", self-ensemble, " in err

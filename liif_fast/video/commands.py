@@ -154,7 +154,7 @@ def video(
         input, output, request, _choice(codec, crf, preset, pixel_format, codec_option),
         *part, frames, deinterlace, leave_out, resume, force,
     )  # fmt: skip
-    options = _engine(device, precision, backend, engine, threads, cell_clamp) | {"self_ensemble": self_ensemble}
+    options = _engine(device, precision, backend, engine, threads, cell_clamp, self_ensemble)
     if quiet:
         _no_warnings()
     upscaler: list[Upscaler] = []
@@ -216,7 +216,7 @@ def _choice(
 
 
 def _engine(
-    device: str, precision: str, backend: str, engine: str, threads: int | None, cell_clamp: str
+    device: str, precision: str, backend: str, engine: str, threads: int | None, cell_clamp: str, self_ensemble: bool
 ) -> dict[str, Any]:
     return {
         "device": device,
@@ -225,6 +225,7 @@ def _engine(
         "engine": engine,
         "threads": threads,
         "cell_clamp": clamp(cell_clamp),
+        "self_ensemble": self_ensemble,
     }
 
 
@@ -276,6 +277,7 @@ def zoom(
     engine: Engine = "auto",
     threads: Threads = None,
     cell_clamp: CellClamp = "4",
+    self_ensemble: SelfEnsemble = False,
     quiet: Quiet = False,
 ) -> None:
     """A film that zooms into a picture, each frame rendered at a scale of its own.
@@ -292,7 +294,7 @@ def zoom(
         raise ValueError(f"--fps must be above 0 and at most 1000, got {fps:g}")
     windows = _window(start, "--from"), _window(to, "--to")
     shape = (request.height or 0, request.width or 0)
-    options = _engine(device, precision, backend, engine, threads, cell_clamp)
+    options = _engine(device, precision, backend, engine, threads, cell_clamp, self_ensemble)
     if quiet:
         _no_warnings()
     picture = read(input)
@@ -356,6 +358,7 @@ def pipe(
     engine: Engine = "auto",
     threads: Threads = None,
     cell_clamp: CellClamp = "4",
+    self_ensemble: SelfEnsemble = False,
     quiet: Quiet = False,
 ) -> None:
     """Enlarges frames from standard input to standard output: Y4M, or raw frames of one size.
@@ -373,7 +376,7 @@ def pipe(
 
     check_library()
     request = _request(scale, size, longest, width, height)
-    options = _engine(device, precision, backend, engine, threads, cell_clamp)
+    options = _engine(device, precision, backend, engine, threads, cell_clamp, self_ensemble)
     layout = None
     if input_size is not None:
         layout = Layout(*batch.size_of(input_size, "--input-size"), format, full_range)
