@@ -25,6 +25,7 @@ from safetensors.torch import save as serialize
 
 from .architecture import Architecture, CheckpointError, require, show
 from .fp8 import FP8, Quantized
+from .output import whole_file
 
 DEFAULT = "edsr-baseline-resample"
 MODELS_VARIABLE = "LIIF_FAST_MODELS"
@@ -145,7 +146,7 @@ def save(
     dtype: torch.dtype | None = torch.float16,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes our `.safetensors`, whole or not at all: a temporary file beside `path`, synced, then renamed.
+    """Writes our `.safetensors`, whole or not at all, as `whole_file` does.
 
     `dtype`, of the stored tensors, is `torch.float16`, `torch.bfloat16` or `torch.float32`, or None: the smallest that
     keeps every bit; `metadata` is added to,
@@ -172,18 +173,8 @@ def save(
         tensors |= {f"fp8.{i}.weight": tensor for i, tensor in enumerate(weights.fp8.weight)}
         tensors |= {f"fp8.{i}.steps": tensor for i, tensor in enumerate(weights.fp8.steps)}
     data = serialize(tensors, {**extra, **ours})
-
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with whole_file(path, overwrite=True) as file:
+        file.write(data)
 
 
 def _read(path: Path, size: int) -> tuple[object, dict[str, str]]:

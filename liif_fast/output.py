@@ -201,11 +201,10 @@ def whole_file(
         with one_line_errors(shown):
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
             file = os.fdopen(os.open(temp, flags, 0o666), "w+b")  # not mkstemp: the umask decides who may read it
-        with file:
+        with one_line_errors(shown), file:  # closed within: what did not fit is tried once more then
             yield file
-            with one_line_errors(shown):
-                file.flush()
-                os.fsync(file.fileno())
+            file.flush()
+            os.fsync(file.fileno())
         with one_line_errors(shown):
             _publish(temp, final, shown, overwrite)
     finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import signal
 import subprocess
 import sys
@@ -14,9 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from common import ROOT, random_weights
+from common import random_weights
 from liif_fast import Upscaler, checkpoint
 from liif_fast.checkpoint import Architecture, CheckpointError
 from liif_fast.training import config as configs
@@ -26,40 +24,12 @@ from liif_fast.training.reduce import reduce
 from liif_fast.training.sitting import sit
 from liif_fast.training.state import STATE
 from liif_fast.training.train import WEIGHTS, Diverged, load_data, train
-
-SMALL = {"n_resblocks": 1, "n_feats": 16, "hidden_list": (16, 16), "batch": 4, "patch": 12, "queries": 64}
-# Bit for bit is a promise for processors.
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-QUICK = {
-    **SMALL,
-    "device": "cpu",
-    "held_out": 1,
-    "iterations": 12,
-    "validate_every": 6,
-    "save_every": 3,
-    "log_every": 3,
-    "threads": 2,
-}
+from runs import ENVIRONMENT, QUICK, SMALL, content, make, pictures
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three pictures with edges and texture."""
-    folder = tmp_path_factory.mktemp("pictures")
-    photo = Image.open(ROOT / "docs" / "kitten.png").convert("RGB")
-    for i in range(3):
-        photo.crop((60 * i, 40, 60 * i + 100, 150)).save(folder / f"{i}.png")
-    return folder
-
-
-def make(folder: Path, output: Path, **settings: object) -> Config:
-    return Config(output=str(output), data=(str(folder),), **{**QUICK, **settings})  # type: ignore[arg-type]
-
-
-def content(path: Path) -> dict:
-    state = torch.load(path / STATE, weights_only=True)
-    del state["seconds"]
-    return state
+    return pictures(tmp_path_factory.mktemp("pictures"))
 
 
 def assert_equal(a: object, b: object, where: str = "") -> None:

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from ..checkpoint import Weights
-from ..output import whole_file
 from .data import Pictures
+from .log import save_figure
 from .network import from_weights
 
 PATCH, QUERIES, SCALES = 48, 1024, (1.0, 4.0)
@@ -137,8 +137,7 @@ def draw(rectifiers: Sequence[Rectifier], path: Path) -> None:
     axes.bar([r.name for r in rectifiers], [r.entropy for r in rectifiers], color=colors)
     axes.tick_params(axis="x", rotation=90)
     axes.set(ylabel="entropy of the rectifier (bit)", ylim=(0, 1))
-    with whole_file(path, overwrite=True) as file:
-        figure.savefig(file, format="png", dpi=100)
+    save_figure(figure, path)
 
 
 def _norm(weights: Weights) -> tuple[tuple[float, float, float], tuple[float, float, float]]:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..output import whole_file, write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LOG, CURVES = "log.csv", "curves.png"
 _FIELDS = ["iteration", "loss", "lr", "iterations_per_s"]
@@ -68,5 +72,12 @@ class Log:
         right.set(xlabel="iteration", ylabel="PSNR on Y, held-out pictures (dB)")
         if right.lines:
             right.legend()
-        with whole_file(self.folder / CURVES, overwrite=True) as file:
-            figure.savefig(file, format="png", dpi=100)
+        save_figure(figure, self.folder / CURVES)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """A PNG, whole or not at all; an older one is replaced."""
+    drawn = io.BytesIO()  # Pillow writing to the file itself would lose the errno of a full disk
+    figure.savefig(drawn, format="png", dpi=100)
+    with whole_file(path, overwrite=True) as file:
+        file.write(drawn.getbuffer())

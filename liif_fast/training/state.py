@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,8 +67,10 @@ class State:
             "seconds": self.seconds,
             "best": self.best,
         }
+        whole = io.BytesIO()  # torch writing to the file itself would hide that the disk is full
+        torch.save(content, whole)
         with whole_file(path, overwrite=True) as file:
-            torch.save(content, file)
+            file.write(whole.getbuffer())
 
     def restore(self, path: Path, rank: int) -> None:
         """Go on from ``path``, bit for bit if there are as many processes as there were.
