@@ -9,16 +9,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 from matplotlib.figure import Figure
 
 from common import random_weights
 from liif_fast import checkpoint
-from liif_fast.architecture import Architecture
+from liif_fast.architecture import Architecture, CheckpointError
 from liif_fast.output import ImageError, write_text
 from liif_fast.training import log
+from liif_fast.training.config import SETTINGS, read
+from liif_fast.training.folder import WEIGHTS, held
+from liif_fast.training.reduce import reduce
+from liif_fast.training.sitting import sit
 from liif_fast.training.state import STATE
-from liif_fast.training.train import WEIGHTS, train
-from runs import make, pictures
+from liif_fast.training.train import Diverged, train
+from runs import content, make, pictures
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +71,89 @@ def test_no_room_for_the_state(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=rf"{STATE}: no space left"), room(len(before) * 2 // 3):
         train(longer, resume=True)
     assert (tmp_path / "run" / STATE).read_bytes() == before
+
+
+def test_resumed_by_the_settings_of_the_last_sitting(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(make(folder, run, iterations=2))
+
+    def resume(settings: list[str], **flags: object) -> None:
+        sit(run, None, "fast", None, flags, settings, True)
+
+    resume([], iterations=4, lr=1e-3)
+    resume([])
+    assert content(run)["iteration"] == 4
+    kept = read("fast", run / SETTINGS, {"output": str(run)})
+    assert (kept.iterations, kept.lr, kept.queries) == (4, 1e-3, 64)
+    with pytest.raises(ValueError, match=r"iterations is 3, .*state\.pt has done 4 already"):
+        resume([], iterations=3)
+    with pytest.raises(CheckpointError, match="state of another network"):
+        resume(["n_feats=32"])
+    assert read("fast", run / SETTINGS, {"output": str(run)}) == kept, "refused, and kept nevertheless"
+
+
+def test_networks_are_not_overwritten(folder: Path, tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / WEIGHTS, random_weights(Architecture(1, 16, (16,))))
+    before = (tmp_path / WEIGHTS).read_bytes()
+    settings = make(folder, tmp_path, iterations=1)
+    with pytest.raises(FileExistsError, match=rf"{WEIGHTS}: a network is here already"):
+        train(settings)
+    with pytest.raises(FileExistsError, match=rf"{WEIGHTS}: begun with another network"):
+        reduce("realtime-small", settings, 0.1, lambda _: None, lambda _: None)
+    assert [path.name for path in tmp_path.iterdir()] == [WEIGHTS]
+    assert (tmp_path / WEIGHTS).read_bytes() == before
+
+
+def test_easier_keeps_the_bits_of_what_it_cannot_shorten(folder: Path, tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "first.safetensors", random_weights(Architecture(1, 16, (16,))), torch.float32)
+    reduce(str(tmp_path / "first.safetensors"), make(folder, tmp_path / "out"), 0.1, lambda _: None, lambda _: None)
+    first, kept = (checkpoint.load(tmp_path / name) for name in ("first.safetensors", f"out/{WEIGHTS}"))
+    assert first.fingerprint == kept.fingerprint
+
+
+def test_easier_goes_on_where_no_state_was_kept(folder: Path, tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "first.safetensors", random_weights(Architecture(1, 16, (16, 16))), torch.float32)
+    (tmp_path / "out" / "layers-1").mkdir(parents=True)
+    (tmp_path / "out" / "layers-1" / WEIGHTS).write_bytes(b"of a sitting that was broken off")
+    settings = make(folder, tmp_path / "out", iterations=1)
+    reduce(str(tmp_path / "first.safetensors"), settings, 100.0, lambda _: None, lambda _: None)
+    assert len(checkpoint.load(tmp_path / "out" / WEIGHTS).architecture.hidden_list) == 1
+
+
+def test_one_process_at_a_time(folder: Path, tmp_path: Path) -> None:
+    settings = make(folder, tmp_path / "run", iterations=1)
+    with held(tmp_path / "run"), pytest.raises(BlockingIOError, match="run: another process is at work in it"):
+        train(settings)
+    assert not (tmp_path / "run").exists()
+    train(settings)
+
+
+def test_curves_are_no_training_pictures(tmp_path: Path) -> None:
+    data = pictures(tmp_path)
+    for output in (data, data / "runs" / "first"):
+        with pytest.raises(ValueError, match=r"is inside .*, which is searched for pictures: name a folder elsewhere"):
+            train(make(data, output, iterations=1))
+    assert not (data / "runs" / "first").exists()
+
+
+def test_pictures_that_come_or_go(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    data, warnings = pictures(tmp_path / "data"), []
+    train(make(data, tmp_path / "run", iterations=1))
+    train(make(data, tmp_path / "run", iterations=2), resume=True, warn=warnings.append)
+    assert not warnings
+    (data / "0.png").rename(data / "9.png")  # which is held out now, or is not any more
+    train(make(data, tmp_path / "run", iterations=3), resume=True, warn=warnings.append)
+    assert len(warnings) == 1
+    assert warnings[0].startswith("the pictures are not those the run was saved with")
+
+
+def test_diverged_after_a_resumption(folder: Path, tmp_path: Path) -> None:
+    settings = make(folder, tmp_path / "run", iterations=3)
+    train(settings)
+    state = torch.load(tmp_path / "run" / STATE, weights_only=True)
+    for name, tensor in state["network"].items():
+        tensor *= 1e20 if "imnet" in name else 1
+    torch.save(state, tmp_path / "run" / STATE)
+    with pytest.raises(Diverged, match=r"after iteration 6: .*; the state of iteration 3 is good"):
+        train(make(folder, tmp_path / "run", iterations=9), resume=True)

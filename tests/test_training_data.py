@@ -168,7 +168,9 @@ def test_seed_decides() -> None:
 
 
 def test_folder(tmp_path: Path) -> None:
-    (tmp_path / "deeper").mkdir()
+    for name in ("deeper", ".trash"):
+        (tmp_path / name).mkdir()
+    Image.fromarray(ramp(60, 50)).save(tmp_path / ".trash" / "hidden.png")
     Image.fromarray(ramp(60, 50)).save(tmp_path / "deeper" / "color.png")
     Image.fromarray(ramp(60, 50)[..., 0]).save(tmp_path / "gray.png")
     Image.fromarray(ramp(10, 50)).save(tmp_path / "small.png")

@@ -54,6 +54,10 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.start)
 
+    def digest(self) -> list[int]:
+        """What tells them from others: their number and the sum of their samples."""
+        return [len(self), int(self.pixels.sum(dtype=torch.int64))]
+
     def batch(
         self,
         count: int,
@@ -153,8 +157,9 @@ def halved(picture: np.ndarray) -> np.ndarray:
 
 
 def picture_files(folder: Path) -> list[Path]:
-    """In a folder and below, by name; hidden ones are left out. FileNotFoundError where there is no such folder."""
+    """In a folder and below, by name; hidden ones, and those in hidden folders, are left out. FileNotFoundError where
+    there is no such folder."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in INPUT_SUFFIXES)
-    return sorted(path for path in found if not path.name.startswith(".") and path.is_file())
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in INPUT_SUFFIXES and path.is_file())
+    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))

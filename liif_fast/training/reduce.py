@@ -16,11 +16,11 @@ from ..upscaler import Upscaler, find_device
 from . import easier
 from .config import SETTINGS, Config, to_toml
 from .evaluate import evaluate
+from .folder import WEIGHTS
 from .log import check_library
 from .state import STATE
 from .train import Progress, load_data, train
 
-MODEL = "model.safetensors"
 UNITS = {"liif": "hidden layers", "resample": "residual blocks"}
 
 
@@ -75,7 +75,7 @@ def reduce(
     first = quality(weights)
     steps = [Step(length(weights), unit, first, 0.0, True)]
     report(weights, pictures, folder / f"entropy-{length(weights)}.png", say)
-    save(folder / MODEL, weights)
+    save(folder / WEIGHTS, weights, dtype=None)
     while length(weights) > 1:
         if unit == UNITS["liif"]:
             layer = easier.next_layer(easier.measure(weights, pictures))
@@ -88,10 +88,13 @@ def reduce(
         run = folder / f"{unit.split()[-1]}-{length(shorter)}"
         run.mkdir(exist_ok=True)
         start = run / "start.safetensors"
-        save(start, shorter)
+        save(start, shorter, dtype=None)
         say(f"{done}; training with {length(shorter)} {unit} in {run}")
         step_config = replace(config, output=str(run), init=str(start))
-        result = train(step_config, resume=(run / STATE).exists(), tell=tell, warn=say)
+        resume = (run / STATE).exists()
+        if not resume:  # but perhaps weights, of a sitting that ended before it kept a state
+            (run / WEIGHTS).unlink(missing_ok=True)
+        result = train(step_config, resume, tell, say)
         candidate = replace(load(result.weights), name=weights.name)
         psnr = quality(candidate)
         steps.append(Step(length(candidate), unit, psnr, first - psnr, first - psnr <= max_loss))
@@ -99,7 +102,7 @@ def reduce(
         if not steps[-1].kept:
             break
         weights = candidate
-        save(folder / MODEL, weights)
+        save(folder / WEIGHTS, weights, dtype=None)
     return steps
 
 
@@ -108,7 +111,7 @@ def _claim(folder: Path, weights: Weights, config: Config) -> None:
     settings = to_toml(replace(config, device="auto", threads=0))
     text = f"# {weights.name}, network {weights.fingerprint}\n{settings}"
     kept = folder / SETTINGS
-    begun = [*folder.glob(f"*/{STATE}"), *folder.glob(STATE)]
+    begun = [*folder.glob(f"*/{STATE}"), *folder.glob(STATE), *folder.glob(WEIGHTS)]
     if begun and (not kept.exists() or kept.read_text(encoding="utf-8") != text):
         raise FileExistsError(f"{begun[0]}: begun with another network or other settings; name another folder")
     folder.mkdir(parents=True, exist_ok=True)

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ..console import say, say_error
-from ..output import write_text
 from . import config as configs
 from .config import Config
-from .reduce import MODEL, reduce
-from .state import STATE
+from .folder import WEIGHTS, held
+from .reduce import reduce
 from .train import Progress, train
 
 
@@ -28,15 +27,12 @@ def sit(
     settings: Sequence[str],
     resume: bool,
 ) -> None:
-    """One sitting of a run. Resumed, it goes by the settings it was begun with, and what is given now over them."""
+    """One sitting of a run. Resumed, it goes by the settings of the last one, and what is given now over them."""
     kept = output / configs.SETTINGS
     if resume and file is None and kept.is_file():
         file = kept
     config = _config(output, data, recipe, file, flags, settings)
     first = int(os.environ.get("RANK", "0")) == 0
-    if first and not (resume or (output / STATE).exists()):  # over those of a run that never came to keep a state
-        output.mkdir(parents=True, exist_ok=True)
-        write_text(kept, configs.to_toml(config))
     result = train(config, resume, Teller(first), lambda line: say_error(line, "warning: "))
     if first:
         values = ", ".join(f"x{scale:g} {value:.2f}" for scale, value in result.psnr.items())
@@ -56,13 +52,15 @@ def shorten(
     max_loss: float,
 ) -> None:
     """`reduce`, with its steps as a table."""
-    steps = reduce(model, _config(output, data, "fast", file, flags, settings), max_loss, Teller(True), say)
+    config = _config(output, data, "fast", file, flags, settings)
+    with held(output):
+        steps = reduce(model, config, max_loss, Teller(True), say)
     unit = steps[0].unit
     say(f"{unit}  PSNR      loss")
     for step in steps:
         refused = "" if step.kept else f"  more than {max_loss:g}: not kept"
         say(f"{step.length:{len(unit)}}  {step.psnr:.3f}  {step.loss:+.3f}{refused}")
-    say(f"{output / MODEL}: {next(s.length for s in reversed(steps) if s.kept)} {unit}")
+    say(f"{output / WEIGHTS}: {next(s.length for s in reversed(steps) if s.kept)} {unit}")
 
 
 class Teller:

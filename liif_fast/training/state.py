@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ class State:
     inputs: Inputs
     iteration: int = 0
     seconds: float = 0.0  # of training, over all sittings
-    best: float = field(default=-float("inf"))  # mean PSNR of validation
+    pictures: list[int] | None = None  # `Pictures.digest` of what was learned from; None: not known
 
     @classmethod
     def new(cls, network: Network, config: Config, device: torch.device, rank: int = 0) -> State:
@@ -65,7 +65,7 @@ class State:
             "inputs": self.inputs.state_dict(),
             "iteration": self.iteration,
             "seconds": self.seconds,
-            "best": self.best,
+            "pictures": self.pictures,
         }
         whole = io.BytesIO()  # torch writing to the file itself would hide that the disk is full
         torch.save(content, whole)
@@ -98,7 +98,7 @@ class State:
                 value.copy_(content["average"][key])
             self.inputs.load_state_dict(content["inputs"])
             self.iteration, self.seconds = int(content["iteration"]), float(content["seconds"])
-            self.best = float(content["best"])
+            self.pictures = content.get("pictures")
         except (KeyError, ValueError, RuntimeError, TypeError) as error:
             raise CheckpointError(f"{path}: does not fit this run (another optimiser?): {error}") from error
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean
 
 import numpy as np
 import torch
@@ -21,11 +20,13 @@ from torch import nn
 
 from ..checkpoint import save as save_weights
 from ..encoder import torch_threads
+from ..output import write_text
 from ..upscaler import Upscaler, find_device
 from . import data, synthetic
 from .centring import centred
-from .config import Config
+from .config import SETTINGS, Config, to_toml
 from .evaluate import evaluate
+from .folder import WEIGHTS, check, check_data, held
 from .log import Log, check_library
 from .metrics import PROTOCOLS
 from .revival import revive
@@ -35,7 +36,6 @@ from .testset import Pair, pair
 VALIDATION_SCALES = (2.0, 3.0, 4.0)
 _VALIDATION_SIDE = 192
 _SYNTHETIC_SIZE = (384, 384)
-WEIGHTS = "model.safetensors"
 _RECORDED = ["batch", "patch", "places", "queries", "scale_min", "scale_max", "optimizer", "lr", "schedule", "ema"]
 _RECORDED += ["centred", "revive_every", "iterations"]  # in the weights' metadata
 
@@ -79,9 +79,10 @@ def train(
 
     Under ``torchrun`` every process takes its share of the batch, on a device of its own.
 
-    The weights are the moving average. Raises FileExistsError for a folder
-    that holds a run, without ``resume``; FileNotFoundError for one that does not, with it; CheckpointError for a state
-    that does not fit; Diverged; ValueError and OSError for data that cannot be used.
+    The weights are the moving average; the settings are kept beside them. Raises FileExistsError for a folder that
+    holds a run or a network, without ``resume``; FileNotFoundError for one that holds no run, with it; BlockingIOError
+    for one in which another process is at work; CheckpointError for a state that does not fit; Diverged; ValueError and
+    OSError for data that cannot be used and for fewer iterations than are done already.
     """
     device = find_device(config.device)
     with _group(device) as (rank, size), torch_threads(config.threads or None):
@@ -89,11 +90,14 @@ def train(
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)))
             torch.cuda.set_device(device)  # where its collectives run
         run = _Run(config, device, rank, size, tell, warn)
-        run.prepare(resume)
-        if device.type == "cpu":
-            keep_freed_memory()
-        with _without_denormals():
-            run.loop()
+        check_library()
+        check(run.folder, resume)
+        with held(run.folder) if rank == 0 else nullcontext():
+            run.prepare(resume)
+            if device.type == "cpu":
+                keep_freed_memory()
+            with _without_denormals():
+                run.loop()
         result = Result(run.folder / WEIGHTS, run.psnr)
         del run
         return result
@@ -106,6 +110,7 @@ def load_data(
 
     Raises FileNotFoundError and ValueError for data that cannot be used; ``warn`` hears of each file skipped.
     """
+    check_data(Path(config.output), config.data)
     arrays: list[np.ndarray] = []
     least = math.ceil(config.patch * config.scale_min)
     if config.data:
@@ -149,20 +154,23 @@ class _Run:
         self.config, self.device, self.rank, self.size, self.tell, self.warn = config, device, rank, size, tell, warn
         self.folder = Path(config.output)
         self.psnr: dict[float, float] = {}
+        self.saved: int | None = None  # iteration
 
     def prepare(self, resume: bool) -> None:
-        check_library()
-        config, state_path = self.config, self.folder / STATE
-        if state_path.exists() and not resume:
-            raise FileExistsError(f"{state_path}: a run is here already; resume it or name another folder")
-        if resume and not state_path.exists():
-            raise FileNotFoundError(f"{state_path}: no run to resume here")
+        config, state_path, warn = self.config, self.folder / STATE, self.warn if self.rank == 0 else _silent
         self.state = State.new(begin(config), config, self.device, self.rank)
         if resume:
             self.state.restore(state_path, self.rank)
-        self.pictures, self.validation = load_data(config, self.device, self.warn if self.rank == 0 else _silent)
-        self.folder.mkdir(parents=True, exist_ok=True)
+            self.saved = self.state.iteration
+            if self.saved > config.iterations:
+                raise ValueError(f"iterations is {config.iterations}, {state_path} has done {self.saved} already")
+        self.pictures, self.validation = load_data(config, self.device, warn)
+        if resume and self.state.pictures not in (None, self.pictures.digest()):
+            warn("the pictures are not those the run was saved with: what is held out may differ, and its PSNR with it")
+        self.state.pictures = self.pictures.digest()
         self.log = Log(self.folder, self.state.iteration)
+        if self.rank == 0:
+            write_text(self.folder / SETTINGS, to_toml(config))  # what a later sitting goes by
         architecture = self.state.network.architecture
         self.mean, self.std = (
             torch.tensor(v, device=self.device)[:, None, None] for v in (architecture.mean, architecture.std)
@@ -192,7 +200,7 @@ class _Run:
             speed, start = (state.iteration - since) / (now - start), now
             state.seconds += (state.iteration - since) / speed
             if not math.isfinite(loss):
-                good = f"the state of iteration {self.saved}" if hasattr(self, "saved") else "no state was saved yet"
+                good = f"the state of iteration {self.saved} is good" if self.saved else "no state was saved yet"
                 raise Diverged(f"loss is {loss} after iteration {state.iteration}: lower the learning rate; {good}")
             since = state.iteration
             loss_sum.zero_()
@@ -240,7 +248,7 @@ class _Run:
         return loss.detach()
 
     def validate(self) -> None:
-        """PSNR on Y of the held-out pictures, through the product's own path; the weights are kept if not worse."""
+        """PSNR on Y of the held-out pictures, through the product's own path; the weights are written."""
         state = self.state
         weights = state.weights(
             self.folder.name, iterations=str(state.iteration), recipe=_recipe(self.config, self.precision)
@@ -249,7 +257,6 @@ class _Run:
             up = Upscaler(weights, device=self.device, precision="fp32", threads=self.config.threads or None)
             found = evaluate(up, self.validation)
             self.psnr = {scale: summary.psnr for scale, summary in found.items()}
-            state.best = max(state.best, fmean(self.psnr.values()))
         save_weights(self.folder / WEIGHTS, weights, torch.float32)
         self.log.draw()
 
