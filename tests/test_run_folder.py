@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import pty
 import re
 import resource
+import struct
+import sys
+import termios
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,9 +26,9 @@ from liif_fast.training import log
 from liif_fast.training.config import SETTINGS, read
 from liif_fast.training.folder import WEIGHTS, held
 from liif_fast.training.reduce import reduce
-from liif_fast.training.sitting import sit
+from liif_fast.training.sitting import Teller, sit
 from liif_fast.training.state import STATE
-from liif_fast.training.train import Diverged, train
+from liif_fast.training.train import Diverged, Progress, train
 from runs import content, make, pictures
 
 
@@ -157,3 +163,52 @@ def test_diverged_after_a_resumption(folder: Path, tmp_path: Path) -> None:
     torch.save(state, tmp_path / "run" / STATE)
     with pytest.raises(Diverged, match=r"after iteration 6: .*; the state of iteration 3 is good"):
         train(make(folder, tmp_path / "run", iterations=9), resume=True)
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b"iteration;loss\n3;0.5\n",
+        b"iteration,loss\nthree,0.5\n",
+        b"iteration,loss\n3,0.5,0.6\n",
+        b"iteration,loss\n3,\n",
+        b"iteration,loss,psnr_x2\n3,0.5,good\n",
+        b"\xff\xfe",
+    ],
+)
+def test_damaged_log(tmp_path: Path, damaged: bytes) -> None:
+    """Said before the work; nothing is lost with it."""
+    (tmp_path / log.LOG).write_bytes(damaged)
+    with pytest.raises(ValueError, match=rf"{log.LOG}: no longer a run's log \(.*\): move it away$"):
+        log.Log(tmp_path, 3)
+    assert (tmp_path / log.LOG).read_bytes() == damaged
+
+
+def test_a_column_of_ones_own_stays_in_the_log(tmp_path: Path) -> None:
+    (tmp_path / log.LOG).write_text("iteration,loss,note\n3,0.5,slow\n6,0.4,lost\n")
+    after = log.Log(tmp_path, 3)
+    after.add(6, 0.3, 1e-3, 10.0, {})
+    after.draw()
+    assert (tmp_path / log.LOG).read_text().splitlines() == [
+        "iteration,loss,lr,iterations_per_s,note",
+        "3,0.5,,,slow",
+        "6,0.300000,1.000e-03,10,",
+    ]
+
+
+def test_progress_fits_into_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rewritten in one line, and what comes after it begins a new one."""
+    reader, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 20, 60, 0, 0))
+    psnr = {2.0: 34.21, 3.0: 31.02, 4.0: 29.13}
+    with open(terminal, "w", closefd=False) as stderr, monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", stderr)
+        with Teller(True) as tell:
+            for iteration in (10, 20):
+                tell(Progress(iteration, 20_000, 0.0123, 12.3, 1624.0, psnr))
+        print("interrupted", file=stderr)
+    os.close(terminal)
+    lines = os.read(reader, 10_000).decode()
+    os.close(reader)
+    first, second = (f"{n}/20000  loss 0.0123  12.3 it/s  27 min left  x2 34.21  x3 31.02"[:57] for n in (10, 20))
+    assert lines == f"\r\x1b[K{first}\r\x1b[K{second}\r\ninterrupted\r\n"

@@ -32,15 +32,23 @@ class Log:
     """Rows of ``log.csv`` in a run's folder.
 
     What an earlier sitting wrote past ``iteration``, where its state was saved, is dropped: it happens again.
+    ValueError for a file that was damaged or edited into something else.
     """
 
     def __init__(self, folder: Path, iteration: int) -> None:
         self.folder = folder
         self.rows: list[dict[str, str]] = []
         path = folder / LOG
-        if path.exists():
-            with path.open(newline="", encoding="utf-8") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["iteration"]) <= iteration]
+        if iteration and path.exists():
+            try:
+                with path.open(newline="", encoding="utf-8") as file:
+                    rows = list(csv.DictReader(file))
+                self.rows = [row for row in rows if int(row["iteration"]) <= iteration]
+                for row in self.rows:  # what will be drawn
+                    psnr = (value for key, value in row.items() if key.startswith("psnr_") and value)
+                    list(map(float, (row["loss"], *psnr)))
+            except (AttributeError, KeyError, TypeError, ValueError, csv.Error) as error:
+                raise ValueError(f"{path}: no longer a run's log ({error!r}): move it away") from None
 
     def add(self, iteration: int, loss: float, lr: float, speed: float, psnr: dict[float, float]) -> None:
         row = {"iteration": iteration, "loss": f"{loss:.6f}", "lr": f"{lr:.3e}", "iterations_per_s": f"{speed:.4g}"}

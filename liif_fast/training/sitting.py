@@ -33,7 +33,8 @@ def sit(
         file = kept
     config = _config(output, data, recipe, file, flags, settings)
     first = int(os.environ.get("RANK", "0")) == 0
-    result = train(config, resume, Teller(first), lambda line: say_error(line, "warning: "))
+    with Teller(first) as tell:
+        result = train(config, resume, tell, lambda line: say_error(line, "warning: "))
     if first:
         values = ", ".join(f"x{scale:g} {value:.2f}" for scale, value in result.psnr.items())
         say(
@@ -53,8 +54,8 @@ def shorten(
 ) -> None:
     """`reduce`, with its steps as a table."""
     config = _config(output, data, "fast", file, flags, settings)
-    with held(output):
-        steps = reduce(model, config, max_loss, Teller(True), say)
+    with held(output), Teller(True) as tell:
+        steps = reduce(model, config, max_loss, tell, say)
     unit = steps[0].unit
     say(f"{unit}  PSNR      loss")
     for step in steps:
@@ -64,12 +65,13 @@ def shorten(
 
 
 class Teller:
-    """A line of progress: rewritten in place on a terminal, else now and then a new one."""
+    """A line of progress: rewritten in place on a terminal, else now and then a new one. A context manager, at whose
+    end the line has ended too."""
 
     _EVERY = 60.0  # seconds between lines in a file
 
     def __init__(self, shown: bool) -> None:
-        self.shown, self.last = shown, -self._EVERY
+        self.shown, self.last, self._unfinished = shown, -self._EVERY, False
 
     def __call__(self, p: Progress) -> None:
         now = time.monotonic()
@@ -83,12 +85,18 @@ class Teller:
             f"{p.iteration}/{p.iterations}  loss {p.loss:.4f}  {p.iterations_per_s:.3g} it/s  {_left(p.seconds_left)}"
         )
         line += f"  {psnr}" if psnr else ""
-        print(
-            f"\r\x1b[K{line}" if terminal else line,
-            end="\n" if done or not terminal else "",
-            file=sys.stderr,
-            flush=True,
-        )
+        if terminal:
+            columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
+            line = f"\r\x1b[K{line[: columns - 3]}"  # the ^C that a terminal shows must not wrap
+        self._unfinished = terminal and not done
+        print(line, end="" if self._unfinished else "\n", file=sys.stderr, flush=True)
+
+    def __enter__(self) -> Teller:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._unfinished:
+            print(file=sys.stderr, flush=True)
 
 
 def _config(
