@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,10 +105,23 @@ def test_damage(measured: Weights, change: object, text: str) -> None:
         replace(measured, fp8=change(measured.fp8))  # type: ignore[operator]
 
 
+def test_one_picture_in_memory_at_a_time(tmp_path: Path) -> None:
+    for i in range(6):
+        Image.new("RGB", (1500, 1000), (i, 40 * i, 0)).save(tmp_path / f"{i}.png")
+    tracemalloc.start()
+    calibrate(WEIGHTS, [tmp_path])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * 1500 * 1000 * 3, "of six, and their copies"
+
+
 def test_refusals(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no hidden layers to run in fp8"):
         calibrate(random_weights(Architecture(1, 8, (32,))), [folder])
     with pytest.raises(ValueError, match="no picture in"):
+        calibrate(WEIGHTS, [tmp_path])
+    Image.new("RGB", (63, 70)).save(tmp_path / "small.png")
+    with pytest.raises(ValueError, match="has 64 x 64 pixels"):
         calibrate(WEIGHTS, [tmp_path])
     with pytest.raises(FileNotFoundError, match="no such folder"):
         calibrate(WEIGHTS, [tmp_path / "none"])

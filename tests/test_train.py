@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from common import random_weights
 from liif_fast import Upscaler, checkpoint
@@ -92,6 +93,18 @@ def test_what_is_learned_from(folder: Path, tmp_path: Path) -> None:
     assert sizes() == ([100, 100, 50, 50], 4)
     assert sizes(patch=51) == ([100, 100], 2)
     assert sizes(synthetic=4) == ([100] * 3 + [50] * 3 + [384] * 3, 6)  # a drawing is held out
+
+
+def test_what_is_held_out_can_be_measured(tmp_path: Path) -> None:
+    """At each scale, however small the patches are."""
+    for i, side in enumerate((20, 19, 20)):
+        Image.new("RGB", (side, 30)).save(tmp_path / f"{i}.png")
+    settings, warnings = make(tmp_path, tmp_path.parent / "run", patch=8), []
+    pictures, pairs = load_data(settings, torch.device("cpu"), warnings.append)
+    assert (len(pictures), [p.scale for p in pairs]) == (2, [2, 3, 4])  # with its half
+    assert "1.png: 19 x 30 pixels, 20 x 20 are needed" in warnings[0]
+    pictures, pairs = load_data(replace(settings, held_out=0), torch.device("cpu"))
+    assert (len(pictures), pairs) == (6, [])
 
 
 def test_learns(folder: Path, tmp_path: Path) -> None:
@@ -312,7 +325,9 @@ def test_shorter_encoder(folder: Path, tmp_path: Path) -> None:
         ({"batch": 0}, "batch is 0"),
         ({"batch": "many"}, "batch is 'many', must be int"),
         ({"optimizer": "sgd"}, "optimizer is 'sgd', must be muon or adam"),
-        ({"scale_min": 5.0}, "scale_min is 5.0"),
+        ({"scale_min": 0.5}, "scale_min is 0.5"),
+        ({"scale_min": 5.0}, "scale_max is 4.0, must be scale_min to 16"),
+        ({"scale_max": 17.0}, "scale_max is 17.0"),
         ({"lr": float("nan")}, "lr is nan"),
         ({"data": (), "synthetic": 0}, "data is"),
         ({"hidden_list": (16, "16")}, "hidden_list is"),

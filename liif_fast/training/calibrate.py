@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,11 +38,12 @@ def calibrate(weights: Weights, folders: Sequence[Path], pictures: int = PICTURE
     if not paths:
         raise ValueError(f"no picture in {', '.join(map(str, folders))}")
     spread = np.unique(np.linspace(0, len(paths) - 1, pictures).round().astype(int))
-    chosen = [picture for i in spread if (picture := _large(paths[i])) is not None]
-    if not chosen:
-        raise ValueError(f"no picture in {', '.join(map(str, folders))} has {LEAST} x {LEAST} pixels")
+    chosen = (picture for i in spread if (picture := _large(paths[i])) is not None)  # one in memory at a time
     with torch.inference_mode():
-        h = torch.cat(list(_first_outputs(weights, chosen, np.random.default_rng(seed))))
+        outputs = list(_first_outputs(weights, chosen, np.random.default_rng(seed)))
+        if not outputs:
+            raise ValueError(f"no picture in {', '.join(map(str, folders))} has {LEAST} x {LEAST} pixels")
+        h = torch.cat(outputs)
         names = [f"imnet.layers.{2 * i}" for i in range(len(hidden) + 1)]
         linear = [(weights.tensors[f"{name}.weight"], weights.tensors[f"{name}.bias"]) for name in names]
         found = fp8.measure(linear[1:-1], h)
@@ -60,7 +61,7 @@ def _large(path: Path) -> np.ndarray | None:
 
 
 def _first_outputs(
-    weights: Weights, pictures: Sequence[np.ndarray], random: np.random.Generator
+    weights: Weights, pictures: Iterable[np.ndarray], random: np.random.Generator
 ) -> Iterator[torch.Tensor]:
     """Rectified outputs [N, width] of the first hidden layer at random places of each picture's detail."""
     cpu = torch.device("cpu")

@@ -127,7 +127,9 @@ def train(
     seed: Annotated[int | None, typer.Option(min=0)] = None,
     settings: Settings = None,
     device: Device = "auto",
-    precision: Precision = "auto",
+    precision: Annotated[
+        str, typer.Option(help="Of the products: fp32, bf16 or auto.", rich_help_panel="Engine")
+    ] = "auto",
     threads: Threads = None,
 ) -> None:
     """Trains a network on folders of pictures.

@@ -75,7 +75,8 @@ class Config:
         for name in ("synthetic", "held_out", "warmup", "clip", "revive_every", "threads"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "not negative")
         _require(self.data != () or self.synthetic > self.held_out, "data", self.data, "folders of pictures (--data)")
-        _require(1 <= self.scale_min <= self.scale_max <= 16, "scale_min", self.scale_min, "1 to scale_max, at most 16")
+        _require(1 <= self.scale_min <= 16, "scale_min", self.scale_min, "1 to 16")
+        _require(self.scale_min <= self.scale_max <= 16, "scale_max", self.scale_max, "scale_min to 16")
         _require(0 < self.lr < 1, "lr", self.lr, "between 0 and 1")
         _require(0 <= self.ema < 1, "ema", self.ema, "0 to 1, without 1")
         for name, choices in CHOICES.items():

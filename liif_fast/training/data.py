@@ -141,7 +141,7 @@ def load(folders: Sequence[Path], least: int) -> tuple[list[np.ndarray], list[Sk
             continue
         height, width = picture.shape[:2]
         if min(height, width) < least:
-            skipped.append(Skipped(path, None, f"{width} x {height} pixels, a patch at the least scale needs {least}"))
+            skipped.append(Skipped(path, None, f"{width} x {height} pixels, {least} x {least} are needed"))
         else:
             arrays.append(picture)
     if not arrays:

@@ -34,7 +34,7 @@ from .state import STATE, State, begin
 from .testset import Pair, pair
 
 VALIDATION_SCALES = (2.0, 3.0, 4.0)
-_VALIDATION_SIDE = 192
+_VALIDATION_SIDE, _VALIDATION_LEAST = 192, 20  # of a picture; at x4 smaller ones leave nothing to measure
 _SYNTHETIC_SIZE = (384, 384)
 _RECORDED = ["batch", "patch", "places", "queries", "scale_min", "scale_max", "optimizer", "lr", "schedule", "ema"]
 _RECORDED += ["centred", "revive_every", "iterations"]  # in the weights' metadata
@@ -114,7 +114,8 @@ def load_data(
     arrays: list[np.ndarray] = []
     least = math.ceil(config.patch * config.scale_min)
     if config.data:
-        arrays, skipped = data.load([Path(folder) for folder in config.data], least)
+        needed = max(least, _VALIDATION_LEAST) if config.held_out else least
+        arrays, skipped = data.load([Path(folder) for folder in config.data], needed)
         for one in skipped:
             warn(str(one))
         if skipped:
