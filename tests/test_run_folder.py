@@ -12,6 +12,7 @@ import sys
 import termios
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -161,8 +162,21 @@ def test_diverged_after_a_resumption(folder: Path, tmp_path: Path) -> None:
     for name, tensor in state["network"].items():
         tensor *= 1e20 if "imnet" in name else 1
     torch.save(state, tmp_path / "run" / STATE)
-    with pytest.raises(Diverged, match=r"after iteration 6: .*; the state of iteration 3 is good"):
+    with pytest.raises(Diverged, match=r"at iteration 6 .*; the state of iteration 3 is good"):
         train(make(folder, tmp_path / "run", iterations=9), resume=True)
+
+
+def test_no_state_of_a_step_that_went_too_far(folder: Path, tmp_path: Path) -> None:
+    """Its loss was finite, its gradients were not."""
+    first = checkpoint.load(train(make(folder, tmp_path / "first", iterations=1)).weights)
+    steep = {key: value * (1e10 if "imnet" in key else 1) for key, value in first.tensors.items()}
+    checkpoint.save(tmp_path / "steep.safetensors", replace(first, tensors=steep), torch.float32)
+    every = {"save_every": 1, "validate_every": 100, "clip": 0.0, "warmup": 0}
+    with pytest.raises(Diverged, match="diverged") as info:
+        train(make(folder, tmp_path / "run", init=str(tmp_path / "steep.safetensors"), **every))
+    saved = content(tmp_path / "run")
+    assert all(tensor.isfinite().all() for tensor in saved["network"].values())
+    assert f"the state of iteration {saved['iteration']} is good" in str(info.value)
 
 
 @pytest.mark.parametrize(

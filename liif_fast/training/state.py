@@ -50,6 +50,11 @@ class State:
         rate = 1 - min(ema, (1 + self.iteration) / (10 + self.iteration)) if ema else 1.0
         torch._foreach_lerp_(list(self.average.values()), list(self.network.state_dict().values()), rate)
 
+    @torch.no_grad()
+    def finite(self) -> bool:
+        """Whether every parameter is a number still."""
+        return bool(torch.stack(torch._foreach_norm(list(self.network.state_dict().values()))).isfinite().all())
+
     def weights(self, name: str, **metadata: str) -> Any:
         """The averaged network. Raises CheckpointError where it is not finite."""
         return to_weights(self.network.architecture, self.average, name, **metadata)

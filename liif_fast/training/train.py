@@ -41,7 +41,7 @@ _RECORDED += ["centred", "revive_every", "iterations"]  # in the weights' metada
 
 
 class Diverged(RuntimeError):
-    """The loss is no longer a number; the last saved state is good."""
+    """The loss or the network is no longer finite; the last saved state is good."""
 
 
 def _silent(_: object) -> None:
@@ -200,9 +200,9 @@ class _Run:
             now = time.perf_counter()
             speed, start = (state.iteration - since) / (now - start), now
             state.seconds += (state.iteration - since) / speed
-            if not math.isfinite(loss):
+            if not (math.isfinite(loss) and state.finite()):  # the last step shows in no loss yet
                 good = f"the state of iteration {self.saved} is good" if self.saved else "no state was saved yet"
-                raise Diverged(f"loss is {loss} after iteration {state.iteration}: lower the learning rate; {good}")
+                raise Diverged(f"diverged at iteration {state.iteration} (loss {loss}): lower the rate (--lr); {good}")
             since = state.iteration
             loss_sum.zero_()
             if self.rank == 0:
