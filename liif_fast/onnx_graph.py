@@ -38,7 +38,8 @@ class Graph:
     def __call__(self, kind: str, *inputs: str, name: str = "", **attributes: Any) -> str:
         """A node with one output; its value."""
         name = name or f"{kind.lower()}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, list(inputs), [name], **attributes))
+        # Named as its value: ONNX Runtime 1.18 fuses two nodes without names into two of one name, and refuses them.
+        self.nodes.append(helper.make_node(kind, list(inputs), [name], name, **attributes))
         return name
 
     def constant(self, value: Any, dtype: Any = np.float32, name: str = "") -> str:
@@ -184,7 +185,8 @@ class Axis:
             product = g("MatMul", hidden, g.constant(mlp[i].T, np.float64))
             hidden = g("Add", product, g.constant(mlp[i + 1], np.float64))
             if i < len(mlp) - 2:
-                hidden = g("Mul", hidden, g("Sigmoid", hidden))
+                # SiLU; ONNX Runtime 1.18 takes Mul and Sigmoid for one operator, which it has in float32 only.
+                hidden = g("Div", hidden, g("Add", g("Exp", g("Neg", hidden)), g.double(1.0)))
         window = g("Max", g("Sub", g.double(1.0), g("Mul", near, near)), g.double(0.0))
         return g("Mul", g("Mul", window, window), g("Squeeze", hidden, g.integers(2)))
 

@@ -118,7 +118,10 @@ def test_plain_operators_and_names(name: str) -> None:
     parts = onnx_graph.split(weights, decoder(weights), 4.0)
     for model in (whole, *parts):
         kinds = {node.op_type for node in model.graph.node}
-        assert not kinds & {"GridSample", "Loop", "Scan", "If", "Resize", "ScatterElements", "NonZero"}
+        # Sigmoid, and nodes without names: ONNX Runtime 1.18 fuses them to what it cannot run.
+        assert not kinds & {"GridSample", "Loop", "Scan", "If", "Resize", "ScatterElements", "NonZero", "Sigmoid"}
+        names = [node.name for node in model.graph.node]
+        assert len(set(names) - {""}) == len(names)
         assert all(node.domain == "" for node in model.graph.node)
         assert [(o.domain, o.version) for o in model.opset_import] == [("", onnx_graph.OPSET)]
     faces = [([i.name for i in m.graph.input], [o.name for o in m.graph.output]) for m in (whole, *parts)]
