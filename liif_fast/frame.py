@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from . import grid
 from .field import Box, Field, Progress
-from .image import Planes, bleed
+from .image import Planes, bits, bleed
 from .ops import OUT_RANGE
 
 # Cells on each side of an alpha's own, whose least and greatest value it does not leave.
@@ -110,7 +110,8 @@ class Frame:
                 (_cells(at, cells)[:, None] + around).clamp(0, cells - 1)
                 for at, cells in zip(points.detach().cpu().double().numpy().T, plane.shape, strict=False)
             )
-            near = self._known(plane[y[:, :, None], x[:, None, :], 0]).flatten(1) / OUT_RANGE[plane.dtype]
+            near = bits(plane)[y[:, :, None], x[:, None, :], 0].view(plane.dtype)
+            near = self._known(near).flatten(1) / OUT_RANGE[plane.dtype]
             least, greatest = (v[:, None].to(color.device) for v in near.aminmax(dim=1))
             alpha = torch.minimum(torch.maximum(self.alpha.sample(points, scale), least), greatest)
             color = torch.cat([color, alpha], dim=1)

@@ -98,7 +98,7 @@ def _unpack_torch(tensor: torch.Tensor) -> Unpacked:
 
     def repack(joined: list[torch.Tensor]) -> torch.Tensor:
         made = [t.permute(2, 0, 1).to(tensor.device, tensor.dtype).contiguous() for t in joined]
-        return made[0] if tensor.ndim == 3 else torch.stack([_bits(t) for t in made]).view(tensor.dtype)
+        return made[0] if tensor.ndim == 3 else torch.stack([bits(t) for t in made]).view(tensor.dtype)
 
     return Unpacked(frames, repack)
 
@@ -195,10 +195,10 @@ def _split(frame: torch.Tensor) -> Planes:
 
 def _join(planes: Planes) -> torch.Tensor:
     color, alpha = planes.color, planes.alpha
-    return color if alpha is None else torch.cat((_bits(color), _bits(alpha)), dim=-1).view(color.dtype)
+    return color if alpha is None else torch.cat((bits(color), bits(alpha)), dim=-1).view(color.dtype)
 
 
-def _bits(t: torch.Tensor) -> torch.Tensor:
+def bits(t: torch.Tensor) -> torch.Tensor:
     """uint16 as int16 of the same bits: torch has few operations for uint16, and older versions fewer."""
     return t.view(torch.int16) if t.dtype == torch.uint16 else t
 
@@ -223,7 +223,7 @@ def bleed(color: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
     filled from the coarser one. Beside the result it needs a third of the picture in float32.
     """
     height, width, channels = color.shape
-    hidden = _bits(alpha) == 0
+    hidden = bits(alpha) == 0
     if not hidden.any() or hidden.all():
         return color
     del hidden
@@ -244,12 +244,12 @@ def bleed(color: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
     out = torch.empty_like(color)
     top = _TOP.get(color.dtype)
     for y in range(0, height, rows):
-        kept, invisible = color[y : y + rows], _bits(alpha[y : y + rows]) == 0
+        kept, invisible = color[y : y + rows], bits(alpha[y : y + rows]) == 0
         if invisible.any():
             extension = _double(filled[:-1], y, *kept.shape[:2]).permute(1, 2, 0)
             if top is not None:
                 extension = extension.mul_(top).round_().clamp_(0, top)
-            kept = torch.where(invisible, _bits(extension.to(color.dtype)), _bits(kept)).view(color.dtype)
+            kept = torch.where(invisible, bits(extension.to(color.dtype)), bits(kept)).view(color.dtype)
         out[y : y + rows] = kept
     return out
 
