@@ -17,6 +17,7 @@ from PIL import Image, ImageCms
 from common import random_weights
 from liif_fast import checkpoint, cli
 from liif_fast.checkpoint import Architecture
+from liif_fast.video.errors import MissingLibrary
 
 av = pytest.importorskip("av")
 
@@ -265,3 +266,6 @@ for name in ("30", "300"):
 def test_without_pyav(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
     refused(run("in.mkv", "out.mkv"), "pip install 'liif-fast[video]'")
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "version_info", (3, 10, 13))
+        assert "Python 3.11 or later; this is" in str(MissingLibrary())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +17,10 @@ class MissingLibrary(RuntimeError):
     """PyAV, which reads and writes films, is not installed."""
 
     def __init__(self) -> None:
-        super().__init__("films need PyAV: pip install 'liif-fast[video]'")
+        if sys.version_info < (3, 11):  # where the extra is empty
+            super().__init__(f"films need PyAV 18, and that Python 3.11 or later; this is {platform.python_version()}")
+        else:
+            super().__init__("films need PyAV: pip install 'liif-fast[video]'")
 
 
 def check_library() -> None:
