@@ -16,6 +16,7 @@ import torch
 from conftest import PAPER, random_weights
 from liif_fast import fp8, grid
 from liif_fast.checkpoint import Weights
+from liif_fast.kernels.tuning import BUSY
 from liif_fast.ops import Decoder
 from liif_fast.resample import Resampler
 from liif_fast.upscaler import PRECISIONS
@@ -37,7 +38,7 @@ def milliseconds(work: Callable[[], object]) -> list[float]:
     times = []
     for _ in range(RUNS):
         start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        torch.cuda._sleep(1_000_000)
+        torch.cuda._sleep(BUSY)
         start.record()
         graph.replay()
         stop.record()
