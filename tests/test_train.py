@@ -107,6 +107,25 @@ def test_what_is_held_out_can_be_measured(tmp_path: Path) -> None:
     assert (len(pictures), pairs) == (6, [])
 
 
+def test_loss_of_luma(tmp_path: Path) -> None:
+    """Hues of one luma: nothing to learn for a loss that is of luma alone."""
+    red = np.random.default_rng(0).integers(50, 200, (64, 64, 1))
+    green = (110 - 0.299 * red) / 0.587
+    Image.fromarray(np.concatenate([red, green, 0 * red], 2).round().astype(np.uint8)).save(tmp_path / "hues.png")
+
+    def loss(share: float) -> float:
+        settings = make(
+            tmp_path, tmp_path.parent / f"luma {share}", luma=share, iterations=1, held_out=0, decoder="resample"
+        )
+        seen = []
+        train(settings, tell=lambda progress: seen.append(progress.loss))
+        return seen[-1]
+
+    colors, half, luma = (loss(share) for share in (0.0, 0.5, 1.0))
+    assert luma < 0.1 * colors, (luma, colors)
+    assert half == pytest.approx((colors + luma) / 2, rel=1e-5)
+
+
 def test_learns(folder: Path, tmp_path: Path) -> None:
     settings = make(folder, tmp_path / "run", iterations=120, validate_every=20, warmup=10, lr=1e-2, save_every=1000)
     seen = []

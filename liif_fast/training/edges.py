@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from .metrics import LUMA
+
 _BLOCK = 16  # pixels a side
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 class Edges:
@@ -40,7 +41,7 @@ class Edges:
 
 def _strengths(picture: np.ndarray) -> np.ndarray:
     """Of each block, [rows, columns]; those at the end may be smaller."""
-    y, x = np.gradient(picture.astype(np.float32) @ _LUMA)
+    y, x = np.gradient(picture.astype(np.float32) @ np.array(LUMA, np.float32))
     rows, columns = (-(-extent // _BLOCK) for extent in picture.shape[:2])
 
     def mean(values: np.ndarray) -> np.ndarray:

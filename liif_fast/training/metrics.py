@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-# BT.601 luma, 16 to 235, of RGB in 0 to 255: MATLAB's rgb2ycbcr, in the constants of EDSR's and LIIF's code.
+LUMA = (0.299, 0.587, 0.114)  # of red, green and blue (BT.601)
+# The same, 16 to 235, of RGB in 0 to 255: MATLAB's rgb2ycbcr, in the constants of EDSR's and LIIF's code.
 _LUMA = np.array([65.738, 129.057, 25.064]) / 256
 _LUMA_BLACK = 16.0
 

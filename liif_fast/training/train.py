@@ -28,7 +28,7 @@ from .config import SETTINGS, Config, to_toml
 from .evaluate import evaluate
 from .folder import WEIGHTS, check, check_data, held
 from .log import Log, check_library
-from .metrics import PROTOCOLS
+from .metrics import LUMA, PROTOCOLS
 from .revival import revive
 from .state import STATE, State, begin
 from .testset import Pair, pair
@@ -37,7 +37,7 @@ VALIDATION_SCALES = (2.0, 3.0, 4.0)
 _VALIDATION_SIDE, _VALIDATION_LEAST = 192, 20  # of a picture; at x4 smaller ones leave nothing to measure
 _SYNTHETIC_SIZE = (384, 384)
 _RECORDED = ["batch", "patch", "places", "queries", "scale_min", "scale_max", "optimizer", "lr", "schedule", "ema"]
-_RECORDED += ["centred", "revive_every", "iterations"]  # in the weights' metadata
+_RECORDED += ["luma", "centred", "revive_every", "iterations"]  # in the weights' metadata
 
 
 class Diverged(RuntimeError):
@@ -219,7 +219,7 @@ class _Run:
             self.validate()
 
     def step(self) -> torch.Tensor:
-        """One iteration; its loss, L1 in normalised units."""
+        """One iteration; its loss, in normalised units."""
         config, state, network = self.config, self.state, self.state.network
         for group in state.optimizer.param_groups:
             group["lr"] = config.lr_at(state.iteration) * group["pace"]
@@ -236,7 +236,7 @@ class _Run:
             colors = self.model(image, batch.y, batch.x, batch.cell)
         state.inputs.end(self.size)
         target = (batch.target - self.mean[:, 0, 0]) / self.std[:, 0, 0]
-        loss = ((colors.float() - target).abs().mean(-1) * batch.share).sum()
+        loss = (self._errors(colors.float() - target) * batch.share).sum()
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         with centred(state.inputs) if config.centred else nullcontext():
@@ -247,6 +247,13 @@ class _Run:
         if config.revive_every and (state.iteration + 1) % config.revive_every == 0:
             revive(network, state.average, state.optimizer, state.inputs, state.iteration)
         return loss.detach()
+
+    def _errors(self, difference: torch.Tensor) -> torch.Tensor:
+        """[..., 3] -> [...]: L1 of the colours and, for the share `Config.luma`, of the luma they make together."""
+        share, colors = self.config.luma, difference.abs().mean(-1)
+        if not share:
+            return colors
+        return (1 - share) * colors + share * (difference @ difference.new_tensor(LUMA)).abs()
 
     def validate(self) -> None:
         """PSNR on Y of the held-out pictures, through the product's own path; the weights are written."""
