@@ -1,8 +1,10 @@
-"""Iterations of training, fp32: the published formulation, ours with the same queries, and the fast recipe."""
+"""Iterations of training: the published formulation, ours with the same queries, and the fast recipe; fp32, and the
+fast recipe in bf16 too where the processor multiplies it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -44,7 +46,7 @@ def published_step() -> Callable[[], None]:
     return step
 
 
-def projected_step(queries: int, muon: bool) -> Callable[[], None]:
+def projected_step(queries: int, muon: bool, bf16: bool = False) -> Callable[[], None]:
     """As `liif_fast.training.train`, its batches included."""
     network = from_weights(random_weights(PAPER)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     parameters = list(network.parameters())
@@ -56,7 +58,9 @@ def projected_step(queries: int, muon: bool) -> Callable[[], None]:
     def step() -> None:
         batch = data.batch(PATCHES, PATCH, queries, (1.0, 4.0), generator)
         image = (2 * batch.lr - 1).contiguous(memory_format=torch.channels_last)
-        loss = (network(image, batch.y, batch.x, batch.cell) - (2 * batch.target - 1)).abs().mean()
+        with torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext():
+            colors = network(image, batch.y, batch.x, batch.cell)
+        loss = (colors.float() - (2 * batch.target - 1)).abs().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -65,16 +69,20 @@ def projected_step(queries: int, muon: bool) -> Callable[[], None]:
 
 
 # The published one first: the others set glibc's allocator for the whole process, as training does.
-@pytest.mark.parametrize("formulation", ["published", "projected", "fast recipe"])
+@pytest.mark.parametrize("formulation", ["published", "projected", "fast recipe", "fast recipe, bf16"])
 def test_train_iteration(benchmark: Any, formulation: str) -> None:
     if formulation != "published":
-        from liif_fast.training.train import keep_freed_memory
+        from liif_fast.training.train import keep_freed_memory, multiplies_bf16
+
+        if formulation.endswith("bf16") and not multiplies_bf16(torch.device("cpu")):
+            pytest.skip("bf16: not native here")
 
         keep_freed_memory()
     steps = {
         "published": published_step,
         "projected": lambda: projected_step(PAPER_QUERIES, False),
         "fast recipe": lambda: projected_step(FAST_QUERIES, True),
+        "fast recipe, bf16": lambda: projected_step(FAST_QUERIES, True, True),
     }
     benchmark.pedantic(steps[formulation](), rounds=5, iterations=1, warmup_rounds=1)
     benchmark.extra_info["patches_per_s"] = PATCHES / benchmark.stats.stats.median

@@ -176,7 +176,7 @@ class _Run:
         self.mean, self.std = (
             torch.tensor(v, device=self.device)[:, None, None] for v in (architecture.mean, architecture.std)
         )
-        bf16 = config.precision == "bf16" or (config.precision == "auto" and _multiplies_bf16(self.device))
+        bf16 = config.precision == "bf16" or (config.precision == "auto" and multiplies_bf16(self.device))
         self.autocast = torch.autocast(self.device.type, torch.bfloat16) if bf16 else nullcontext()
         model: nn.Module = self.state.network
         if self.size > 1:
@@ -293,7 +293,8 @@ def _middle(picture: np.ndarray) -> np.ndarray:
     return picture[top : top + _VALIDATION_SIDE, left : left + _VALIDATION_SIDE]
 
 
-def _multiplies_bf16(device: torch.device) -> bool:
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether the device has instructions for it."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     return torch.ops.mkldnn._is_mkldnn_bf16_supported() and "avx512_bf16" in _cpu_flags()
