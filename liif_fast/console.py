@@ -101,6 +101,10 @@ def fail(error: Exception) -> int:
     return REFUSED
 
 
+def out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in ("out of memory", "allocate memory"))
+
+
 def explain(error: BaseException) -> str:
     """What to tell people about an error, as one line."""
     if hasattr(error, "format_message"):  # Typer's own, about arguments
@@ -108,7 +112,7 @@ def explain(error: BaseException) -> str:
         command = context.command_path if context else NAME
         return f"{error.format_message().rstrip('.')} (see {command} --help)"
     text = str(error)
-    if isinstance(error, MemoryError) or any(sign in text for sign in ("out of memory", "allocate memory")):
+    if out_of_memory(error):
         return "not enough memory; a smaller --max-memory works in smaller tiles, and PNG and TIFF are written by rows"
     if isinstance(error, BrokenPipeError):
         return "nothing reads the output any more (broken pipe)"

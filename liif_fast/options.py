@@ -24,7 +24,7 @@ Engine = Annotated[
     str, typer.Option(help="Of the encoder: auto or a name from `liif-fast info`.", rich_help_panel="Engine")
 ]
 Threads = Annotated[
-    int | None, typer.Option(help="Of the processor; default: one a core.", min=1, rich_help_panel="Engine")
+    int | None, typer.Option(help="Of the processor; default: one a core.", min=1, max=1024, rich_help_panel="Engine")
 ]
 SelfEnsemble = Annotated[
     bool,

@@ -25,6 +25,7 @@ from .image import Unpacked, unpack
 from .ops import Decoder
 from .resample import Resampler
 from .stream import Dropped, Workers, copied, stream
+from .words import counted
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp8": FP8}
 DECODERS: dict[str, type[Decoder] | type[Resampler]] = {"liif": Decoder, "resample": Resampler}
@@ -33,6 +34,7 @@ DEFAULT_MEMORY = 3 << 29
 # On a GPU whole frames of 1920 x 1080 should go through the largest encoder in one piece.
 DEFAULT_GPU_MEMORY = 1 << 32
 GPU_FRAMES = 3
+_MOST_THREADS = 1024
 
 
 class Upscaler:
@@ -47,7 +49,7 @@ class Upscaler:
             "fp8": LIIF's hidden layers in float8 (e4m3), all else in fp16, on CUDA devices of compute capability 8.9
             and up, for models that `liif-fast calibrate` has measured; "auto" never takes it, as no GPU has run it yet.
             The backend "reference" emulates it anywhere, slowly.
-        threads: of the processor; None takes PyTorch's number.
+        threads: of the processor, 1 to 1024; None takes PyTorch's number.
         backend: "auto", or the name of one in ``liif-fast info``; a named one never falls back to another.
         engine: of the encoder: "auto", "tensorrt", "tensorrt-rtx", "native" (processors) or "torch", likewise. The
             first two build an engine for this GPU once, which is kept on disk and checked against PyTorch.
@@ -81,9 +83,7 @@ class Upscaler:
         cell_clamp: float | None = 4.0,
         self_ensemble: bool = False,
     ) -> None:
-        for name, count in (("threads", threads), ("max_memory", max_memory)):
-            if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
-                raise ValueError(f"{name} must be a whole number of at least 1, or None, got {count!r}")
+        threads, max_memory = _whole("threads", threads, _MOST_THREADS), _whole("max_memory", max_memory)
         if cell_clamp is not None and not (math.isfinite(cell_clamp) and cell_clamp >= 1):
             raise ValueError(f"cell_clamp must be a scale of at least 1, or None, got {cell_clamp!r}")
         self.weights = model if isinstance(model, Weights) else load(model)
@@ -165,10 +165,9 @@ class Upscaler:
         """
         threads = self.threads or torch.get_num_threads()
         on_gpu = self.device.type == "cuda"
+        at_once = _whole("at_once", at_once)
         if at_once is None:
             at_once = 1 if dropped is not None else GPU_FRAMES if on_gpu else self._frames_at_once(threads)
-        if isinstance(at_once, bool) or not isinstance(at_once, int) or at_once < 1:
-            raise ValueError(f"at_once must be a whole number of frames of at least 1, or None, got {at_once!r}")
         request: dict[str, Any] = {"scale": scale, "size": size, "longest": longest}
         if on_gpu:
             field = partial(self._field, max_memory=self._budget())
@@ -224,7 +223,7 @@ class Upscaler:
         if self.encoder.self_ensemble:
             what += ", self-ensemble"
         if self.device.type == "cpu":
-            return f"{what}, {self.threads or torch.get_num_threads()} threads"
+            return f"{what}, {counted(self.threads or torch.get_num_threads(), 'thread')}"
         return f"{what}, encoder by {self.encoder.engine}"
 
     def _field(self, plane: torch.Tensor, max_memory: int, keep: bool = False) -> Field:
@@ -306,6 +305,15 @@ class ImageField:
 def _nth(progress: Progress | None, i: int, count: int) -> Progress | None:
     """Progress of the i-th of several pictures of one size as progress of all."""
     return progress and (lambda done, total: progress(i * total + done, count * total))
+
+
+def _whole(name: str, value: Any, most: float = math.inf) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 1 <= value <= most:
+        limits = "of at least 1" if most == math.inf else f"from 1 to {most}"
+        raise ValueError(f"{name} must be a whole number {limits}, or None, got {value!r}")
+    return int(value)
 
 
 @cache

@@ -66,7 +66,7 @@ ROWS = [
     ["bands"],
     ["grid"],
     ["fp8", "architecture", "tiling", "modes", "deflate", "colorimetry", "_cpu", "_cuda"],
-    ["stream", "cuda_streams", "memory"],
+    ["stream", "cuda_streams", "memory", "words"],
 ]
 RANK = {name: i for i, row in enumerate(ROWS) for name in row}
 # Subpackages that only the command line knows.

@@ -67,6 +67,21 @@ def test_every_error_is_a_line(folder, monkeypatch, error, word):
     assert "Traceback" in run("upscale", "a.png").stderr
 
 
+def test_training_out_of_memory(folder):
+    """The advice is of what a run can do with less of, not of tiles."""
+
+    def limited():
+        resource.setrlimit(resource.RLIMIT_AS, (12 << 30, 12 << 30))
+
+    work = ("train", "run", "--synthetic", 9, "--iterations", 1, "--set", "batch=20000", "--threads", 1)
+    code, out, err = finish(process(*work, preexec_fn=limited))
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1] == (
+        "liif-fast: error: not enough memory: smaller values than --set batch=20000 --set patch=48 need less, "
+        "and less --data"
+    )
+
+
 def test_signals_leave_no_file(folder):
     Image.fromarray(pixels(200, 300)).save("big.png")
     signals = {"int": signal.SIGINT, "term": signal.SIGTERM}

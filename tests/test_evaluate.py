@@ -240,6 +240,7 @@ def test_labels_fit_their_panels() -> None:
         (["--data", "docs", TINY], "'tiny'"),
         (["--data", "docs", "--json", "no/such/file.json"], "no/such"),
         (["--data", "docs", "--cell-clamp", "soon"], "--cell-clamp"),
+        (["--data", "docs", "--strip-count", "3"], "--strips"),
         (["--data", "README.md"], "README.md: not a folder"),
         (["--data", "csrc"], "csrc: no picture"),
         ([], "--data"),

@@ -229,6 +229,7 @@ def test_windows_refused(up: Upscaler, box: tuple[float, ...]) -> None:
         ({"backend": "magic"}, ValueError, "'magic'"),
         ({"threads": 0}, ValueError, "0"),
         ({"threads": 1.5}, ValueError, "1.5"),
+        ({"threads": 10**12}, ValueError, "threads must be a whole number from 1 to 1024, or None, got 1000000000000"),
         ({"max_memory": 0}, ValueError, "0"),
         ({"max_memory": -5}, ValueError, "-5"),
         ({"max_memory": 2e9}, ValueError, "max_memory must be a whole number.*got 2000000000.0"),

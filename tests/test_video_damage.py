@@ -85,7 +85,7 @@ def test_a_damaged_packet_of_sound(tmp_path: Path, up: Upscaler) -> None:
     source.write_bytes(data)
     for suffix in (".mkv", ".mp4"):
         made = make(up, source, tmp_path / f"out{suffix}")
-        assert made.damage == "1 packets beside the pictures cannot be copied"
+        assert made.damage == "1 packet beside the pictures that cannot be copied"
         assert len(packets(tmp_path / f"out{suffix}", "audio")) == whole - 1
 
 

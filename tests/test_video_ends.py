@@ -180,7 +180,7 @@ def test_ctrl_c_keeps_what_is_finished(folder: Path) -> None:
     code, out, err = finish(started)
     assert (code, out) == (-signal.SIGINT, "")
     kept, last = err.splitlines()
-    assert kept.endswith(" frames are kept; --resume goes on from there")
+    assert kept.endswith(" frames kept; --resume goes on from there")
     assert last == "liif-fast: interrupted"
     assert {p.name for p in folder.iterdir()} == {*before, ".out.mkv.liif_fast"}
     assert not list(finished.parent.glob("*.part"))

@@ -165,7 +165,7 @@ def test_a_program_between_two(tmp_path: Path, network: Weights) -> None:
     started.stdin.write(data[len(HEADER) + frame : -10])
     rest, err = started.communicate(timeout=60)
     assert (started.returncode, rest) == (1, b"")
-    assert err == b"liif-fast: error: the input ended 4603 bytes into frame 2; 1 frames are done\n"
+    assert err == b"liif-fast: error: the input ended 4603 bytes into frame 2; 1 frame done\n"
 
     reader, writer = os.pipe()
     os.close(reader)

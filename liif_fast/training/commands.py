@@ -70,6 +70,8 @@ def evaluate(
     """
     from .report import StripRequest, run
 
+    if strip_count is not None and strips is None:
+        raise ValueError(f"--strip-count {strip_count} is of --strips, which is not there")
     options = {
         "device": device,
         "precision": precision,

@@ -6,11 +6,12 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..console import say, say_error
+from ..console import out_of_memory, say, say_error
 from . import config as configs
 from .config import Config
 from .folder import WEIGHTS, held
@@ -33,7 +34,7 @@ def sit(
         file = kept
     config = _config(output, data, recipe, file, flags, settings)
     first = int(os.environ.get("RANK", "0")) == 0
-    with Teller(first) as tell:
+    with Teller(first) as tell, _memory_explained(config):
         result = train(config, resume, tell, lambda line: say_error(line, "warning: "))
     if first:
         values = ", ".join(f"x{scale:g} {value:.2f}" for scale, value in result.psnr.items())
@@ -54,7 +55,7 @@ def shorten(
 ) -> None:
     """`reduce`, with its steps as a table."""
     config = _config(output, data, "fast", file, flags, settings)
-    with held(output), Teller(True) as tell:
+    with held(output), Teller(True) as tell, _memory_explained(config):
         steps = reduce(model, config, max_loss, tell, say)
     unit = steps[0].unit
     say(f"{unit}  PSNR      loss")
@@ -62,6 +63,17 @@ def shorten(
         refused = "" if step.kept else f"  more than {max_loss:g}: not kept"
         say(f"{step.length:{len(unit)}}  {step.psnr:.3f}  {step.loss:+.3f}{refused}")
     say(f"{output / WEIGHTS}: {next(s.length for s in reversed(steps) if s.kept)} {unit}")
+
+
+@contextmanager
+def _memory_explained(config: Config) -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        given = f"--set batch={config.batch} --set patch={config.patch}"
+        raise ValueError(f"not enough memory: smaller values than {given} need less, and less --data") from error
 
 
 class Teller:

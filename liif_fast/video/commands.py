@@ -24,6 +24,7 @@ from ..options import (
     Threads,
     clamp,
 )
+from ..words import counted
 
 if TYPE_CHECKING:
     from ..upscaler import Upscaler
@@ -180,7 +181,7 @@ def video(
         }  # fmt: skip
         say(json.dumps(facts))
     elif not quiet:
-        frames_text = f"{made.frames} frames" + (f" ({made.resumed} from before)" if made.resumed else "")
+        frames_text = counted(made.frames, "frame") + (f" ({made.resumed} from before)" if made.resumed else "")
         say(f"{output}  {made.width} x {made.height}  {frames_text}  {made.seconds:.2f} s  {speed:.2f} fps")
         say(description)
     if made.damage:
@@ -311,7 +312,8 @@ def zoom(
         render(output, encoding, plan, picture, upscaler, force, meter)
     spent = time.perf_counter() - begun
     if not quiet:
-        say(f"{output}  {shape[1]} x {shape[0]}  {plan.frames} frames  {spent:.2f} s  {plan.frames / spent:.2f} fps")
+        frames = counted(plan.frames, "frame")
+        say(f"{output}  {shape[1]} x {shape[0]}  {frames}  {spent:.2f} s  {plan.frames / spent:.2f} fps")
         say(upscaler.description)
 
 
@@ -394,10 +396,10 @@ def pipe(
     with io.FileIO(0, closefd=False) as source, io.FileIO(1, "w", closefd=False) as result:
         done, cut = run(source, result, layout, request, matrix, latency, ready)
     if cut:
-        say_error(f"the input ended {cut} bytes into frame {done + 1}; {done} frames are done")
+        say_error(f"the input ended {cut} bytes into frame {done + 1}; {counted(done, 'frame')} done")
         raise typer.Exit(SOME_FAILED)
     if not done:
         raise ValueError("no frame came on standard input")
     spent = time.perf_counter() - begun[0]
     if not quiet:
-        say_error(f"{done} frames  {spent:.2f} s  {done / spent:.2f} fps; {made[0].description}", "")
+        say_error(f"{counted(done, 'frame')}  {spent:.2f} s  {done / spent:.2f} fps; {made[0].description}", "")

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from ..words import counted
+
 
 class VideoError(ValueError):
     """A film that cannot be read, made or written, with the reason."""
@@ -57,13 +59,15 @@ class Damage:
     refused: int = 0  # packets of other streams that could not be copied
 
     def __str__(self) -> str:
-        texts = [f"{self.packets} packets are damaged"] if self.packets else []
-        texts += [f"{self.frames} frames are damaged"] if self.frames else []
+        texts = [f"{counted(self.packets, 'damaged packet')}"] if self.packets else []
+        texts += [f"{counted(self.frames, 'damaged frame')}"] if self.frames else []
         texts += [f"reading broke off ({self.broke_off})"] if self.broke_off else []
-        texts += [f"{self.missing} frames are missing"] if self.missing else []
+        texts += [f"{counted(self.missing, 'missing frame')}"] if self.missing else []
         texts += [f"it ends {self.short:.2f} s early"] if self.short else []
         texts += [self.jump] if self.jump else []
-        texts += [f"{self.refused} packets beside the pictures cannot be copied"] if self.refused else []
+        texts += (
+            [f"{counted(self.refused, 'packet')} beside the pictures that cannot be copied"] if self.refused else []
+        )
         return ", ".join(texts)
 
     def __bool__(self) -> bool:

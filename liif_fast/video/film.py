@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..batch import Request
 from ..console import Meter, Stopped, say_error
 from ..output import check_place, one_line_errors, whole_file
+from ..words import counted
 from .colors import has_alpha, is_gray, subsampling
 from .encoding import Choice, Encoding, container_of, fitted
 from .errors import VideoError, check_library
@@ -120,7 +121,7 @@ def make(job: Job, upscaler: Callable[[], Upscaler], meter: FilmMeter, preview: 
             work.remove()
         except Stopped:
             if kept := work.count():
-                say_error(f"{kept * job.segment} frames are kept; --resume goes on from there", "")
+                say_error(f"{counted(kept * job.segment, 'frame')} kept; --resume goes on from there", "")
             raise
         finally:
             work.close()
