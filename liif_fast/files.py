@@ -160,6 +160,8 @@ def _decode(
     metadata, orientation = gather(im)
     metadata.dpi = _sane_dpi(im.info.get("dpi"))
     notes = _left_out(_frames(im), "; liif-fast video takes them all" if name in ("GIF", "WEBP", "PNG") else "")
+    if metadata.xmp and b"HasExtendedXMP" in im.info["xmp"]:
+        notes.append("the part of its XMP that is in further segments is left out")
     if im.info.get("xmp") and not metadata.xmp:
         notes.append("its gain map, and the XMP that is about it, are left out")
     chunks = png.chunks(file) if name == "PNG" else {}
@@ -184,7 +186,7 @@ def _decode(
 def _decode_tiff(file: BinaryIO, check_size: Callable[[int, int], None]) -> tuple[np.ndarray, Metadata, int, list[str]]:
     page = tiff.read(file, check_size)
     xmp = upright_xmp(page.xmp) if page.xmp else None
-    metadata = Metadata(page.icc_profile, _sane_dpi(page.dpi), page.exif, xmp)
+    metadata = Metadata(page.icc_profile, _sane_dpi(page.dpi), page.exif, xmp, page.iptc)
     notes = _left_out(page.frames)
     if page.pixels is not None:
         return page.pixels, metadata, page.orientation, notes

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from . import exif
+from . import exif, iptc
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -18,12 +18,18 @@ _XMP = "XML:com.adobe.xmp"  # PNG's keyword for it
 _RAW = "Raw profile type "  # ImageMagick's keywords, for blocks written as hexadecimal text
 _GAMMA, _CHROMATICITIES = 45455, (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)  # of sRGB, times 100000
 _SEGMENT = 65533  # bytes that one of JPEG holds
-_ROOM = {"JPEG": {"exif": _SEGMENT, "xmp": _SEGMENT - 29}, "BMP": {"exif": 0, "xmp": 0}}
+_ROOM = {
+    "JPEG": {"exif": _SEGMENT, "xmp": _SEGMENT - 29, "iptc": iptc.MOST_IN_JPEG},
+    "WEBP": {"iptc": 0},
+    "AVIF": {"iptc": 0},
+    "BMP": {"exif": 0, "xmp": 0, "iptc": 0},
+}
 
 
 @dataclass
 class Metadata:
-    """What travels beside the pixels. ``dpi`` is (x, y); ``exif`` and ``xmp`` have no orientation, ``exif`` no sizes.
+    """What travels beside the pixels. ``dpi`` is (x, y); ``exif`` and ``xmp`` have no orientation, ``exif`` no sizes;
+    ``iptc`` is its records.
 
     ``text`` goes by PNG's keywords (a JPEG's comment is ``Comment``); ``color`` holds PNG's chunks about it by name.
     """
@@ -32,12 +38,13 @@ class Metadata:
     dpi: tuple[float, float] | None = None
     exif: bytes | None = None
     xmp: bytes | None = None
+    iptc: bytes | None = None
     text: dict[str, str] = field(default_factory=dict)
     color: dict[bytes, bytes] = field(default_factory=dict)
 
 
 def gather(im: ImageFile) -> tuple[Metadata, int]:
-    """Exif, XMP and texts of a picture that is loaded, and its orientation. What is damaged is left out."""
+    """Exif, XMP, IPTC and texts of a picture that is loaded, and its orientation. What is damaged is left out."""
     from PIL import Image
 
     text = _texts(im)
@@ -45,18 +52,23 @@ def gather(im: ImageFile) -> tuple[Metadata, int]:
         if im.info.get(kind) is None and (raw := text.get(_RAW + kind)):
             with suppress(ValueError):
                 im.info[kind] = prefix + bytes.fromhex("".join(raw.split("\n")[3:])).removeprefix(prefix)
+    records = iptc.from_hexadecimal(text.get(iptc.PNG_KEYWORD, ""))
+    if isinstance(resources := im.info.get("photoshop"), dict) and isinstance(found := resources.get(0x0404), bytes):
+        records = iptc.from_resources(found)
     block, xmp = im.info.get("exif"), im.info.get("xmp")
     try:
         orientation = Image.Image.getexif(im).get(0x0112, 1)  # the plugin's own may decode the whole picture once more
     except Exception:  # damaged blocks make Pillow raise about anything
         orientation, block = 1, None
+    not_texts = {_XMP, _RAW + "exif", _RAW + "xmp"} | ({iptc.PNG_KEYWORD} if records else set())
     stripped = None
     with suppress(ValueError, struct.error):
         stripped = exif.strip(block) if isinstance(block, bytes) else None
     return Metadata(
         exif=stripped,
         xmp=upright_xmp(xmp) if isinstance(xmp, bytes) else None,
-        text={key: value for key, value in text.items() if key not in (_XMP, _RAW + "exif", _RAW + "xmp")},
+        iptc=records,
+        text={key: value for key, value in text.items() if key not in not_texts},
     ), orientation if isinstance(orientation, int) else 1
 
 
@@ -75,9 +87,11 @@ def _texts(im: ImageFile) -> dict[str, str]:
 
 
 def upright_xmp(xmp: bytes) -> bytes | None:
-    """XMP whose orientation, if it says one, is 1; None where it is about the further pictures of a JPEG."""
+    """XMP whose orientation, if it says one, is 1, without the name of a part in segments of its own, which Pillow does
+    not read; None where it is about the further pictures of a JPEG."""
     if b"http://ns.google.com/photos/1.0/container/" in xmp:  # of a gain map, which is not there any more
         return None
+    xmp = re.sub(rb"\s*xmpNote:HasExtendedXMP=([\"'])[0-9A-Fa-f]*\1", b"", xmp)
     return re.sub(rb'(tiff:Orientation(?:=["\']|>)\s*)[0-9]', rb"\g<1>1", xmp) or None
 
 
@@ -128,6 +142,8 @@ def fit(metadata: Metadata, name: str, gray: bool) -> tuple[Metadata, list[str]]
         if block and len(block) > most:
             setattr(kept, kind, None)
             lost.append(f"{kind.upper()} of {len(block)} bytes")
+    if name == "PNG" and metadata.iptc:
+        kept.text = {**kept.text, iptc.PNG_KEYWORD: iptc.to_hexadecimal(metadata.iptc)}
     if name == "JPEG" and len(comment := metadata.text.get("Comment", "").encode()) <= _SEGMENT and comment:
         kept.text = {"Comment": metadata.text["Comment"]}
     if words := sorted(metadata.text.keys() - kept.text.keys() - {"Software"}):  # which made the smaller picture

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
+from . import iptc
 from .metadata import Metadata, fit
 
 
@@ -246,14 +247,15 @@ class _Rows:
                 from .png import PngWriter
 
                 fields = {**vars(metadata), "exif": metadata.exif and metadata.exif.removeprefix(b"Exif\0\0")}
+                del fields["iptc"]  # among its texts
                 self._encoder = PngWriter(file, *shape, 8 * target.itemsize, **fields)
             elif format.name == "TIFF":
                 from .exif import for_tiff
                 from .tiff import TiffWriter
 
-                profile, dpi, xmp = metadata.icc_profile, metadata.dpi, metadata.xmp
+                kept = {kind: getattr(metadata, kind) for kind in ("icc_profile", "dpi", "xmp", "iptc")}
                 texts = for_tiff(metadata.exif) if metadata.exif else None
-                self._encoder = TiffWriter(file, *shape, target, icc_profile=profile, dpi=dpi, texts=texts, xmp=xmp)
+                self._encoder = TiffWriter(file, *shape, target, texts=texts, **kept)
             else:
                 self._encoder = _Collected(file, shape, format.name, metadata, quality, lossless)
 
@@ -304,6 +306,8 @@ class _Collected:
             self._options["exif"] = metadata.exif
         if metadata.xmp:
             self._options["xmp"] = metadata.xmp
+        if metadata.iptc:
+            self._options["extra"] = iptc.segment(metadata.iptc)
         if "Comment" in metadata.text:
             self._options["comment"] = metadata.text["Comment"].encode()
         if metadata.dpi and name in ("JPEG", "BMP"):

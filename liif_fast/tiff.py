@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from . import exif
+from . import exif, iptc
 from .bands import BandWriter
 
 _MINISWHITE, _MINISBLACK, _RGB, _PALETTE = 0, 1, 2, 3
@@ -17,7 +17,7 @@ _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _INCHES = {2: 1.0, 3: 1 / 2.54}  # of a resolution unit: inch, centimetre
 _COLOR_SAMPLES = {_MINISWHITE: 1, _MINISBLACK: 1, _RGB: 3, _PALETTE: 1}
 _CLASSIC_LIMIT = 3_900_000_000  # bytes; 32-bit offsets end at 4.29e9, and deflate can add a little to noise
-_DESCRIPTION, _XMP = 270, 700  # tags
+_DESCRIPTION, _XMP, _IPTC = 270, 700, 33723  # tags
 _MOST_PAGES = 10_000  # that are counted
 _SILENT = logging.NullHandler()
 
@@ -33,6 +33,7 @@ class Page(NamedTuple):
     frames: int
     exif: bytes | None  # a block made of its texts and its directories of EXIF and GPS
     xmp: bytes | None
+    iptc: bytes | None  # records
 
 
 def read(file: BinaryIO, check_size: Any) -> Page:
@@ -58,6 +59,7 @@ def read(file: BinaryIO, check_size: Any) -> Page:
         check_size(page.imagelength, page.imagewidth)
         _check_layout(page, file)
         icc, xmp = page.iccprofile, page.tags.valueof(_XMP)
+        records = page.tags.valueof(_IPTC)
         return Page(
             _pixels(page),
             (page.imagelength, page.imagewidth),
@@ -67,6 +69,7 @@ def read(file: BinaryIO, check_size: Any) -> Page:
             max(1, len(full)),
             _exif(page, file),
             xmp if isinstance(xmp, bytes) else None,
+            iptc.from_tiff(records, tif.byteorder) if isinstance(records, bytes | tuple) else None,
         )
 
 
@@ -186,6 +189,7 @@ class TiffWriter(BandWriter[bytes]):
         dpi: tuple[float, float] | None = None,
         texts: exif.Directory | None = None,
         xmp: bytes | None = None,
+        iptc: bytes | None = None,
         level: int = 6,
         threads: int | None = None,
         big: bool | None = None,
@@ -195,7 +199,7 @@ class TiffWriter(BandWriter[bytes]):
         super().__init__(file, height, width, channels, dtype, threads)
         self._big = height * width * channels * dtype.itemsize > _CLASSIC_LIMIT if big is None else big
         self._icc, self._dpi, self._level = icc_profile, dpi, level
-        self._texts, self._xmp = texts or {}, xmp
+        self._texts, self._xmp, self._iptc = texts or {}, xmp, iptc
         self._offsets: list[int] = []
         self._counts: list[int] = []
         # The place of the directory, which comes last, is filled in at the end.
@@ -238,6 +242,8 @@ class TiffWriter(BandWriter[bytes]):
             tags[338] = ("H", [2])  # alpha, not premultiplied
         if self._xmp:
             tags[_XMP] = ("B", self._xmp)
+        if self._iptc:
+            tags[_IPTC] = ("B", self._iptc)
         if self._icc:
             tags[34675] = ("B", self._icc)
         code = {"B": 7, "H": 3, "I": 4, "Q": 16, "R": 5}

@@ -62,7 +62,7 @@ ROWS = [
     ["checkpoint"],
     ["output"],
     ["png", "tiff", "metadata"],
-    ["exif"],
+    ["exif", "iptc"],
     ["bands"],
     ["grid"],
     ["fp8", "architecture", "tiling", "modes", "deflate", "colorimetry", "_cpu", "_cuda"],

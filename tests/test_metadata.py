@@ -126,6 +126,13 @@ def test_exif_and_xmp_through_every_format(tmp_path, suffix, order):
         assert im.getexif().get(0x0112, 1) == 1
 
 
+def test_extended_xmp_is_heard_of(tmp_path):
+    named = XMP.replace(b"dc:title", b'xmpNote:HasExtendedXMP="5F3A" dc:title')
+    Image.fromarray(PICTURE).save(tmp_path / "a.jpg", xmp=named)
+    with pytest.warns(UserWarning, match="the part of its XMP that is in further segments is left out"):
+        assert read(tmp_path / "a.jpg")[1].xmp == UPRIGHT
+
+
 def test_orientation_of_a_damaged_block(tmp_path):
     damaged = bytearray(block("<"))
     damaged[14] = 250  # entries in the directory
