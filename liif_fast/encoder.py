@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -198,9 +199,9 @@ def in_tiles(
 
 @contextmanager
 def torch_threads(count: int | None) -> Iterator[None]:
-    """PyTorch's processor threads inside the block; None leaves them as they are."""
+    """PyTorch's processor threads inside the block; None leaves them as they are, and so does a forked process."""
     before = torch.get_num_threads()
-    if count is None or count == before:
+    if count is None or count == before or _forked:
         yield
         return
     torch.set_num_threads(count)
@@ -208,3 +209,18 @@ def torch_threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+_forked = False
+
+
+@cache
+def one_thread_in_forks() -> None:
+    """PyTorch's threads are not in a forked process, and it would wait for them for ever; DataLoader's have one too."""
+    os.register_at_fork(after_in_child=_in_fork)
+
+
+def _in_fork() -> None:
+    global _forked
+    _forked = True
+    torch.set_num_threads(1)

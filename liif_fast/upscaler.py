@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from collections.abc import Generator, Iterable
 from copy import copy
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import torch
 from . import engines, grid, memory
 from .backends import BackendUnavailable, cpu, triton
 from .checkpoint import DEFAULT, Weights, load
+from .encoder import one_thread_in_forks
 from .field import Box, Field, Progress, least_memory
 from .fp8 import FP8, stored
 from .frame import Frame
@@ -99,7 +99,7 @@ class Upscaler:
         self.encoder = engines.make(engine, self.weights, self.decoder.head, self.device, stored(dtype), threads)
         if self_ensemble:
             self.encoder.ensemble_itself()
-        _one_thread_in_forks()
+        one_thread_in_forks()
 
     def __call__(
         self,
@@ -314,12 +314,6 @@ def _whole(name: str, value: Any, most: float = math.inf) -> int | None:
         limits = "of at least 1" if most == math.inf else f"from 1 to {most}"
         raise ValueError(f"{name} must be a whole number {limits}, or None, got {value!r}")
     return int(value)
-
-
-@cache
-def _one_thread_in_forks() -> None:
-    """PyTorch's threads are not in a forked process, and it would wait for them for ever; DataLoader's have one too."""
-    os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
 def find_device(device: str | torch.device) -> torch.device:
