@@ -198,6 +198,22 @@ def test_damaged_log(tmp_path: Path, damaged: bytes) -> None:
     assert (tmp_path / log.LOG).read_bytes() == damaged
 
 
+def test_the_log_grows_by_lines(tmp_path: Path) -> None:
+    """One is not written to its end when the disk is full or the machine stops."""
+    path = tmp_path / log.LOG
+    first = log.Log(tmp_path, 0)
+    first.add(3, 0.5, 1e-3, 10.0, {})
+    first.add(6, 0.4, 1e-3, 10.0, {2.0: 30.5})
+    file = path.stat().st_ino
+    first.add(9, 0.3, 1e-3, 10.0, {})
+    assert path.stat().st_ino == file
+    whole = path.read_text()
+    path.write_text(whole + "12,0.2")
+    after = log.Log(tmp_path, 1200)
+    after.add(1203, 0.1, 1e-3, 10.0, {})
+    assert path.read_text() == whole + "1203,0.100000,1.000e-03,10,\n"
+
+
 def test_a_column_of_ones_own_stays_in_the_log(tmp_path: Path) -> None:
     (tmp_path / log.LOG).write_text("iteration,loss,note\n3,0.5,slow\n6,0.4,lost\n")
     after = log.Log(tmp_path, 3)

@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..output import whole_file, write_text
+from ..output import one_line_errors, whole_file, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,18 +31,19 @@ def check_library() -> None:
 class Log:
     """Rows of ``log.csv`` in a run's folder.
 
-    What an earlier sitting wrote past ``iteration``, where its state was saved, is dropped: it happens again.
-    ValueError for a file that was damaged or edited into something else.
+    What an earlier sitting wrote past ``iteration``, where its state was saved, is dropped, for it happens again; so is
+    a last line that was not written to its end. ValueError for a file that was damaged or edited into something else.
     """
 
     def __init__(self, folder: Path, iteration: int) -> None:
         self.folder = folder
         self.rows: list[dict[str, str]] = []
+        self._fields: list[str] = []  # of the file, once it is this sitting's
         path = folder / LOG
         if iteration and path.exists():
             try:
-                with path.open(newline="", encoding="utf-8") as file:
-                    rows = list(csv.DictReader(file))
+                text = path.read_text(encoding="utf-8")
+                rows = list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1])))
                 self.rows = [row for row in rows if int(row["iteration"]) <= iteration]
                 for row in self.rows:  # what will be drawn
                     psnr = (value for key, value in row.items() if key.startswith("psnr_") and value)
@@ -54,12 +55,18 @@ class Log:
         row = {"iteration": iteration, "loss": f"{loss:.6f}", "lr": f"{lr:.3e}", "iterations_per_s": f"{speed:.4g}"}
         row |= {f"psnr_x{scale:g}": f"{value:.4f}" for scale, value in psnr.items()}
         self.rows.append({key: str(value) for key, value in row.items()})
-        fields = [*_FIELDS, *sorted({key for row in self.rows for key in row} - {*_FIELDS})]
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fields, restval="", lineterminator="\n")
+        path, text, complete = self.folder / LOG, io.StringIO(), row.keys() <= set(self._fields)
+        if not complete:
+            self._fields = [*_FIELDS, *sorted({key for row in self.rows for key in row} - {*_FIELDS})]
+        writer = csv.DictWriter(text, self._fields, restval="", lineterminator="\n")
+        if complete:
+            writer.writerow(self.rows[-1])
+            with one_line_errors(str(path)), path.open("a", encoding="utf-8") as file:
+                file.write(text.getvalue())
+            return
         writer.writeheader()
         writer.writerows(self.rows)
-        write_text(self.folder / LOG, text.getvalue())
+        write_text(path, text.getvalue())
 
     def draw(self) -> None:
         """``curves.png``: loss, smoothed, and the PSNR of each scale."""
