@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import batch, export_commands, standard
-from .console import NAME, SOME_FAILED, Command, Commands, Meter, explain, printable, say, say_error, speed
+from .console import NAME, SOME_FAILED, Command, Commands, Meter, advised, explain, printable, say, say_error, speed
 from .options import (
     DEFAULT_MODEL,
     PAPER_MODEL,
@@ -255,7 +255,8 @@ class _Run:
             for job in jobs:
                 meter.picture(job.input.name)
                 try:
-                    result = self.one(job, meter)
+                    with advised("a smaller --max-memory works in smaller tiles, and PNG and TIFF are written by rows"):
+                        result = self.one(job, meter)
                 except Exception as error:
                     cause = error.__cause__ or error
                     text = self.said(explain(error))

@@ -101,8 +101,27 @@ def fail(error: Exception) -> int:
     return REFUSED
 
 
-def out_of_memory(error: BaseException) -> bool:
+class NotEnoughMemory(RuntimeError):
+    """In the place of what memory ran out for, with what to do about it."""
+
+
+@contextmanager
+def advised(advice: str) -> Iterator[None]:
+    """`NotEnoughMemory` where memory runs out within and nothing better has been said."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if _is_ours(error) or not _out_of_memory(error):
+            raise
+        raise NotEnoughMemory(f"not enough memory; {advice}") from error
+
+
+def _out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(sign in str(error) for sign in ("out of memory", "allocate memory"))
+
+
+def _is_ours(error: BaseException) -> bool:
+    return type(error).__module__.startswith("liif_fast")
 
 
 def explain(error: BaseException) -> str:
@@ -112,15 +131,16 @@ def explain(error: BaseException) -> str:
         command = context.command_path if context else NAME
         return f"{error.format_message().rstrip('.')} (see {command} --help)"
     text = str(error)
-    if out_of_memory(error):
-        return "not enough memory; a smaller --max-memory works in smaller tiles, and PNG and TIFF are written by rows"
+    if _is_ours(error):
+        return text or type(error).__name__
+    if _out_of_memory(error):
+        return "not enough memory"
     if isinstance(error, BrokenPipeError):
         return "nothing reads the output any more (broken pipe)"
     if isinstance(error, OSError) and error.errno is not None:
         where = f"{error.filename}: " if error.filename is not None else ""
         return f"{where}{error.strerror or text}"
-    ours = type(error).__module__.startswith("liif_fast")
-    if ours or isinstance(error, (ValueError, TypeError, OSError)):
+    if isinstance(error, (ValueError, TypeError, OSError)):
         return text or type(error).__name__
     return (
         f"unexpected {type(error).__name__}: {text.strip().partition(os.linesep)[0]} ({DEBUG_VARIABLE}=1 shows where)"

@@ -18,6 +18,10 @@ from .ops import OUT_RANGE
 REACH = 2
 
 
+class DeviceFull(torch.OutOfMemoryError):
+    """Not even small tiles fit into its memory."""
+
+
 class Frame:
     """One picture's colour and alpha, each a field. An alpha that is the same everywhere needs none.
 
@@ -52,7 +56,7 @@ class Frame:
             if not all([field.shrink() for field in fields]):
                 reason = str(error).partition("\n")[0]
                 full = f"{self.color.encoder.device} is full, in small tiles too: {reason}"
-                raise torch.OutOfMemoryError(full) from None
+                raise DeviceFull(full) from None
         torch.cuda.empty_cache()
         yield from self.bands(size, box, progress, done)
 

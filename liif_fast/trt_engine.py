@@ -7,7 +7,6 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable
-from copy import copy
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -102,7 +101,7 @@ class TensorRTEncoder(BaseEncoder):
 
     def __init__(self, engine: str, weights: Weights, head: Head, device: torch.device, dtype: torch.dtype) -> None:
         super().__init__(weights, head, device, dtype)
-        self.engine = engine
+        self.engine, self._of = engine, (engine, weights, head, device, dtype)
         self.largest = largest(weights, head)
         around = tiling.around(self.halo)
         if min(self.largest) <= around:
@@ -122,9 +121,13 @@ class TensorRTEncoder(BaseEncoder):
 
     def private(self) -> TensorRTEncoder:
         """TensorRT asks that a context which a CUDA graph was captured of works for nothing else."""
-        own = copy(self)
-        own._contexts = {}
+        own = object.__new__(TensorRTEncoder)
+        own.__dict__ |= {**self.__dict__, "_contexts": {}}
         return own
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as what it is made of: engines belong to a process."""
+        return _again, (*self._of, self.self_ensemble)
 
     def z(self, x: torch.Tensor) -> torch.Tensor:
         if self.takes(*x.shape[:2]):
@@ -220,6 +223,15 @@ class TensorRTEncoder(BaseEncoder):
         if context is None:
             raise RuntimeError(f"engine {self.engine!r} does not start: {_said(self._logger)}")
         return context
+
+
+def _again(
+    engine: str, weights: Weights, head: Head, device: torch.device, dtype: torch.dtype, self_ensemble: bool
+) -> TensorRTEncoder:
+    encoder = TensorRTEncoder(engine, weights, head, device, dtype)
+    if self_ensemble:
+        encoder.ensemble_itself()
+    return encoder
 
 
 def network_of(weights: Weights, head: Head) -> str:

@@ -328,7 +328,7 @@ def find_device(device: str | torch.device) -> torch.device:
     if found.type not in ("cpu", "cuda"):
         raise BackendUnavailable(f"no device {found}: only auto, cpu, cuda and cuda:N are supported")
     if found.type == "cuda" and (found.index or 0) >= cards:
-        there = f"{cards} CUDA devices" if cards else f"no CUDA device ({_why_none()})"
+        there = counted(cards, "CUDA device") if cards else f"no CUDA device ({_why_none()})"
         raise BackendUnavailable(f"no device {found}: PyTorch {torch.__version__} finds {there} here")
     if found.type == "cuda" and found.index is None:
         return torch.device("cuda", torch.cuda.current_device())  # as tensors there call it

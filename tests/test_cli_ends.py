@@ -77,7 +77,7 @@ def test_training_out_of_memory(folder):
     code, out, err = finish(process(*work, preexec_fn=limited))
     assert (code, out) == (2, "")
     assert err.splitlines()[-1] == (
-        "liif-fast: error: not enough memory: smaller values than --set batch=20000 --set patch=48 need less, "
+        "liif-fast: error: not enough memory; smaller values than --set batch=20000 --set patch=48 need less, "
         "and less --data"
     )
 

@@ -117,7 +117,7 @@ def test_command(folder: Path, tmp_path: Path) -> None:
         "--json", report, "--precision", "fp32",
     )  # fmt: skip
     assert done.exit_code == 1, done.stderr
-    assert "2 of 4 pictures were skipped" in done.stderr
+    assert "2 of 4 pictures skipped" in done.stderr
     assert "small.png: 9 x 9 pixels" in done.stderr
     for row in ("bicubic", "Lanczos", "tiny ", "tiny x4, Lanczos", "x2, 2 pictures", "x3, 2 pictures"):
         assert row in done.stdout

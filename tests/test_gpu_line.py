@@ -168,12 +168,13 @@ def test_what_a_stream_took_is_free_when_it_ends(machine: types.SimpleNamespace,
         return made
 
     gc.collect()
+    held = len(cuda_streams._held)  # by what works on one of its own for good
     gc.disable()
     try:
         frames: Any = stream(FRAMES, make, None)
         assert len(list(islice(frames, taken))) == (taken or len(FRAMES))
         frames.close()
         assert lines[0]() is None
-        assert not len(cuda_streams._held)
+        assert len(cuda_streams._held) == held
     finally:
         gc.enable()

@@ -7,6 +7,7 @@ by address, so that shapes, addresses and tiles are those a GPU would see.
 from __future__ import annotations
 
 import ctypes
+import pickle
 import subprocess
 import sys
 import types
@@ -133,6 +134,16 @@ def test_built_once_checked_and_found_again(machine: types.SimpleNamespace) -> N
         assert torch.equal(one(image), expected)
         assert torch.equal(one(image[::2, 1:]), Encoder(WEIGHTS, HEAD, CPU, BF16)(image[::2, 1:]))
     assert set(machine.strategies) == {("USER_MANAGED", "EAGER")}
+
+
+@needs_rtx
+def test_pickled(machine: types.SimpleNamespace) -> None:
+    """For another process, which takes the engine from the cache."""
+    one = encoder()
+    again = pickle.loads(pickle.dumps(one))
+    picture = torch.rand(9, 14, 3)
+    assert torch.equal(again(picture), one(picture))
+    assert (again.engine, again.self_ensemble, machine.built) == (RTX, False, 1)
 
 
 @needs_rtx

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from ..batch import INPUT_SUFFIXES
+from ..console import explain
 from .edges import Edges
 from .resize import area_matrices, matrices, nearest_matrices
 from .testset import Skipped, read
@@ -137,7 +138,7 @@ def load(folders: Sequence[Path], least: int) -> tuple[list[np.ndarray], list[Sk
         try:
             picture = read(path)
         except (ValueError, OSError) as error:
-            skipped.append(Skipped(path, None, str(error)))
+            skipped.append(Skipped(path, None, explain(error)))
             continue
         height, width = picture.shape[:2]
         if min(height, width) < least:

@@ -74,11 +74,11 @@ def reduce(
 
     first = quality(weights)
     steps = [Step(length(weights), unit, first, 0.0, True)]
-    report(weights, pictures, folder / f"entropy-{length(weights)}.png", say)
+    rectifiers = report(weights, pictures, folder / f"entropy-{length(weights)}.png", say)
     save(folder / WEIGHTS, weights, dtype=None)
     while length(weights) > 1:
         if unit == UNITS["liif"]:
-            layer = easier.next_layer(easier.measure(weights, pictures))
+            layer = easier.next_layer(rectifiers)
             shorter, done = easier.fold(weights, layer), f"rectifier {layer + 1} of the decoder folded away"
         else:
             without = [easier.drop_block(weights, block) for block in range(length(weights))]
@@ -98,7 +98,7 @@ def reduce(
         candidate = replace(load(result.weights), name=weights.name)
         psnr = quality(candidate)
         steps.append(Step(length(candidate), unit, psnr, first - psnr, first - psnr <= max_loss))
-        report(candidate, pictures, folder / f"entropy-{length(candidate)}.png", say)
+        rectifiers = report(candidate, pictures, folder / f"entropy-{length(candidate)}.png", say)
         if not steps[-1].kept:
             break
         weights = candidate
@@ -118,8 +118,10 @@ def _claim(folder: Path, weights: Weights, config: Config) -> None:
     write_text(kept, text)
 
 
-def report(weights: Weights, pictures: easier.Pictures, picture: Path, say: Callable[[str], None]) -> None:
-    """The entropy of every rectifier as lines and as a picture."""
+def report(
+    weights: Weights, pictures: easier.Pictures, picture: Path, say: Callable[[str], None]
+) -> list[easier.Rectifier]:
+    """The entropy of every rectifier as lines, as a picture, and returned."""
     found = easier.measure(weights, pictures)
     say(f"{weights.name}: {weights.architecture.summary()}")
     say("rectifier    entropy  settled neurons  active")
@@ -127,3 +129,4 @@ def report(weights: Weights, pictures: easier.Pictures, picture: Path, say: Call
         say(f"{r.name:<12} {r.entropy:7.3f}  {r.fixed:15.0%}  {r.active:6.0%}")
     easier.draw(found, picture)
     say(f"picture: {picture}")
+    return found

@@ -16,6 +16,7 @@ from ..console import Meter, printable, say, say_error
 from ..encoder import torch_threads
 from ..output import check_place, write_text
 from ..upscaler import Upscaler
+from ..words import counted
 from . import strips, testset
 from .evaluate import Method, Score, Summary, bicubic, fixed, lanczos, network, score
 from .metrics import Protocol, find_protocol
@@ -87,7 +88,7 @@ def run(
     if not any(report.scores for report in reports):
         raise ValueError(f"no picture could be used ({skipped} skipped)")
     if skipped:
-        say_error(f"{skipped} of {sum(report.count for report in reports)} pictures were skipped")
+        say_error(f"{skipped} of {counted(sum(report.count for report in reports), 'picture')} skipped")
     if json_path:
         models_used = {word: _model(up) for word, up in upscalers.items()}
         first = next(iter(upscalers.values()))
@@ -183,8 +184,9 @@ def show(report: SetReport, scales: Sequence[float], protocol: Protocol) -> None
         if not rows:
             continue
         count = len(next(iter(rows.values())).scores)
-        pictures = "1 picture" if count == 1 else f"{count} pictures"
-        console.print(Text(f"{printable(report.name)} x{scale:g}, {pictures}: PSNR of {protocol.description}"))
+        console.print(
+            Text(f"{printable(report.name)} x{scale:g}, {counted(count, 'picture')}: PSNR of {protocol.description}")
+        )
         table = Table()
         table.add_column("method")
         seen = any(row.lpips is not None for row in rows.values())

@@ -6,12 +6,11 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..console import out_of_memory, say, say_error
+from ..console import advised, say, say_error
 from . import config as configs
 from .config import Config
 from .folder import WEIGHTS, held
@@ -34,7 +33,7 @@ def sit(
         file = kept
     config = _config(output, data, recipe, file, flags, settings)
     first = int(os.environ.get("RANK", "0")) == 0
-    with Teller(first) as tell, _memory_explained(config):
+    with Teller(first) as tell, advised(_less_memory(config)):
         result = train(config, resume, tell, lambda line: say_error(line, "warning: "))
     if first:
         values = ", ".join(f"x{scale:g} {value:.2f}" for scale, value in result.psnr.items())
@@ -55,7 +54,7 @@ def shorten(
 ) -> None:
     """`reduce`, with its steps as a table."""
     config = _config(output, data, "fast", file, flags, settings)
-    with held(output), Teller(True) as tell, _memory_explained(config):
+    with held(output), Teller(True) as tell, advised(_less_memory(config)):
         steps = reduce(model, config, max_loss, tell, say)
     unit = steps[0].unit
     say(f"{unit}  PSNR      loss")
@@ -65,15 +64,8 @@ def shorten(
     say(f"{output / WEIGHTS}: {next(s.length for s in reversed(steps) if s.kept)} {unit}")
 
 
-@contextmanager
-def _memory_explained(config: Config) -> Iterator[None]:
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
-            raise
-        given = f"--set batch={config.batch} --set patch={config.patch}"
-        raise ValueError(f"not enough memory: smaller values than {given} need less, and less --data") from error
+def _less_memory(config: Config) -> str:
+    return f"smaller values than --set batch={config.batch} --set patch={config.patch} need less, and less --data"
 
 
 class Teller:

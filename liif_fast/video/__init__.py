@@ -18,13 +18,15 @@ __all__ = ["VideoError", "upscale", "zoom"]
 _FROM = {"VideoError": "errors", "upscale": "frames", "zoom": "motion"}
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _FROM:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+if not TYPE_CHECKING:  # or type checkers would take every name for one of ours
 
-    value = globals()[name] = getattr(import_module(f".{_FROM[name]}", __name__), name)
-    return value
+    def __getattr__(name: str) -> Any:
+        if name not in _FROM:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        value = globals()[name] = getattr(import_module(f".{_FROM[name]}", __name__), name)
+        return value
 
 
 def __dir__() -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -157,7 +158,7 @@ def video(
     )  # fmt: skip
     options = _engine(device, precision, backend, engine, threads, cell_clamp, self_ensemble)
     if quiet:
-        _no_warnings()
+        warnings.simplefilter("ignore")
     upscaler: list[Upscaler] = []
 
     def ready() -> Upscaler:
@@ -240,12 +241,6 @@ def _seconds(text: str | None, option: str) -> Fraction | None:
     return hours * 3600 + minutes * 60 + seconds
 
 
-def _no_warnings() -> None:
-    import warnings
-
-    warnings.simplefilter("ignore")
-
-
 def zoom(
     input: Annotated[str, typer.Argument(metavar="PICTURE", help="A picture.")],
     output: Annotated[str, typer.Argument(metavar="OUTPUT", help="The film: .mkv, .mp4, .mov or .webm.")],
@@ -297,7 +292,7 @@ def zoom(
     shape = (request.height or 0, request.width or 0)
     options = _engine(device, precision, backend, engine, threads, cell_clamp, self_ensemble)
     if quiet:
-        _no_warnings()
+        warnings.simplefilter("ignore")
     picture = read(input)
     plan = Plan(picture.shape, *windows, seconds, shape, Fraction(fps).limit_denominator(1001), easing)
     choice = _choice(codec, crf, preset, pixel_format, codec_option)
@@ -377,6 +372,8 @@ def pipe(
     from .raw import Layout
 
     check_library()
+    if quiet:
+        warnings.simplefilter("ignore")
     request = _request(scale, size, longest, width, height)
     options = _engine(device, precision, backend, engine, threads, cell_clamp, self_ensemble)
     layout = None

@@ -59,10 +59,10 @@ class Damage:
     refused: int = 0  # packets of other streams that could not be copied
 
     def __str__(self) -> str:
-        texts = [f"{counted(self.packets, 'damaged packet')}"] if self.packets else []
-        texts += [f"{counted(self.frames, 'damaged frame')}"] if self.frames else []
+        texts = [counted(self.packets, "damaged packet")] if self.packets else []
+        texts += [counted(self.frames, "damaged frame")] if self.frames else []
         texts += [f"reading broke off ({self.broke_off})"] if self.broke_off else []
-        texts += [f"{counted(self.missing, 'missing frame')}"] if self.missing else []
+        texts += [counted(self.missing, "missing frame")] if self.missing else []
         texts += [f"it ends {self.short:.2f} s early"] if self.short else []
         texts += [self.jump] if self.jump else []
         texts += (

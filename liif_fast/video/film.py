@@ -112,7 +112,8 @@ def make(job: Job, upscaler: Callable[[], Upscaler], meter: FilmMeter, preview: 
         try:
             if preview:
                 size = (encoding.height, encoding.width)
-                preview(job.input, clip, (job.start, job.end), job.deinterlace, up, size)
+                length = min(clip.frames, job.frames or clip.frames) / clip.rate
+                preview(job.input, job.start or Fraction(0), length, job.deinterlace, up, size)
             begun = time.perf_counter()
             done, steps = _encode(job, source, encoding, up, work, meter)
             if (now := os.path.getsize(job.input)) != bytes_before:

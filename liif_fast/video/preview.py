@@ -9,7 +9,7 @@ import numpy as np
 from ..files import writer
 from ..upscaler import Upscaler
 from .frames import pictures_of
-from .source import Clip, Source
+from .source import Source
 
 _FRAMES = 3
 # A window of each, so that a pixel of the strip is a pixel of the result.
@@ -20,21 +20,19 @@ def write_strip(
     path: str,
     overwrite: bool,
     source: str,
-    clip: Clip,
-    part: tuple[Fraction | None, Fraction | None],
+    start: Fraction,
+    seconds: Fraction,
     deinterlace: bool,
     upscaler: Upscaler,
     size: tuple[int, int],
 ) -> None:
-    """The middle of frames spread over ``part`` (start, end in seconds), as a picture file; ``size`` is the result's.
+    """The middle of frames spread over ``seconds`` from ``start`` on, as a picture file; ``size`` is the result's.
 
     Raises what `files.writer` raises for ``path``.
     """
-    start = part[0] or Fraction(0)
-    length = clip.frames / clip.rate
     rows = []
     for i in range(_FRAMES):
-        at = start + length * (2 * i + 1) / (2 * _FRAMES)
+        at = start + seconds * (2 * i + 1) / (2 * _FRAMES)
         with Source(source, at, None, deinterlace) as there:
             found = next(pictures_of(there, 0, 1), None)
         if found is not None:
