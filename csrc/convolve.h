@@ -50,7 +50,6 @@ struct ConvolveGradientParams {
   const float* output;  // the gradient, [rows][columns][out]
 };
 
-constexpr int kMaxConvolved = 256;  // channels of a convolution by F(4x4, 3x3), in and out
-constexpr int kSkip = 4;            // channels of the image: three colours and a zero
+constexpr int kSkip = 4;  // channels of the image: three colours and a zero
 
 }  // namespace liif

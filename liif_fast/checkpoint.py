@@ -132,7 +132,7 @@ def load(path_or_name: str | os.PathLike[str] = DEFAULT) -> Weights:
         size = path.stat().st_size
         content, metadata = _read(path, size)
         architecture, res_scale, state = _understand(content, metadata)
-        tensors = _convert(state, architecture, res_scale, size)
+        tensors = _convert(state, res_scale, size)
         rest = {key: value for key, value in metadata.items() if key not in _to_metadata(architecture)}
         return Weights(architecture, tensors, path.stem, rest, _quantized(content))
     except CheckpointError as error:
@@ -140,17 +140,11 @@ def load(path_or_name: str | os.PathLike[str] = DEFAULT) -> Weights:
         raise CheckpointError(f"{name}: {error}") from error.__cause__
 
 
-def save(
-    path: str | os.PathLike[str],
-    weights: Weights,
-    dtype: torch.dtype | None = torch.float16,
-    metadata: Mapping[str, str] | None = None,
-) -> None:
+def save(path: str | os.PathLike[str], weights: Weights, dtype: torch.dtype | None = torch.float16) -> None:
     """Writes our `.safetensors`, whole or not at all, as `whole_file` does.
 
     `dtype`, of the stored tensors, is `torch.float16`, `torch.bfloat16` or `torch.float32`, or None: the smallest that
-    keeps every bit; `metadata` is added to,
-    or put over, that of the weights. An existing file is replaced.
+    keeps every bit. An existing file is replaced.
 
     Raises:
         TypeError: metadata that is not strings.
@@ -161,9 +155,8 @@ def save(
         dtype = next(d for d in _FLOATS[:3] if all(torch.equal(t.to(d).float(), t) for t in weights.tensors.values()))
     if dtype not in _FLOATS[:3]:
         raise ValueError(f"dtype must be float16, bfloat16 or float32, not {dtype}")
-    extra = {**weights.metadata, **(metadata or {})}
     ours = _to_metadata(weights.architecture)
-    if clash := sorted(ours.keys() & extra.keys()):
+    if clash := sorted(ours.keys() & weights.metadata.keys()):
         raise ValueError(f"metadata key {clash[0]!r} is reserved for the architecture")
     tensors = {key: tensor.detach().to(dtype) for key, tensor in weights.tensors.items()}
     for key, tensor in tensors.items():
@@ -172,7 +165,7 @@ def save(
         tensors["fp8.scale"] = weights.fp8.scale
         tensors |= {f"fp8.{i}.weight": tensor for i, tensor in enumerate(weights.fp8.weight)}
         tensors |= {f"fp8.{i}.steps": tensor for i, tensor in enumerate(weights.fp8.steps)}
-    data = serialize(tensors, {**extra, **ours})
+    data = serialize(tensors, {**weights.metadata, **ours})
     with whole_file(path, overwrite=True) as file:
         file.write(data)
 
@@ -312,7 +305,7 @@ def _official_names(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, An
     return state, _MMAGIC_NORM
 
 
-def _convert(state: dict[Any, Any], architecture: Architecture, res_scale: float, size: int) -> dict[str, torch.Tensor]:
+def _convert(state: dict[Any, Any], res_scale: float, size: int) -> dict[str, torch.Tensor]:
     """The network's tensors as fp32 copies of their own, `res_scale` folded in; `size` is the file's."""
     names = [key for key in state if isinstance(key, str) and key.startswith(_PARTS)]
     kept = {key: state[key] for key in names if not key.startswith(_UNUSED)}

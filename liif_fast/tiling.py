@@ -26,10 +26,6 @@ class Span:
     crop_start: int
     crop_stop: int
 
-    @property
-    def crop(self) -> int:
-        return self.crop_stop - self.crop_start
-
 
 def spans(index: torch.Tensor, cells: int, halo: int, length: int) -> Iterator[Span]:
     """Cut an axis into spans of whole outputs whose cells lie within ``length`` consecutive ones, halo not counted.

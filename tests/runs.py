@@ -40,6 +40,5 @@ def make(folder: Path, output: Path, **settings: object) -> Config:
 
 
 def content(path: Path) -> dict:
-    state = torch.load(path / STATE, weights_only=True)
-    del state["seconds"]
-    return state
+    content: dict = torch.load(path / STATE, weights_only=True)
+    return content

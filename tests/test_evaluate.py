@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from common import GOLDEN, ROOT
 from liif_fast import Upscaler, cli, files
 from liif_fast.training import strips, testset
 from liif_fast.training.evaluate import bicubic, evaluate, fixed, lanczos, score
-from liif_fast.training.metrics import PROTOCOLS, psnr
+from liif_fast.training.metrics import PROTOCOLS, Protocol, psnr
 from liif_fast.training.resize import resize
 
 BENCHMARK = PROTOCOLS["benchmark"]
@@ -33,8 +35,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def pairs_in(
+    folder: Path, scales: Sequence[float], protocol: Protocol
+) -> tuple[list[testset.Pair], list[testset.Skipped]]:
+    used, skipped = zip(*(testset.pairs_of(path, scales, protocol) for path in testset.find(folder)), strict=True)
+    return [*chain(*used)], [*chain(*skipped)]
+
+
 def test_pairs(folder: Path) -> None:
-    pairs, skipped = testset.load(folder, [2, 3.7], BENCHMARK)
+    pairs, skipped = pairs_in(folder, [2, 3.7], BENCHMARK)
     assert not skipped
     assert [(p.name, p.scale) for p in pairs] == [
         (name, scale) for name in ("face.png", "gray.png") for scale in (2, 3.7)
@@ -57,7 +66,7 @@ def test_a_picture_that_is_too_small_for_a_scale() -> None:
 
 
 def test_scores(folder: Path) -> None:
-    pairs, _ = testset.load(folder, [2], BENCHMARK)
+    pairs, _ = pairs_in(folder, [2], BENCHMARK)
     perfect = evaluate(lambda lr, size: next(p.hr for p in pairs if p.lr is lr) / 255, pairs)[2]
     assert perfect.psnr == perfect.psnr_rounded == float("inf")
     found = {name: evaluate(method, pairs)[2] for name, method in (("bicubic", bicubic), ("lanczos", lanczos))}
@@ -70,7 +79,7 @@ def test_scores(folder: Path) -> None:
 
 
 def test_predictions_are_clamped_and_rounded(folder: Path) -> None:
-    pair = testset.load(folder, [2], BENCHMARK)[0][0]
+    pair = pairs_in(folder, [2], BENCHMARK)[0][0]
     extreme = testset.Pair("black and white", 2, pair.lr, np.where(pair.hr > 127, 255, 0).astype(np.uint8))
     assert score(lambda lr, size: extreme.hr / 100 - 0.5, extreme, BENCHMARK)[0].psnr == float("inf")
     truth = pair.hr / 255
@@ -83,7 +92,7 @@ def test_predictions_are_clamped_and_rounded(folder: Path) -> None:
 
 def test_an_equal_picture_is_not_in_the_mean(folder: Path) -> None:
     """One of a single colour comes back as it was, to the last bit of a float32 at the best."""
-    pairs, _ = testset.load(folder, [2], BENCHMARK)
+    pairs, _ = pairs_in(folder, [2], BENCHMARK)
     flat = testset.pair("flat", np.full((40, 40, 3), (77, 130, 201), np.uint8), 2, BENCHMARK)
     assert score(bicubic, flat, BENCHMARK)[0].psnr_rounded == float("inf")
     alone, beside = (evaluate(bicubic, these)[2] for these in (pairs, [*pairs, flat]))
@@ -93,7 +102,7 @@ def test_an_equal_picture_is_not_in_the_mean(folder: Path) -> None:
 
 
 def test_network_and_fixed_scale(folder: Path) -> None:
-    pairs, _ = testset.load(folder, [4], BENCHMARK)
+    pairs, _ = pairs_in(folder, [4], BENCHMARK)
     up = Upscaler(TINY, precision="fp32")
     direct = evaluate(up, pairs)[4]
     # At its own scale the fixed-scale network needs no second resize.
@@ -140,7 +149,7 @@ def test_command_is_the_function(folder: Path, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     options = "--scales", "2", "--protocol", "div2k", "--precision", "fp32", "--json", report
     assert run(TINY, "--data", folder, *options).exit_code == 0
-    pairs, _ = testset.load(folder, [2], PROTOCOLS["div2k"])
+    pairs, _ = pairs_in(folder, [2], PROTOCOLS["div2k"])
     expected = evaluate(Upscaler(TINY, precision="fp32"), pairs, PROTOCOLS["div2k"])[2]
     (found,) = (r for r in json.loads(report.read_text())["sets"][0]["results"] if r["method"] == "tiny")
     assert [p["psnr"] for p in found["pictures"]] == pytest.approx([s.psnr for s in expected.scores], abs=1e-6)
@@ -151,7 +160,7 @@ def test_self_ensemble(folder: Path, tmp_path: Path) -> None:
     report, model = tmp_path / "report.json", "realtime-small"
     options = "--data", folder, "--scales", "2", "--precision", "fp32", "--json", report
     assert run(model, *options, "--self-ensemble").exit_code == 0
-    pairs, _ = testset.load(folder, [2], PROTOCOLS["benchmark"])
+    pairs, _ = pairs_in(folder, [2], PROTOCOLS["benchmark"])
     expected = evaluate(Upscaler(model, precision="fp32", self_ensemble=True), pairs)[2]
     alone = evaluate(Upscaler(model, precision="fp32"), pairs)[2]
     (found,) = (r for r in json.loads(report.read_text())["sets"][0]["results"] if r["method"] == "realtime-small+")
@@ -296,7 +305,7 @@ def test_lpips(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     reference = lpips.LPIPS(net="alex", verbose=False)
     up = Upscaler(TINY, precision="fp32")
     (only,) = json.loads(report.read_text())["sets"]
-    for pair in testset.load(folder, [2, 3.7], BENCHMARK)[0]:
+    for pair in pairs_in(folder, [2, 3.7], BENCHMARK)[0]:
         (result,) = (r for r in only["results"] if (r["scale"], r["method"]) == (pair.scale, "tiny"))
         (found,) = (p["lpips"] for p in result["pictures"] if p["name"] == pair.name)
         prediction = testset.to_bytes(up(pair.lr.astype(np.float32) / 255, size=pair.hr.shape[:2]))

@@ -13,7 +13,7 @@ from liif_fast import Upscaler, checkpoint, published
 from liif_fast.checkpoint import Architecture
 from liif_fast.encoder import Encoder
 from liif_fast.ops import Decoder
-from liif_fast.training.network import Resample, from_weights, make
+from liif_fast.training.network import Resample, from_weights, make, to_weights
 from liif_fast.training.optimizer import Muon, orthogonal
 
 LR, SIZE = (5, 7), (11, 17)
@@ -73,14 +73,15 @@ def test_resampling_network_is_the_product() -> None:
         image = (2 * picture - 1).permute(2, 0, 1)[None]
         with torch.no_grad():
             ours = (network(image, torch.from_numpy(y), torch.from_numpy(x), cell)[0] + 1) / 2
-        field = Upscaler(network.weights(), precision="fp32").encode(picture.numpy())
+        weights = to_weights(network.architecture, dict(network.state_dict()), "noise")
+        field = Upscaler(weights, precision="fp32").encode(picture.numpy())
         crossings = np.stack(np.meshgrid(y, x, indexing="ij"), -1)
         wanted = field.sample(crossings.reshape(-1, 2), scale=scale).reshape(50, 50, 3)
         torch.testing.assert_close(ours.clamp(0, 1), torch.as_tensor(wanted), atol=3e-6, rtol=0)
 
 
 def test_weights_come_back(tiny) -> None:
-    back = from_weights(tiny).weights("again", note="kept")
+    back = to_weights(tiny.architecture, dict(from_weights(tiny).state_dict()), "again", note="kept")
     assert back.fingerprint == tiny.fingerprint
     assert (back.name, back.metadata) == ("again", {"note": "kept"})
 

@@ -3,7 +3,6 @@
 #include <vector>
 
 #include "isa.h"
-#include "product_simd.h"
 #include "tiles_amx.h"
 
 namespace liif {

@@ -1,7 +1,7 @@
 // AMX for the hidden layers in bf16, AVX-512-BF16 for the rest; f32 work goes to AVX-512.
 //
 // Activations lie as tiles load them, [rows / 16][width / step][16][step], so that a layer goes through memory in order.
-#include "decode_simd.h"
+#include "isa.h"
 #include "tiles_amx.h"
 
 namespace liif {
@@ -70,7 +70,7 @@ void tiled_panels(const HiddenLayer& layer, int begin, int end, int rows, const 
   p.row_stride = step, p.tile_stride = int64_t{kTileSide} * layer.in, p.step_stride = kTileSide * step;
   p.runs = 1, p.steps = {steps, step}, p.panel = int64_t{layer.in} * kPanel;
   alignas(64) float sums[2][kBlock * N * kTileSide];
-  const int share = (Finish::kParts + steps - 1) / steps;
+  const int share = share_of(p, Finish::kParts);
   Block before{nullptr, 0, 0};
   int turn = 0;
   for (int c = begin * kPanel; c < end * kPanel; c += N * kPanel) {

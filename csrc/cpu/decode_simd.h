@@ -89,9 +89,8 @@ void last_layer(const DecodeParams& p, Cursor at, int count, int width, const fl
   }
 }
 
-// `hidden(layer, rows, in, out)`: applies a hidden layer.
-template <class T, class Hidden>
-void decode_tiles(const DecodeParams& p, int64_t begin, int64_t end, Scratch& scratch, Hidden hidden) {
+template <class T>
+void decode_tiles(const DecodeParams& p, int64_t begin, int64_t end, Scratch& scratch) {
   using Elem = typename T::Elem;
   static_assert(kTileRows % T::kRows == 0, "a full tile is whole blocks");
   for (int64_t pixel = begin; pixel < end; pixel += kTilePixels) {
@@ -108,9 +107,9 @@ void decode_tiles(const DecodeParams& p, int64_t begin, int64_t end, Scratch& sc
     for (int l = 0; l < p.hidden_count; ++l) {
       const auto* from = reinterpret_cast<const Elem*>(in);
       if (l + 1 == p.hidden_count) {
-        hidden(p.hidden[l], rows, from, out);
+        hidden_layer<T>(p.hidden[l], rows, from, out);
       } else {
-        hidden(p.hidden[l], rows, from, reinterpret_cast<Elem*>(out));
+        hidden_layer<T>(p.hidden[l], rows, from, reinterpret_cast<Elem*>(out));
       }
       width = p.hidden[l].out;
       float* swap = in;
@@ -122,13 +121,6 @@ void decode_tiles(const DecodeParams& p, int64_t begin, int64_t end, Scratch& sc
       last_layer<typename T::V, 1>(p, at, count, width, in);
     }
   }
-}
-
-template <class T>
-void decode_tiles(const DecodeParams& p, int64_t begin, int64_t end, Scratch& scratch) {
-  decode_tiles<T>(p, begin, end, scratch, [](const HiddenLayer& layer, int rows, const typename T::Elem* in, auto* out) {
-    hidden_layer<T>(layer, rows, in, out);
-  });
 }
 
 }  // namespace

@@ -61,7 +61,7 @@ struct WinogradTile {
 
 // A pixel that is not there.
 template <class Elem>
-constexpr Elem kZeros[kMaxConvolved] = {};
+constexpr Elem kZeros[kMaxWidth] = {};
 
 inline int64_t winograd_part(int channels) { return winograd_size(channels) / 36; }
 

@@ -88,7 +88,7 @@ class Summary:
 def evaluate(
     method: Upscaler | Method, pairs: Iterable[Pair], protocol: Protocol = PROTOCOLS["benchmark"]
 ) -> dict[float, Summary]:
-    """Scale -> scores, of pictures prepared by `testset.load` with the same protocol."""
+    """Scale -> scores, of pairs made by `testset.pair` with the same protocol."""
     render = network(method) if isinstance(method, Upscaler) else method
     found: dict[float, list[Score]] = {}
     for pair in pairs:

@@ -85,10 +85,6 @@ class Network(nn.Module):
         they are layers large enough for Muon."""
         return [{"params": list(self.parameters()), "pace": 1.0, "matrices": True}]
 
-    def weights(self, name: str = "unnamed", **metadata: str) -> Weights:
-        """A copy of the parameters. Raises CheckpointError where they are not finite."""
-        return to_weights(self.architecture, dict(self.state_dict()), name, **metadata)
-
 
 class Liif(Network):
     """The local-ensemble MLP, its first layer projected on the LR grid (exact)."""
@@ -206,9 +202,7 @@ def from_weights(weights: Weights) -> Network:
     return network
 
 
-def to_weights(
-    architecture: Architecture, tensors: dict[str, torch.Tensor], name: str = "unnamed", **metadata: str
-) -> Weights:
+def to_weights(architecture: Architecture, tensors: dict[str, torch.Tensor], name: str, **metadata: str) -> Weights:
     """`Weights` of a copy of a network's tensors. Raises CheckpointError where they are not finite."""
     copies = {key: tensor.detach().float().cpu().contiguous().clone() for key, tensor in tensors.items()}
     return Weights(architecture, copies, name, metadata)

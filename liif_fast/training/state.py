@@ -6,11 +6,10 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from ..checkpoint import Architecture, CheckpointError, load
+from ..checkpoint import Architecture, CheckpointError, Weights, load
 from ..output import whole_file
 from .config import Config
 from .inputs import Inputs
@@ -28,7 +27,6 @@ class State:
     generator: torch.Generator
     inputs: Inputs
     iteration: int = 0
-    seconds: float = 0.0  # of training, over all sittings
     pictures: list[int] | None = None  # `Pictures.digest` of what was learned from; None: not known
 
     @classmethod
@@ -55,7 +53,7 @@ class State:
         """Whether every parameter is a number still."""
         return bool(torch.stack(torch._foreach_norm(list(self.network.state_dict().values()))).isfinite().all())
 
-    def weights(self, name: str, **metadata: str) -> Any:
+    def weights(self, name: str, **metadata: str) -> Weights:
         """The averaged network. Raises CheckpointError where it is not finite."""
         return to_weights(self.network.architecture, self.average, name, **metadata)
 
@@ -69,7 +67,6 @@ class State:
             "generators": list(generators),
             "inputs": self.inputs.state_dict(),
             "iteration": self.iteration,
-            "seconds": self.seconds,
             "pictures": self.pictures,
         }
         whole = io.BytesIO()  # torch writing to the file itself would hide that the disk is full
@@ -102,7 +99,7 @@ class State:
             for key, value in self.average.items():
                 value.copy_(content["average"][key])
             self.inputs.load_state_dict(content["inputs"])
-            self.iteration, self.seconds = int(content["iteration"]), float(content["seconds"])
+            self.iteration = int(content["iteration"])
             self.pictures = content.get("pictures")
         except (KeyError, ValueError, RuntimeError, TypeError) as error:
             raise CheckpointError(f"{path}: does not fit this run (another optimiser?): {error}") from error

@@ -100,22 +100,6 @@ def pairs_of(path: Path, scales: Sequence[float], protocol: Protocol) -> tuple[l
     return [p for p in found if isinstance(p, Pair)], [s for s in found if isinstance(s, Skipped)]
 
 
-def load(folder: Path, scales: Sequence[float], protocol: Protocol) -> tuple[list[Pair], list[Skipped]]:
-    """Every picture of a folder at every scale, in memory: for what evaluates the same ones again and again.
-
-    Raises as `find`, and ValueError where none can be used.
-    """
-    pairs: list[Pair] = []
-    skipped: list[Skipped] = []
-    for path in find(folder):
-        used, left_out = pairs_of(path, scales, protocol)
-        pairs += used
-        skipped += left_out
-    if not pairs:
-        raise ValueError(f"{folder}: no picture can be used ({skipped[0]})")
-    return pairs, skipped
-
-
 def to_bytes(image: np.ndarray) -> np.ndarray:
     """Floats in [0, 1] (clamped to it) -> uint8, halves upwards as MATLAB does."""
     return np.floor(image.clip(0, 1) * 255 + 0.5).astype(np.uint8)

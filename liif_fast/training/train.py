@@ -197,9 +197,7 @@ class _Run:
             if not (logs or saves or validates):
                 continue
             loss = self._mean(loss_sum / (state.iteration - since))
-            now = time.perf_counter()
-            speed, start = (state.iteration - since) / (now - start), now
-            state.seconds += (state.iteration - since) / speed
+            speed = (state.iteration - since) / (time.perf_counter() - start)
             if not (math.isfinite(loss) and state.finite()):  # the last step shows in no loss yet
                 good = f"the state of iteration {self.saved} is good" if self.saved else "no state was saved yet"
                 raise Diverged(f"diverged at iteration {state.iteration} (loss {loss}): lower the rate (--lr); {good}")

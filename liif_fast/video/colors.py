@@ -111,7 +111,7 @@ class Swscale:
         deep = bits(name) > 8
         gray = is_gray(name)
         target = ("gray16le" if deep else "gray") if gray else ("rgb48le" if deep else "rgb24")
-        made = self._convert(frame, target, colors, FULL)
+        made = self._convert(frame, target, colors)
         array = made.to_ndarray()
         if deep:
             array = _whiter(_white(bits(name), colors.range, gray))[array]
@@ -131,19 +131,17 @@ class Swscale:
         source = {(3, False): "rgb24", (3, True): "rgb48le", (1, False): "gray", (1, True): "gray16le"}
         flat = picture[..., 0] if picture.shape[2] == 1 else picture
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(flat), source[picture.shape[2], deep])
-        made = self._convert(frame, format, colors, FULL, back=True)
+        made = self._convert(frame, format, colors, back=True)
         made.colorspace, made.color_range = colors.matrix, colors.range
         made.color_primaries, made.color_trc = colors.primaries, colors.transfer
         return made
 
-    def _convert(
-        self, frame: av.VideoFrame, format: str, colors: Colors, range: int, back: bool = False
-    ) -> av.VideoFrame:
+    def _convert(self, frame: av.VideoFrame, format: str, colors: Colors, back: bool = False) -> av.VideoFrame:
         from av.video.reformatter import Interpolation as I
 
         flags = I.BICUBIC | I.ACCURATE_RND | I.FULL_CHR_H_INT | I.FULL_CHR_H_INP | I.BITEXACT
         matrix = 5 if colors.matrix in (RGB, MATRICES["bt601"]) else colors.matrix  # swscale's own numbers
-        before, after = (range, colors.range) if back else (colors.range, range)
+        before, after = (FULL, colors.range) if back else (colors.range, FULL)
         return self._swscale.reformat(
             frame,
             format=format,

@@ -180,7 +180,6 @@ class Source:
     ) -> Iterator[tuple[av.VideoFrame, int]]:
         """Frames with their durations, in units of the stream's time base."""
         graph = None
-        whole = True
         for frame in self._raw(container, stream, damage):
             if not (filtered and self._deinterlace):
                 yield frame, frame.duration
@@ -189,8 +188,7 @@ class Source:
                 graph = _bwdif(stream)
             graph.vpush(frame)
             yield from _pulled(graph, stream.time_base)
-            whole = False
-        if graph is not None and not whole:
+        if graph is not None:
             graph.vpush(None)
             yield from _pulled(graph, stream.time_base)
 
