@@ -1,4 +1,4 @@
-"""The compiled decoders; the headers in csrc say what every argument means."""
+"""The compiled decoders, convolutions and colour conversions; the headers in csrc say what every argument means."""
 
 from enum import Enum
 

@@ -10,7 +10,7 @@ DECODERS = ("liif", "resample")
 # The fine picture of the resampling decoder, per input pixel and axis; see csrc/resample.h.
 FACTOR = 4
 
-_FLAGS = ("local_ensemble", "feat_unfold", "cell_decode")
+FLAGS = ("local_ensemble", "feat_unfold", "cell_decode")
 # Far above any EDSR; they only keep a forged header from making us loop or allocate.
 _MAX_RESBLOCKS, _MAX_FEATS, _MAX_LAYERS = 1024, 4096, 64
 
@@ -57,7 +57,7 @@ class Architecture:
         for width in self.hidden_list:
             fits = type(width) is int and width % 16 == 0 and 16 <= width <= 256
             require(fits, f"hidden width {show(width)} is not supported, multiples of 16 from 16 to 256 are")
-        for key in (*_FLAGS, "relu_after_add"):
+        for key in (*FLAGS, "relu_after_add"):
             require(type(getattr(self, key)) is bool, f"{key} is {show(getattr(self, key))}, not true or false")
         for key in ("mean", "std"):
             triple = getattr(self, key)
@@ -94,7 +94,7 @@ class Architecture:
 
     def summary(self) -> str:
         """One line for people, e.g. for `liif-fast info`."""
-        flags = ", ".join(key if getattr(self, key) else f"no {key}" for key in _FLAGS)
+        flags = ", ".join(key if getattr(self, key) else f"no {key}" for key in FLAGS)
         hidden = "-".join(map(str, self.hidden_list))
         decoder = f"hidden {hidden}, {flags}" if self.decoder == "liif" else f"x{FACTOR} and resampling, taps {hidden}"
         parameters = sum(math.prod(shape) for shape in self.shapes.values())

@@ -23,7 +23,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save as serialize
 
-from .architecture import Architecture, CheckpointError, require, show
+from .architecture import FLAGS, Architecture, CheckpointError, require, show
 from .fp8 import FP8, Quantized
 from .output import whole_file
 
@@ -33,7 +33,6 @@ FORMAT, FORMAT_VERSIONS = "liif_fast", ("1", "2")  # the second where relu_after
 
 _BUNDLED = Path(__file__).parent / "weights"
 _SUFFIXES = (".safetensors", ".pth", ".pt")
-_FLAGS = ("local_ensemble", "feat_unfold", "cell_decode")
 # Defaults of the reference code (models/edsr.py): n_resblocks, n_feats, res_scale.
 _ENCODERS = {"edsr-baseline": (16, 64, 1.0), "edsr": (32, 256, 0.1)}
 _PARTS = ("encoder.", "imnet.", "upsample.", "taps.")
@@ -243,7 +242,7 @@ def _from_args(model: dict[Any, Any]) -> tuple[Architecture, float]:
     require(imnet.get("name") == "mlp", f"imnet {show(imnet.get('name'))} is not supported, mlp is")
     hidden = _dict(imnet.get("args"), "imnet args").get("hidden_list")
     hidden = tuple(hidden) if isinstance(hidden, list | tuple) else ()
-    flags = {key: args.get(key, True) for key in _FLAGS}
+    flags = {key: args.get(key, True) for key in FLAGS}
     return Architecture(given["n_resblocks"], given["n_feats"], hidden, **flags), float(scale)
 
 

@@ -284,7 +284,8 @@ class _Run:
         return self._upscaler
 
     def one(self, job: batch.Job, meter: Meter) -> dict[str, Any]:
-        from .files import check_output, flatten, read, writer
+        from .files import flatten, read
+        from .output import check_output, writer
 
         start = time.perf_counter()
         image, metadata = read(job.input, self.max_pixels)

@@ -1,4 +1,4 @@
-"""Picture files <-> arrays: ``read``, ``writer`` and what the two agree on. One clear line for whatever is wrong."""
+"""Picture files read into arrays; one clear line for whatever is wrong with one."""
 
 from __future__ import annotations
 
@@ -14,24 +14,10 @@ import numpy as np
 
 from . import modes, png, tiff
 from .metadata import Metadata, avif_color, gather, png_color, upright_xmp
-from .output import FORMATS, SUFFIXES, Format, ImageError, RowWriter, check_output, writer
+from .output import SUFFIXES, ImageError
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
-
-__all__ = [
-    "FORMATS",
-    "SUFFIXES",
-    "Format",
-    "ImageError",
-    "Metadata",
-    "RowWriter",
-    "check_output",
-    "flatten",
-    "parse_color",
-    "read",
-    "writer",
-]
 
 _READABLE = "JPEG, PNG, WebP, TIFF, BMP, AVIF, GIF"
 _TIFF_MAGIC = (b"II\x2a\0", b"MM\0\x2a", b"II\x2b\0", b"MM\0\x2b")

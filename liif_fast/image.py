@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 _TORCH_DTYPES = (torch.uint8, torch.uint16, torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _NUMPY_DTYPES = ("uint8", "uint16", "float16", "float32", "float64")
-_TOP = {torch.uint8: 255.0, torch.uint16: 65535.0}
+# What is white in integers; floats have 1.
+WHITE = {torch.uint8: 255.0, torch.uint16: 65535.0}
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Unpacked:
         """
         if len(frames) != len(self.frames):
             raise ValueError(f"{len(frames)} frames to pack, {len(self.frames)} were unpacked")
-        joined = [_join(frame) for frame in frames]
+        joined = [join(frame) for frame in frames]
         for new, old in zip(joined, self.frames, strict=True):
             channels = old.color.shape[2] + (old.alpha is not None)
             if new.dtype != old.color.dtype:
@@ -193,7 +194,8 @@ def _split(frame: torch.Tensor) -> Planes:
     return Planes(frame[..., :color], frame[..., color:] if frame.shape[2] > color else None)
 
 
-def _join(planes: Planes) -> torch.Tensor:
+def join(planes: Planes) -> torch.Tensor:
+    """[H, W, C], alpha last."""
     color, alpha = planes.color, planes.alpha
     return color if alpha is None else torch.cat((bits(color), bits(alpha)), dim=-1).view(color.dtype)
 
@@ -205,7 +207,7 @@ def bits(t: torch.Tensor) -> torch.Tensor:
 
 def to_float(t: torch.Tensor) -> torch.Tensor:
     """Samples of a picture's dtype (uint8, uint16, float16, float32), any shape -> float32 with white at 1."""
-    top = _TOP.get(t.dtype)
+    top = WHITE.get(t.dtype)
     return t.to(torch.float32) if top is None else t.to(torch.float32).div_(top)
 
 
@@ -242,7 +244,7 @@ def bleed(color: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
             part += (1 - part[-1:]) * _double(filled, y, *part.shape[1:])
         filled = fine
     out = torch.empty_like(color)
-    top = _TOP.get(color.dtype)
+    top = WHITE.get(color.dtype)
     for y in range(0, height, rows):
         kept, invisible = color[y : y + rows], bits(alpha[y : y + rows]) == 0
         if invisible.any():

@@ -29,8 +29,9 @@ from .backends import BACKENDS, select
 from .checkpoint import Weights
 from .encoder import Head
 from .grid import Axis
+from .image import WHITE
 
-OUT_RANGE = {torch.uint8: 255.0, torch.uint16: 65535.0, torch.float16: 1.0, torch.float32: 1.0}
+OUT_RANGE = {**WHITE, torch.float16: 1.0, torch.float32: 1.0}
 
 
 def output_range(

@@ -18,6 +18,7 @@ _INCHES = {2: 1.0, 3: 1 / 2.54}  # of a resolution unit: inch, centimetre
 _COLOR_SAMPLES = {_MINISWHITE: 1, _MINISBLACK: 1, _RGB: 3, _PALETTE: 1}
 _CLASSIC_LIMIT = 3_900_000_000  # bytes; 32-bit offsets end at 4.29e9, and deflate can add a little to noise
 _DESCRIPTION, _XMP, _IPTC = 270, 700, 33723  # tags
+_LEVEL = 6  # of deflate
 _MOST_PAGES = 10_000  # that are counted
 _SILENT = logging.NullHandler()
 
@@ -190,15 +191,13 @@ class TiffWriter(BandWriter[bytes]):
         texts: exif.Directory | None = None,
         xmp: bytes | None = None,
         iptc: bytes | None = None,
-        level: int = 6,
-        threads: int | None = None,
         big: bool | None = None,
     ) -> None:
         if dtype not in (np.uint8, np.uint16, np.float32):
             raise ValueError(f"{dtype} is not uint8, uint16 or float32")
-        super().__init__(file, height, width, channels, dtype, threads)
+        super().__init__(file, height, width, channels, dtype)
         self._big = height * width * channels * dtype.itemsize > _CLASSIC_LIMIT if big is None else big
-        self._icc, self._dpi, self._level = icc_profile, dpi, level
+        self._icc, self._dpi = icc_profile, dpi
         self._texts, self._xmp, self._iptc = texts or {}, xmp, iptc
         self._offsets: list[int] = []
         self._counts: list[int] = []
@@ -208,7 +207,7 @@ class TiffWriter(BandWriter[bytes]):
     def _encode(self, band: np.ndarray, above: np.ndarray, last: bool) -> bytes:
         import imagecodecs
 
-        return bytes(imagecodecs.deflate_encode(_predict(band), self._level))
+        return bytes(imagecodecs.deflate_encode(_predict(band), _LEVEL))
 
     def _store(self, encoded: bytes) -> None:
         self._offsets.append(self._file.tell())

@@ -21,7 +21,7 @@ from .field import Box, Field, Progress, least_memory
 from .fp8 import FP8, stored
 from .frame import Frame
 from .gpu_stream import GpuLine
-from .image import Unpacked, unpack
+from .image import Unpacked, join, unpack
 from .ops import Decoder
 from .resample import Resampler
 from .stream import Dropped, Workers, copied, stream
@@ -208,8 +208,7 @@ class Upscaler:
         top, left, bottom, right = grid.check_box(box, height, width)
         target = grid.output_size(bottom - top, right - left, size=size)
         for _, band in Frame(unpacked.frames[0], self._field, self._budget()).bands(target, box, progress):
-            planes = band.color if band.alpha is None else torch.cat([band.color, band.alpha], dim=-1)
-            yield planes.cpu().numpy()
+            yield join(band).cpu().numpy()
 
     def __repr__(self) -> str:
         return f"<Upscaler: {self.description}>"

@@ -18,6 +18,7 @@ import torch
 from . import _cpu
 from .backends import BackendUnavailable, cpu
 from .colorimetry import MATRICES, from_rgb_matrix, to_rgb_matrix
+from .image import WHITE
 
 try:
     from . import _cuda
@@ -48,10 +49,6 @@ FORMATS = {
 # Whether chroma lies between two (rows, columns) of pixels, or on the first. "left" is that of MPEG-2 and of films that
 # do not say, "center" that of JPEG and MPEG-1, "topleft" that of BT.2020.
 SITINGS = {"left": (True, False), "center": (True, True), "topleft": (False, False)}
-_TYPES = {
-    torch.uint8: "u8", torch.uint16: "u16", torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16",
-}  # fmt: skip
-_WHITE = {torch.uint8: 255.0, torch.uint16: 65535.0}
 Planes = tuple[torch.Tensor, ...]
 
 
@@ -111,10 +108,10 @@ def to_rgb(
     # The network's numbers must be finite, and low <= high.
     if any(len(v) != 3 for v in (scale, shift)) or not all(abs(float(v)) < 1e30 for v in (*scale, *shift)):
         raise ValueError(f"scale and shift must be three finite numbers each, got {scale} and {shift}")
-    if out.dtype in _WHITE:
+    if out.dtype in WHITE:
         if tuple(scale) != (1, 1, 1) or tuple(shift) != (0, 0, 0):
             raise ValueError(f"{out.dtype} spans its range: scale and shift are for floats, got {scale} and {shift}")
-        scale = (_WHITE[out.dtype],) * 3
+        scale = (WHITE[out.dtype],) * 3
     by, zero = to_rgb_matrix(_known("matrix", matrix, MATRICES), found.bits, full_range)
     ends = [sorted((t, s + t)) for s, t in zip(scale, shift, strict=True)]
     numbers: dict[str, list[Any]] = {
@@ -159,7 +156,7 @@ def from_rgb(
     _check_rgb(rgb, size, out[0].device)
     top = (1 << found.bits) - 1
     by, zero = from_rgb_matrix(_known("matrix", matrix, MATRICES), found.bits, full_range)
-    white = _WHITE.get(rgb.dtype, 1.0)
+    white = WHITE.get(rgb.dtype, 1.0)
     numbers: dict[str, list[Any]] = {
         "zero": [0.0] * 3,
         "by": [[v / white for v in row] for row in by],
@@ -196,8 +193,8 @@ def _check_planes(planes: Sequence[torch.Tensor], format: str) -> tuple[Format, 
 
 
 def _check_rgb(rgb: torch.Tensor, size: tuple[int, int], device: torch.device) -> None:
-    if rgb.dtype not in _TYPES:
-        raise TypeError(f"R'G'B' is {', '.join(str(t).removeprefix('torch.') for t in _TYPES)}; got {rgb.dtype}")
+    if rgb.dtype not in cpu.OUT_TYPES:
+        raise TypeError(f"R'G'B' is {', '.join(str(t).removeprefix('torch.') for t in cpu.OUT_TYPES)}; got {rgb.dtype}")
     if tuple(rgb.shape) != (3, *size):
         raise ValueError(f"R'G'B' of this frame is [3, {size[0]}, {size[1]}], got {tuple(rgb.shape)}")
     if rgb.device != device:
@@ -229,11 +226,11 @@ def _run(
         y=(*luma, 1),
         u=(*chroma[0], step),
         v=(*chroma[1], step),
-        sample=getattr(native.Type, _TYPES[format.dtype]),
+        sample=getattr(native.Type, cpu.OUT_TYPES[format.dtype]),
         unused=format.unused,
         between=between,
         rgb=rgb.data_ptr(),
-        rgb_type=getattr(native.Type, _TYPES[rgb.dtype]),
+        rgb_type=getattr(native.Type, cpu.OUT_TYPES[rgb.dtype]),
         rgb_strides=(row, column, channel),
         **numbers,
     )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from liif_fast import files
+from liif_fast import files, output
 from test_cli import names, pixels, refused, run, size
 
 
@@ -29,7 +29,7 @@ def test_one_bad_file_does_not_stop_a_folder(folder):
     (source / "text.png").write_text("not a picture")
     (source / "notes.txt").write_text("not even called one")
     Image.fromarray(pixels(channels=4)).save(source / "rgba.png")
-    with files.writer(source / "deep16.png", (11, 17, 3), np.uint16) as out:
+    with output.writer(source / "deep16.png", (11, 17, 3), np.uint16) as out:
         out.write(pixels(dtype=np.uint16))
     exif = Image.Exif()
     exif[0x0112] = 6

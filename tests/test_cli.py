@@ -15,7 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import liif_fast
-from liif_fast import batch, checkpoint, cli, console, files
+from liif_fast import batch, checkpoint, cli, console, output
 
 TINY = str(Path(__file__).parent / "data" / "golden" / "tiny.pth")
 
@@ -191,7 +191,7 @@ def test_quality_is_for_the_formats_that_have_one(folder):
 
 
 def test_warnings_are_lines(folder):
-    with files.writer("deep.png", (11, 17, 3), np.uint16) as out:
+    with output.writer("deep.png", (11, 17, 3), np.uint16) as out:
         out.write(pixels(dtype=np.uint16))
     result = run("upscale", "deep.png", "-o", "flat.jpg")
     assert result.exit_code == 0

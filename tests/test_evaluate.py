@@ -16,7 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from common import GOLDEN, ROOT
-from liif_fast import Upscaler, cli, files
+from liif_fast import Upscaler, cli, output
 from liif_fast.training import strips, testset
 from liif_fast.training.evaluate import bicubic, evaluate, fixed, lanczos, score
 from liif_fast.training.metrics import PROTOCOLS, Protocol, psnr
@@ -207,7 +207,7 @@ def test_two_folders_of_one_name(folder: Path, tmp_path: Path) -> None:
 def test_every_kind_of_picture_becomes_rgb(tmp_path: Path, dtype: str, channels: int) -> None:
     bytes_ = np.random.default_rng(0).integers(0, 256, (3, 5, channels))
     peak = {"uint8": 255, "uint16": 65535, "float32": 1}[dtype]
-    with files.writer(tmp_path / "a.tif", bytes_.shape, dtype) as out:
+    with output.writer(tmp_path / "a.tif", bytes_.shape, dtype) as out:
         out.write((bytes_ / 255 * peak).astype(dtype) if dtype == "float32" else (bytes_ * (peak // 255)).astype(dtype))
     found = testset.read(tmp_path / "a.tif")
     assert found.dtype == np.uint8

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, features
 
 from liif_fast import exif, metadata
-from liif_fast.files import Metadata, flatten, parse_color, read, writer
+from liif_fast.files import flatten, parse_color, read
+from liif_fast.metadata import Metadata
+from liif_fast.output import writer
 from liif_fast.png import PngWriter
 from liif_fast.tiff import TiffWriter
 

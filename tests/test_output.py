@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, features
 
-from liif_fast import files, output
-from liif_fast.files import FORMATS, SUFFIXES, ImageError, Metadata, check_output, read, writer
+from liif_fast.files import read
+from liif_fast.metadata import Metadata
+from liif_fast.output import FORMATS, SUFFIXES, ImageError, check_output, writer
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 HAS_AVIF = features.check("avif")
@@ -257,7 +258,7 @@ def run(code, *arguments):
 
 FILL = """
 import resource, sys, numpy as np
-from liif_fast.files import ImageError, writer
+from liif_fast.output import ImageError, writer
 rng = np.random.default_rng(0)
 if sys.argv[2] == "limit":
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
@@ -298,7 +299,7 @@ def test_memory_of_a_large_picture(tmp_path):
     """12000 x 12000 (144 MB of pixels) pass through a few bands."""
     code = """
 import resource, sys, numpy as np, imagecodecs
-from liif_fast.files import writer
+from liif_fast.output import writer
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 before = peak()
 for suffix in (".png", ".tif"):
@@ -310,8 +311,3 @@ print(peak() - before)
 """
     done = run(code, str(tmp_path / "a"))
     assert float(done.stdout) < 30 + 10 * min(16, os.cpu_count()), done.stderr
-
-
-def test_the_formats_are_listed_once():
-    assert [f.name for f in FORMATS] == ["PNG", "TIFF", "JPEG", "WEBP", "AVIF", "BMP"]
-    assert files.SUFFIXES is output.SUFFIXES

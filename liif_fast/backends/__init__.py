@@ -46,7 +46,7 @@ def select(name: str, device: torch.device, dtype: torch.dtype) -> str:
                     why = reasons["cpu" if device.type == "cpu" else "triton"]
                     warnings.warn(f"plain PyTorch decodes, which is slow: {why}", stacklevel=2)
                 return candidate
-        name = "triton" if dtype == FP8 else next(iter(reasons))
+        name = "triton"  # only float8 has none that can, and only Triton has it at all
     if reasons[name] is not None:
         raise BackendUnavailable(f"backend {name!r} cannot run on {device} in {dtype}: {reasons[name]}")
     return name

@@ -24,7 +24,7 @@ DETAIL, SCALES, PLACES = 256, (2.0, 3.0, 4.0, 1.5), 128
 PICTURES, LEAST = 100, 64
 
 
-def calibrate(weights: Weights, folders: Sequence[Path], pictures: int = PICTURES, seed: int = 0) -> Weights:
+def calibrate(weights: Weights, folders: Sequence[Path], pictures: int = PICTURES) -> Weights:
     """The same network with `Weights.fp8`, measured on at most ``pictures`` spread over those in ``folders``.
 
     The same folders give the same; a file that cannot be read is skipped, with a UserWarning. ValueError for a network
@@ -40,7 +40,7 @@ def calibrate(weights: Weights, folders: Sequence[Path], pictures: int = PICTURE
     spread = np.unique(np.linspace(0, len(paths) - 1, pictures).round().astype(int))
     chosen = (picture for i in spread if (picture := _large(paths[i])) is not None)  # one in memory at a time
     with torch.inference_mode():
-        outputs = list(_first_outputs(weights, chosen, np.random.default_rng(seed)))
+        outputs = list(_first_outputs(weights, chosen, np.random.default_rng(0)))
         if not outputs:
             raise ValueError(f"no picture in {', '.join(map(str, folders))} has {LEAST} x {LEAST} pixels")
         h = torch.cat(outputs)

@@ -20,7 +20,7 @@ from .data import Pictures
 from .log import save_figure
 from .network import from_weights
 
-PATCH, QUERIES, SCALES = 48, 1024, (1.0, 4.0)
+BATCH, PATCH, QUERIES, SCALES = 8, 48, 1024, (1.0, 4.0)
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Rectifier:
         return int(number) - 1 if part == "decoder" else None
 
 
-def measure(weights: Weights, pictures: Pictures, patches: int = 64, batch: int = 8, seed: int = 0) -> list[Rectifier]:
+def measure(weights: Weights, pictures: Pictures, patches: int = 64) -> list[Rectifier]:
     """Every rectifier of a network, encoder first, over random patches at the scales it was trained for.
 
     Entropy is that of the sign of a neuron's input (the paper's eq. 3): a convolution's channel counts as one neuron,
@@ -55,11 +55,14 @@ def measure(weights: Weights, pictures: Pictures, patches: int = 64, batch: int 
     }
     positive = {name: torch.zeros(0) for name in layers}
     count = dict.fromkeys(layers, 0)
-    mean, std = (torch.tensor(v, device=pictures.pixels.device)[:, None, None] for v in _norm(weights))
-    generator = torch.Generator(pictures.pixels.device).manual_seed(seed)
+    mean, std = (
+        torch.tensor(v, device=pictures.pixels.device)[:, None, None]
+        for v in (weights.architecture.mean, weights.architecture.std)
+    )
+    generator = torch.Generator(pictures.pixels.device).manual_seed(0)
     with _inputs(layers, positive, count), torch.inference_mode():
-        for _ in range(math.ceil(patches / batch)):
-            drawn = pictures.batch(batch, PATCH, QUERIES, SCALES, generator)
+        for _ in range(math.ceil(patches / BATCH)):
+            drawn = pictures.batch(BATCH, PATCH, QUERIES, SCALES, generator)
             network((drawn.lr - mean) / std, drawn.y, drawn.x, drawn.cell)
     found = []
     for name in layers:
@@ -138,10 +141,6 @@ def draw(rectifiers: Sequence[Rectifier], path: Path) -> None:
     axes.tick_params(axis="x", rotation=90)
     axes.set(ylabel="entropy of the rectifier (bit)", ylim=(0, 1))
     save_figure(figure, path)
-
-
-def _norm(weights: Weights) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    return weights.architecture.mean, weights.architecture.std
 
 
 @contextmanager

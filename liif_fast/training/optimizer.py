@@ -1,4 +1,4 @@
-"""Adam, Muon, the learning rate over a run, and the moving average of the weights."""
+"""Muon: momentum whose update is made orthogonal, and Adam for what is no matrix."""
 
 from __future__ import annotations
 

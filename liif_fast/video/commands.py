@@ -285,16 +285,15 @@ def zoom(
     from .film import FilmMeter
     from .motion import Plan, prepare, read, render
 
-    request = batch.Request.parse(size=size)
     if not 0 < fps <= 1000:
         raise ValueError(f"--fps must be above 0 and at most 1000, got {fps:g}")
     windows = _window(start, "--from"), _window(to, "--to")
-    shape = (request.height or 0, request.width or 0)
+    columns, rows = batch.size_of(size, "--size")
     options = _engine(device, precision, backend, engine, threads, cell_clamp, self_ensemble)
     if quiet:
         warnings.simplefilter("ignore")
     picture = read(input)
-    plan = Plan(picture.shape, *windows, seconds, shape, Fraction(fps).limit_denominator(1001), easing)
+    plan = Plan(picture.shape, *windows, seconds, (rows, columns), Fraction(fps).limit_denominator(1001), easing)
     choice = _choice(codec, crf, preset, pixel_format, codec_option)
     encoding = prepare(output, choice, plan, picture, force)
     from ..upscaler import Upscaler
@@ -308,7 +307,7 @@ def zoom(
     spent = time.perf_counter() - begun
     if not quiet:
         frames = counted(plan.frames, "frame")
-        say(f"{output}  {shape[1]} x {shape[0]}  {frames}  {spent:.2f} s  {plan.frames / spent:.2f} fps")
+        say(f"{output}  {columns} x {rows}  {frames}  {spent:.2f} s  {plan.frames / spent:.2f} fps")
         say(upscaler.description)
 
 

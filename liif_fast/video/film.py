@@ -203,7 +203,7 @@ def _encode(
         pictures = pipeline.step("decoding", pictures_of(source, first, count, Converter(upscaler.device)))
         frames = pipeline.step("upscaling", enlarged(pictures, upscaler, (encoding.height, encoding.width)))
 
-        def counted() -> Iterator[tuple[Any, int, int]]:
+        def checked() -> Iterator[tuple[Any, int, int]]:
             nonlocal done
             for item in frames:
                 if source.damage.jump:
@@ -213,7 +213,7 @@ def _encode(
                 done += 1
                 meter(min(done, total - 1), total)
 
-        encode_segments(counted(), encoding, work, job.segment, Converter(upscaler.device))
+        encode_segments(checked(), encoding, work, job.segment, Converter(upscaler.device))
         steps = pipeline.seconds()
     if first + done == 0:
         raise VideoError(f"{job.input}: no frame in the part asked for")
@@ -232,7 +232,7 @@ def encode_segments(
     for head in frames:  # one more segment as long as there is a frame for it
         encoder = encoding.open()
         durations: dict[int, int] = {}
-        with work.segment(work.finished) as segment:
+        with work.segment() as segment:
             for picture, start, duration in chain([head], islice(frames, length - 1)):
                 durations[start] = duration
                 frame = by.frame(picture, encoding.format, encoding.colors)

@@ -51,14 +51,12 @@ class Mastering:
             return {}
         parts = []
         if self.display and self.luminance:
+            spot = "G({},{})B({},{})R({},{})WP({},{})L({},{})"
             if codec == "libx265":  # in steps of 0.00002 and 0.0001 cd/m2
-                spot = "G({},{})B({},{})R({},{})WP({},{})L({},{})"
-                scale, light_scale = 50000, 10000
-                values = [round(v * scale) for i in (1, 2, 0, 3) for v in self.display[i]]
-                text = spot.format(*values, round(self.luminance[1] * light_scale), round(self.luminance[0] * 10000))
+                values = [round(v * 50000) for i in (1, 2, 0, 3) for v in self.display[i]]
+                text = spot.format(*values, round(self.luminance[1] * 10000), round(self.luminance[0] * 10000))
                 parts.append(f"master-display={text}")
             else:
-                spot = "G({},{})B({},{})R({},{})WP({},{})L({},{})"
                 plain = [f"{float(v):.5f}" for i in (1, 2, 0, 3) for v in self.display[i]]
                 text = spot.format(*plain, f"{float(self.luminance[1]):.4f}", f"{float(self.luminance[0]):.4f}")
                 parts.append(f"mastering-display={text}")

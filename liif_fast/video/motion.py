@@ -7,7 +7,6 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -191,7 +190,7 @@ def render(
 
     color = picture if picture.ndim == 3 else picture[..., None]
     color = color[..., : color.shape[2] - 1 + color.shape[2] % 2]  # 1 of 2 and 3 of 4: without alpha
-    converter, numbers = Converter(), count(1)
+    converter = Converter()
     with whole_file(path, overwrite) as file, Pipeline("encoding") as pipeline, one_line(path):
         rendered = pipeline.step("rendering", frames(plan, upscaler.encode(color)))
         with av.open(file, "w", format=container_of(path)) as out:
@@ -202,7 +201,7 @@ def render(
                 frame.pts, frame.time_base = at, encoding.time_base
                 out.mux(video.encode(frame))
                 if progress:
-                    progress(next(numbers), plan.frames)
+                    progress(at + 1, plan.frames)
             out.mux(video.encode(None))
 
 

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from ..files import writer
+from ..output import writer
 from ..upscaler import Upscaler
 from .frames import pictures_of
 from .source import Source
@@ -28,7 +28,7 @@ def write_strip(
 ) -> None:
     """The middle of frames spread over ``seconds`` from ``start`` on, as a picture file; ``size`` is the result's.
 
-    Raises what `files.writer` raises for ``path``.
+    Raises what `output.writer` raises for ``path``.
     """
     rows = []
     for i in range(_FRAMES):

@@ -101,12 +101,12 @@ class Work:
         return self.folder / f"{number:06}.packets"
 
     @contextmanager
-    def segment(self, number: int) -> Iterator[Segment]:
+    def segment(self) -> Iterator[Segment]:
         """The next one to write to; it counts when all is on the disk."""
-        place = self._place(number)
+        place = self._place(self.finished)
         with one_line_errors(str(place)), whole_file(place, overwrite=True) as file:
             yield Segment(file)
-        self.finished = number + 1
+        self.finished += 1
 
     def packets(self) -> Iterator[Encoded]:
         """Those of all finished segments."""
