@@ -72,6 +72,13 @@ class Weights:
         if self.fp8 is not None:
             _check_fp8(self.fp8, self.architecture)
 
+    @property
+    def imnet(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Weight and bias of each linear layer of LIIF's decoder."""
+        count = len(self.architecture.hidden_list) + 1
+        names = [f"imnet.layers.{2 * i}" for i in range(count)]
+        return [(self.tensors[f"{name}.weight"], self.tensors[f"{name}.bias"]) for name in names]
+
     @cached_property
     def fingerprint(self) -> str:
         """16 hex digits of a SHA-256 over architecture and tensors; the same for the same network on any machine."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
-PNG_KEYWORD = "Raw profile type iptc"  # ImageMagick's, who wrote them as hexadecimal text first
 MOST_IN_JPEG = 65533 - 27  # bytes in one segment, with what `segment` puts around them
 
 _BEGIN = b"\x1c"  # of every record
@@ -26,20 +25,6 @@ def from_resources(data: bytes) -> bytes | None:
             return data[start + 4 : start + 4 + size] or None
         at = start + 4 + size + size % 2
     return None
-
-
-def from_hexadecimal(text: str) -> bytes | None:
-    """Of `PNG_KEYWORD`; None where it is damaged."""
-    try:
-        return from_resources(bytes.fromhex("".join(text.split("\n")[3:])))
-    except ValueError:
-        return None
-
-
-def to_hexadecimal(records: bytes) -> str:
-    digits = records.hex()
-    lines = [digits[i : i + 72] for i in range(0, len(digits), 72)]
-    return "\n".join(["", "iptc", f"{len(records):8}", *lines, ""])
 
 
 def from_tiff(value: bytes | Sequence[int], order: str) -> bytes | None:

@@ -49,10 +49,9 @@ def gather(im: ImageFile) -> tuple[Metadata, int]:
 
     text = _texts(im)
     for kind, prefix in (("exif", b"Exif\0\0"), ("xmp", b"")):
-        if im.info.get(kind) is None and (raw := text.get(_RAW + kind)):
-            with suppress(ValueError):
-                im.info[kind] = prefix + bytes.fromhex("".join(raw.split("\n")[3:])).removeprefix(prefix)
-    records = iptc.from_hexadecimal(text.get(iptc.PNG_KEYWORD, ""))
+        if im.info.get(kind) is None and (raw := from_raw_profile(text, kind)):
+            im.info[kind] = prefix + raw.removeprefix(prefix)
+    records = iptc.from_resources(from_raw_profile(text, "iptc"))
     if isinstance(resources := im.info.get("photoshop"), dict) and isinstance(found := resources.get(0x0404), bytes):
         records = iptc.from_resources(found)
     block, xmp = im.info.get("exif"), im.info.get("xmp")
@@ -60,7 +59,7 @@ def gather(im: ImageFile) -> tuple[Metadata, int]:
         orientation = Image.Image.getexif(im).get(0x0112, 1)  # the plugin's own may decode the whole picture once more
     except Exception:  # damaged blocks make Pillow raise about anything
         orientation, block = 1, None
-    not_texts = {_XMP, _RAW + "exif", _RAW + "xmp"} | ({iptc.PNG_KEYWORD} if records else set())
+    not_texts = {_XMP, _RAW + "exif", _RAW + "xmp"} | ({_RAW + "iptc"} if records else set())
     stripped = None
     with suppress(ValueError, struct.error):
         stripped = exif.strip(block) if isinstance(block, bytes) else None
@@ -84,6 +83,20 @@ def _texts(im: ImageFile) -> dict[str, str]:
         line = comment.decode("latin-1")
     line = line.rstrip("\0")
     return {"Comment": line} if line else {}
+
+
+def from_raw_profile(text: dict[str, str], kind: str) -> bytes:
+    """A block that a PNG holds as text; empty where there is none or it is damaged."""
+    try:
+        return bytes.fromhex("".join(text.get(_RAW + kind, "").split("\n")[3:]))
+    except ValueError:
+        return b""
+
+
+def to_raw_profile(kind: str, block: bytes) -> dict[str, str]:
+    digits = block.hex()
+    lines = [digits[i : i + 72] for i in range(0, len(digits), 72)]
+    return {_RAW + kind: "\n".join(["", kind, f"{len(block):8}", *lines, ""])}
 
 
 def upright_xmp(xmp: bytes) -> bytes | None:
@@ -143,7 +156,7 @@ def fit(metadata: Metadata, name: str, gray: bool) -> tuple[Metadata, list[str]]
             setattr(kept, kind, None)
             lost.append(f"{kind.upper()} of {len(block)} bytes")
     if name == "PNG" and metadata.iptc:
-        kept.text = {**kept.text, iptc.PNG_KEYWORD: iptc.to_hexadecimal(metadata.iptc)}
+        kept.text = kept.text | to_raw_profile("iptc", metadata.iptc)
     if name == "JPEG" and len(comment := metadata.text.get("Comment", "").encode()) <= _SEGMENT and comment:
         kept.text = {"Comment": metadata.text["Comment"]}
     if words := sorted(metadata.text.keys() - kept.text.keys() - {"Software"}):  # which made the smaller picture

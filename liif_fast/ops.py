@@ -155,13 +155,7 @@ class Decoder:
         architecture = weights.architecture
         self.local_ensemble = architecture.local_ensemble
         self.mean, self.std = architecture.mean, architecture.std
-        count = len(architecture.hidden_list) + 1
-        linear = [
-            (weights.tensors[f"imnet.layers.{2 * i}.weight"], weights.tensors[f"imnet.layers.{2 * i}.bias"])
-            for i in range(count)
-        ]
-        (first, first_bias), (last, last_bias) = linear[0], linear[-1]
-        hidden = linear[1:-1]
+        (first, first_bias), *hidden, (last, last_bias) = weights.imnet
         if dtype == fp8.FP8:
             ready = quantized(weights)
             first, first_bias = first / ready.scale[:, None], first_bias / ready.scale

@@ -9,6 +9,7 @@ from PIL import Image, IptcImagePlugin
 
 from liif_fast import iptc
 from liif_fast.files import read
+from liif_fast.metadata import to_raw_profile
 from test_metadata import ARTIST, AVIF, PICTURE, chunk, png, save
 
 IPTC = b"\x1c\x02\x78\0\x10" + ARTIST.encode() + b"\x1c\x02\x19\0\x03cat"
@@ -44,12 +45,10 @@ def test_iptc_of_other_programs(tmp_path):
     assert iptc.from_tiff(tuple(words.tolist()), ">").rstrip(b"\0") == IPTC
     for damaged in (b"", other, b"8BIM", resources[:30], b"8BIM\x04\x04\xff", b"nothing"):
         assert iptc.from_resources(damaged) is None
-    assert iptc.from_hexadecimal("\niptc\n 3\n1c02x") is None
-    (tmp_path / "a.png").write_bytes(png(before=chunk(b"tEXt", b"Raw profile type iptc\0no digits")))
-    assert read(tmp_path / "a.png")[1].text == {"Raw profile type iptc": "no digits"}
-    (tmp_path / "b.png").write_bytes(
-        png(before=chunk(b"tEXt", b"Raw profile type iptc\0" + iptc.to_hexadecimal(resources).encode()))
-    )
+    (tmp_path / "a.png").write_bytes(png(before=chunk(b"tEXt", b"Raw profile type iptc\0\niptc\n 3\n1c02x")))
+    assert read(tmp_path / "a.png")[1].text == {"Raw profile type iptc": "\niptc\n 3\n1c02x"}
+    (text,) = to_raw_profile("iptc", resources).values()
+    (tmp_path / "b.png").write_bytes(png(before=chunk(b"tEXt", b"Raw profile type iptc\0" + text.encode())))
     found = read(tmp_path / "b.png")[1]
     assert (found.iptc, found.text) == (IPTC, {})
     save(tmp_path / "c.jpg", iptc=b"\x1c" * 65506)

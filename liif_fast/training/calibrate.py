@@ -31,8 +31,7 @@ def calibrate(weights: Weights, folders: Sequence[Path], pictures: int = PICTURE
     without hidden layers that could run in float8, and where there are no pictures; FileNotFoundError for a missing
     folder.
     """
-    hidden = weights.architecture.hidden_list
-    if weights.architecture.decoder != "liif" or len(hidden) < 2:
+    if weights.architecture.decoder != "liif" or len(weights.architecture.hidden_list) < 2:
         raise ValueError(f"{weights.name} has no hidden layers to run in fp8")
     paths = [path for folder in folders for path in picture_files(folder)]
     if not paths:
@@ -44,9 +43,7 @@ def calibrate(weights: Weights, folders: Sequence[Path], pictures: int = PICTURE
         if not outputs:
             raise ValueError(f"no picture in {', '.join(map(str, folders))} has {LEAST} x {LEAST} pixels")
         h = torch.cat(outputs)
-        names = [f"imnet.layers.{2 * i}" for i in range(len(hidden) + 1)]
-        linear = [(weights.tensors[f"{name}.weight"], weights.tensors[f"{name}.bias"]) for name in names]
-        found = fp8.measure(linear[1:-1], h)
+        found = fp8.measure(weights.imnet[1:-1], h)
     return replace(weights, fp8=found)
 
 

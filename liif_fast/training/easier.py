@@ -94,12 +94,12 @@ def fold(weights: Weights, layer: int) -> Weights:
         raise ValueError(f"a {a.decoder} decoder has no layers to fold: only LIIF's has")
     if not 0 <= layer < len(hidden) or len(hidden) == 1:
         raise ValueError(f"no hidden layer {layer} to fold away: the decoder has {len(hidden)}, and must keep one")
-    names = [f"imnet.layers.{2 * i}" for i in range(len(hidden) + 1)]
-    pairs = [(weights.tensors[f"{name}.weight"].double(), weights.tensors[f"{name}.bias"].double()) for name in names]
+    pairs = [(weight.double(), bias.double()) for weight, bias in weights.imnet]
     (w1, b1), (w2, b2) = pairs[layer : layer + 2]
     pairs[layer : layer + 2] = [(w2 @ w1, w2 @ b1 + b2)]
     tensors = {key: value for key, value in weights.tensors.items() if not key.startswith("imnet.")}
-    for name, (weight, bias) in zip(names, pairs, strict=False):
+    for i, (weight, bias) in enumerate(pairs):
+        name = f"imnet.layers.{2 * i}"
         tensors |= {f"{name}.weight": weight.float().contiguous(), f"{name}.bias": bias.float().contiguous()}
     shorter = replace(a, hidden_list=(*hidden[:layer], *hidden[layer + 1 :]))
     return Weights(shorter, tensors, weights.name, dict(weights.metadata))
