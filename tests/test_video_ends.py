@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import random
 import resource
 import signal
 import subprocess
@@ -155,7 +155,8 @@ def test_damaged_in_the_middle(folder: Path) -> None:
     film("long.mkv", 40, options={"crf": "1", "g": "5"}, sounds=0)
     data = bytearray(Path("long.mkv").read_bytes())
     middle = len(data) // 2
-    data[middle : middle + 3000] = os.urandom(3000)
+    # The same each time: of one in thirty such wounds neither demuxer nor decoder hears, and the frames are gone.
+    data[middle : middle + 3000] = random.Random(0).randbytes(3000)
     Path("long.mkv").write_bytes(data)
     result = run("long.mkv", "out.mkv")
     assert result.exit_code == 1, result.output
