@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
 
 MOST_IN_JPEG = 65533 - 27  # bytes in one segment, with what `segment` puts around them
 
 _BEGIN = b"\x1c"  # of every record
-_RESOURCE, _ID = b"8BIM", 0x0404  # Photoshop's, in which JPEG holds them
+_RESOURCE = b"8BIM"  # Photoshop's, in which JPEG holds them
+RESOURCE_ID = 0x0404
 
 
 def from_resources(data: bytes) -> bytes | None:
@@ -21,20 +21,14 @@ def from_resources(data: bytes) -> bytes | None:
         if start + 4 > len(data):
             break
         size = struct.unpack_from(">I", data, start)[0]
-        if data[at + 4 : at + 6] == struct.pack(">H", _ID):
+        if data[at + 4 : at + 6] == struct.pack(">H", RESOURCE_ID):
             return data[start + 4 : start + 4 + size] or None
         at = start + 4 + size + size % 2
     return None
 
 
-def from_tiff(value: bytes | Sequence[int], order: str) -> bytes | None:
-    """Of TIFF's tag, which some programs write as 32-bit words."""
-    data = value if isinstance(value, bytes) else struct.pack(f"{order}{len(value)}I", *value)
-    return from_resources(data)
-
-
 def segment(records: bytes) -> bytes:
     """JPEG's APP13."""
-    resource = _RESOURCE + struct.pack(">HHI", _ID, 0, len(records)) + records + bytes(len(records) % 2)
+    resource = _RESOURCE + struct.pack(">HHI", RESOURCE_ID, 0, len(records)) + records + bytes(len(records) % 2)
     content = b"Photoshop 3.0\0" + resource
     return b"\xff\xed" + struct.pack(">H", 2 + len(content)) + content

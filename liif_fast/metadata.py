@@ -52,7 +52,8 @@ def gather(im: ImageFile) -> tuple[Metadata, int]:
         if im.info.get(kind) is None and (raw := from_raw_profile(text, kind)):
             im.info[kind] = prefix + raw.removeprefix(prefix)
     records = iptc.from_resources(from_raw_profile(text, "iptc"))
-    if isinstance(resources := im.info.get("photoshop"), dict) and isinstance(found := resources.get(0x0404), bytes):
+    resources = im.info.get("photoshop")
+    if isinstance(resources, dict) and isinstance(found := resources.get(iptc.RESOURCE_ID), bytes):
         records = iptc.from_resources(found)
     block, xmp = im.info.get("exif"), im.info.get("xmp")
     try:

@@ -60,7 +60,7 @@ def read(file: BinaryIO, check_size: Any) -> Page:
         check_size(page.imagelength, page.imagewidth)
         _check_layout(page, file)
         icc, xmp = page.iccprofile, page.tags.valueof(_XMP)
-        records = page.tags.valueof(_IPTC)
+        records = page.tags.valueof(_IPTC)  # bytes, whatever type it has
         return Page(
             _pixels(page),
             (page.imagelength, page.imagewidth),
@@ -70,7 +70,7 @@ def read(file: BinaryIO, check_size: Any) -> Page:
             max(1, len(full)),
             _exif(page, file),
             xmp if isinstance(xmp, bytes) else None,
-            iptc.from_tiff(records, tif.byteorder) if isinstance(records, bytes | tuple) else None,
+            iptc.from_resources(records) if isinstance(records, bytes) else None,
         )
 
 

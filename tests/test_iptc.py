@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, IptcImagePlugin
 
 from liif_fast import iptc
@@ -41,8 +42,10 @@ def test_iptc_of_other_programs(tmp_path):
     other = b"8BIM" + struct.pack(">HB3sI", 0x03ED, 3, b"abc", 3) + b"123\0"
     resources = other + iptc.segment(IPTC)[4 + len("Photoshop 3.0\0") :]
     assert iptc.from_resources(resources) == IPTC
-    words = np.frombuffer(IPTC.ljust(-len(IPTC) % 4 + len(IPTC), b"\0"), ">u4")
-    assert iptc.from_tiff(tuple(words.tolist()), ">").rstrip(b"\0") == IPTC
+    words = np.frombuffer(IPTC.ljust(-len(IPTC) % 4 + len(IPTC), b"\0"), "<u4").tolist()
+    tag = (33723, 4, len(words), tuple(words), True)
+    tifffile.imwrite(tmp_path / "words.tif", PICTURE, photometric="rgb", byteorder="<", extratags=[tag])
+    assert read(tmp_path / "words.tif")[1].iptc.rstrip(b"\0") == IPTC
     for damaged in (b"", other, b"8BIM", resources[:30], b"8BIM\x04\x04\xff", b"nothing"):
         assert iptc.from_resources(damaged) is None
     (tmp_path / "a.png").write_bytes(png(before=chunk(b"tEXt", b"Raw profile type iptc\0\niptc\n 3\n1c02x")))
