@@ -25,12 +25,17 @@ from setuptools.errors import CompileError
 
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma"]
 AVX512BF16 = [*AVX512, "-mavx512bf16"]
+# GCC would order the loops of products so that their sums no longer fit into ARM's registers.
+NEON = ["-fno-schedule-insns"]
 ISA_FLAGS = {
     "avx2": ["-mavx2", "-mfma"],
     "avx512": AVX512,
     "avx512bf16": AVX512BF16,
     "amx": [*AVX512BF16, "-mamx-tile", "-mamx-bf16"],
+    "neon": NEON,
+    "neonbf16": [*NEON, "-march=armv8.2-a+bf16"],
 }
+ISA_HEADERS = {"x86_64": "immintrin.h", "amd64": "immintrin.h", "aarch64": "arm_neon.h", "arm64": "arm_neon.h"}
 # GCC 12 warns of its own AVX-512 headers.
 FLAGS = [
     "-std=c++17",
@@ -89,11 +94,12 @@ class BuildExt(build_ext):
         self.spawn([nvcc, *NVCC_FLAGS, *codes, *includes, *ext.sources, "-o", str(target)])
 
     def knows(self, isa: str) -> bool:
-        if platform.machine().lower() not in ("x86_64", "amd64"):
+        header = ISA_HEADERS.get(platform.machine().lower())
+        if header is None or (header == "arm_neon.h") != isa.startswith("neon"):
             return False
         with tempfile.TemporaryDirectory() as folder:
             probe = Path(folder) / "probe.cpp"
-            probe.write_text("#include <immintrin.h>\nint main() { return 0; }\n")
+            probe.write_text(f"#include <{header}>\nint main() {{ return 0; }}\n")
             try:
                 self.compiler.compile([str(probe)], output_dir=folder, extra_postargs=ISA_FLAGS[isa])
             except Exception:
@@ -119,6 +125,9 @@ def find_nvcc() -> str | None:
     return found
 
 
+if sys.platform == "darwin":
+    # Else Python of python.org has each file compiled for both kinds of Macs at once, whose instruction sets differ.
+    os.environ.setdefault("ARCHFLAGS", f"-arch {platform.machine()}")
 HEADERS = [str(p) for p in Path("csrc").rglob("*.h")]
 cpu = Pybind11Extension(
     "liif_fast._cpu", sorted(str(p) for p in Path("csrc/cpu").glob("*.cpp")), depends=HEADERS, cxx_std=17

@@ -53,7 +53,7 @@ def supported_isas() -> list[str]:
 
 def taken(isa: str, dtype: torch.dtype) -> str:
     """The instruction set whose code runs where ``isa`` is forced: some have products of bf16 alone."""
-    return "avx512" if isa in cpu.BF16_ISAS and dtype == FP32 else isa
+    return {"amx": "avx512", "avx512bf16": "avx512", "neonbf16": "neon"}.get(isa, isa) if dtype == FP32 else isa
 
 
 def spied(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -232,7 +232,7 @@ def check_case(case: Case, backend: str = "cpu", device: torch.device = CPU) -> 
 
 
 def can_emulate() -> str | None:
-    """Why the native sources cannot be compiled and run here with AVX2 and emulated AVX-512, None if they can."""
+    """Why the native sources cannot be compiled and run here with AVX2 and all else emulated, None if they can."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return f"the sources are for x86-64, not {platform.machine()}"
     if not cpu.isas().get("avx2"):
@@ -241,9 +241,9 @@ def can_emulate() -> str | None:
 
 
 def build_emulated(folder: Path, flags: list[str]) -> Path:
-    """csrc/cpu with AVX-512 translated by SIMDe and AMX by plain C++, as a module `_cpu` whose C++ types are its own.
+    """csrc/cpu with AVX-512 and NEON translated by SIMDe, AMX and products of bf16 by plain C++, as a module `_cpu`.
 
-    Returns its file.
+    Its C++ types are its own. Returns its file.
     """
     import pybind11
     import simde_py
@@ -260,8 +260,8 @@ def build_emulated(folder: Path, flags: list[str]) -> Path:
         *(f"-I{path}" for path in includes),
     ]
     # A namespace of its own: pybind11 knows types by name across all modules of a process.
-    common += ["-Dliif=liif_emulated", "-DLIIF_EMULATE_AVX512", *flags]
-    common += [f"-DLIIF_HAVE_{isa}" for isa in ("AVX2", "AVX512", "AVX512BF16", "AMX")]
+    common += ["-Dliif=liif_emulated", "-DLIIF_EMULATED", *flags]
+    common += [f"-DLIIF_HAVE_{isa}" for isa in ("AVX2", "AVX512", "AVX512BF16", "AMX", "NEON", "NEONBF16")]
 
     def run(*arguments: object) -> None:
         done = subprocess.run([compiler, *map(str, arguments)], capture_output=True, text=True, check=False)

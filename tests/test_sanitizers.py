@@ -52,7 +52,7 @@ def test_nothing_is_reported(module: Path) -> None:
     assert "Sanitizer" not in done.stderr
     assert "runtime error" not in done.stderr
     names = [line.split()[-1] for line in done.stdout.splitlines()]
-    assert names == ["amx", "avx512bf16", "avx512", "avx2", "scalar"]
+    assert names == ["amx", "avx512bf16", "avx512", "avx2", "neonbf16", "neon", "scalar"]
 
 
 @pytest.mark.parametrize("buffer", BUFFERS)

@@ -10,6 +10,13 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
+#if defined(LIIF_HAVE_NEONBF16) && !defined(LIIF_EMULATED)
+#ifdef __APPLE__
+#include <sys/sysctl.h>
+#else
+#include <sys/auxv.h>
+#endif
+#endif
 
 #include <algorithm>
 #include <cstdlib>
@@ -39,7 +46,7 @@ struct Isa {
   bool supported;  // by this processor and operating system
 };
 
-#if defined(LIIF_HAVE_AMX) && !defined(LIIF_EMULATE_AVX512)
+#if defined(LIIF_HAVE_AMX) && !defined(LIIF_EMULATED)
 // Whether the processor has AMX for bf16 and the operating system keeps its tiles for this process: Linux does when asked.
 bool may_use_amx() {
 #ifdef __linux__
@@ -54,12 +61,28 @@ bool may_use_amx() {
 }
 #endif
 
+#if defined(LIIF_HAVE_NEONBF16) && !defined(LIIF_EMULATED)
+// Whether the processor has ARM's BF16 extension.
+bool has_neonbf16() {
+#ifdef __APPLE__
+  int found = 0;
+  size_t size = sizeof found;
+  return sysctlbyname("hw.optional.arm.FEAT_BF16", &found, &size, nullptr, 0) == 0 && found == 1;
+#else
+  constexpr unsigned long kBf16 = 1ul << 14;  // HWCAP2_BF16
+  return (getauxval(AT_HWCAP2) & kBf16) != 0;
+#endif
+}
+#endif
+
 // Best first. Sets that the compiler did not know are missing.
 const std::vector<Isa>& isas() {
   static const std::vector<Isa> all = [] {
     std::vector<Isa> list;
-#ifdef LIIF_EMULATE_AVX512
-    const bool avx512 = true, avx512bf16 = true, amx = true;
+#ifdef LIIF_EMULATED
+    const bool avx512 = true, avx512bf16 = true, amx = true, neonbf16 = true;
+#elif defined(LIIF_HAVE_NEONBF16)
+    const bool neonbf16 = has_neonbf16();
 #elif defined(LIIF_HAVE_AVX512)
     __builtin_cpu_init();
     const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -87,6 +110,14 @@ const std::vector<Isa>& isas() {
     __builtin_cpu_init();
     list.push_back({"avx2", decode_avx2, resample_avx2, convolve_avx2, winograd_avx2, winograd_gradient_avx2, to_rgb_avx2,
                     from_rgb_avx2, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")});
+#endif
+#ifdef LIIF_HAVE_NEONBF16
+    list.push_back({"neonbf16", decode_neonbf16, resample_neon, convolve_neonbf16, winograd_neon, winograd_gradient_neon,
+                    to_rgb_scalar, from_rgb_scalar, neonbf16});
+#endif
+#ifdef LIIF_HAVE_NEON  // every processor of that kind has it, and colours in plain C++ are compiled to it
+    list.push_back({"neon", decode_neon, resample_neon, convolve_neon, winograd_neon, winograd_gradient_neon, to_rgb_scalar,
+                    from_rgb_scalar, true});
 #endif
     list.push_back({"scalar", decode_scalar, resample_scalar, convolve_scalar, winograd_scalar, winograd_gradient_scalar,
                     to_rgb_scalar, from_rgb_scalar, true});

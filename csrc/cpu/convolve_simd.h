@@ -77,7 +77,7 @@ void convolve_rows(const ConvolveParams& p, int64_t begin, int64_t end) {
     for (; column + T::kVectors * L <= p.out; column += T::kVectors * L) {
       convolve_outputs<T, T::kRows, T::kVectors>(p, y, column);
     }
-    if constexpr (T::kVectors > 2) {
+    if constexpr (T::kVectors * L > kPanel) {
       const int left = (p.out - column) / L;
       if (left == 3) convolve_outputs<T, kSums / 3, 3>(p, y, column);
       if (left == 2) convolve_outputs<T, kSums / 2, 2>(p, y, column);

@@ -29,7 +29,7 @@ void hidden_layer(const HiddenLayer& layer, int rows, const typename T::Elem* in
   constexpr int L = T::V::kLanes, N = T::kVectors;
   int column = 0;
   for (; column + N * L <= layer.out; column += N * L) hidden_columns<T, N>(layer, column, rows, in, out);
-  if constexpr (N > 2) {
+  if constexpr (N * L > kPanel) {
     for (; column + 2 * L <= layer.out; column += 2 * L) hidden_columns<T, 2>(layer, column, rows, in, out);
     for (; column < layer.out; column += L) hidden_columns<T, 1>(layer, column, rows, in, out);
   }

@@ -1,7 +1,7 @@
 // Vectors of 16 floats for AVX-512, and products of stored elements; see product_simd.h for what both must have.
 #pragma once
 
-#ifdef LIIF_EMULATE_AVX512  // tests run these files on machines without AVX-512 by translating the intrinsics
+#ifdef LIIF_EMULATED  // tests run these files on machines without AVX-512 by translating the intrinsics
 #include "emulated_avx512.h"
 #else
 #include <immintrin.h>

@@ -33,6 +33,8 @@ void decode_scalar(const DecodeParams&, int64_t begin, int64_t end, Scratch&);
 void decode_avx2(const DecodeParams&, int64_t begin, int64_t end, Scratch&);
 void decode_avx512(const DecodeParams&, int64_t begin, int64_t end, Scratch&);
 void decode_avx512bf16(const DecodeParams&, int64_t begin, int64_t end, Scratch&);
+void decode_neon(const DecodeParams&, int64_t begin, int64_t end, Scratch&);
+void decode_neonbf16(const DecodeParams&, int64_t begin, int64_t end, Scratch&);
 void decode_amx(const DecodeParams&, int64_t begin, int64_t end, Scratch&);
 
 // Per thread: a strip of fine rows by channel, as a ring, and of their sum for one output row.
@@ -49,6 +51,7 @@ using ResampleRange = void (*)(const ResampleParams&, int64_t begin, int64_t end
 void resample_scalar(const ResampleParams&, int64_t begin, int64_t end, Strip&);
 void resample_avx2(const ResampleParams&, int64_t begin, int64_t end, Strip&);
 void resample_avx512(const ResampleParams&, int64_t begin, int64_t end, Strip&);
+void resample_neon(const ResampleParams&, int64_t begin, int64_t end, Strip&);
 
 // Convolves output rows [begin, end) without `winograd`.
 using ConvolveRange = void (*)(const ConvolveParams&, int64_t begin, int64_t end);
@@ -57,6 +60,8 @@ void convolve_scalar(const ConvolveParams&, int64_t begin, int64_t end);
 void convolve_avx2(const ConvolveParams&, int64_t begin, int64_t end);
 void convolve_avx512(const ConvolveParams&, int64_t begin, int64_t end);
 void convolve_avx512bf16(const ConvolveParams&, int64_t begin, int64_t end);
+void convolve_neon(const ConvolveParams&, int64_t begin, int64_t end);
+void convolve_neonbf16(const ConvolveParams&, int64_t begin, int64_t end);
 void convolve_amx(const ConvolveParams&, int64_t begin, int64_t end);
 
 // Tiles that F(4x4, 3x3) works on together, and what it makes of them, in and out, `winograd_size` floats each that were zero
@@ -73,6 +78,7 @@ using WinogradRange = void (*)(const ConvolveParams&, int64_t begin, int64_t end
 void winograd_scalar(const ConvolveParams&, int64_t begin, int64_t end, const WinogradScratch&);
 void winograd_avx2(const ConvolveParams&, int64_t begin, int64_t end, const WinogradScratch&);
 void winograd_avx512(const ConvolveParams&, int64_t begin, int64_t end, const WinogradScratch&);
+void winograd_neon(const ConvolveParams&, int64_t begin, int64_t end, const WinogradScratch&);
 
 // Adds what tiles [begin, end) give to `sum`, of the layout of `ConvolveParams::winograd`.
 using WinogradGradientRange = void (*)(const ConvolveGradientParams&, int64_t begin, int64_t end, const WinogradScratch&,
@@ -81,6 +87,7 @@ using WinogradGradientRange = void (*)(const ConvolveGradientParams&, int64_t be
 void winograd_gradient_scalar(const ConvolveGradientParams&, int64_t begin, int64_t end, const WinogradScratch&, float* sum);
 void winograd_gradient_avx2(const ConvolveGradientParams&, int64_t begin, int64_t end, const WinogradScratch&, float* sum);
 void winograd_gradient_avx512(const ConvolveGradientParams&, int64_t begin, int64_t end, const WinogradScratch&, float* sum);
+void winograd_gradient_neon(const ConvolveGradientParams&, int64_t begin, int64_t end, const WinogradScratch&, float* sum);
 
 // Converts chroma rows [begin, end) and the pixel rows that share them.
 using ConvertRange = void (*)(const ColorParams&, int64_t begin, int64_t end);

@@ -1,6 +1,6 @@
 // A register-blocked matrix product over vector types, of which everything else here is made.
 //
-// V describes vectors of floats:  Reg, kLanes (8 or 16), load, store, set1, add, sub, mul, fma(a, b, c) = a b + c, relu, sum.
+// V describes vectors of floats:  Reg, kLanes (4, 8 or 16), load, store, set1, add, sub, mul, fma(a, b, c) = a b + c, relu, sum.
 // T describes stored activations: V, Elem, kPerWord (elements in 32 bits, multiplied in one step), kRows x kVectors (the register
 //   block), load and store (kLanes elements <-> Reg), Word and Weights with word(p), weights(p), mac(acc, word, weights).
 #pragma once

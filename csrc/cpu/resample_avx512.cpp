@@ -1,5 +1,6 @@
-// AVX-512: sixteen floats, or output pixels in an even run, at a time.
+// AVX-512.
 #include "floats_avx512.h"
+#include "resample_eights.h"
 #include "resample_simd.h"
 
 namespace liif {
@@ -8,13 +9,16 @@ namespace {
 struct Sixteen : Floats {
   static Reg product(Reg a, Reg b) {
     Reg v = mul(a, b);
-#ifndef LIIF_EMULATE_AVX512
+#ifndef LIIF_EMULATED
     asm("" : "+x"(v));
 #endif
     return v;
   }
   static Reg clamp(Reg v, Reg low, Reg high) { return _mm512_min_ps(_mm512_max_ps(v, low), high); }
-  static __m256 eights(Reg v, int i) { return i ? _mm512_extractf32x8_ps(v, 1) : _mm512_castps512_ps256(v); }
+  static Reg sums(const float* taps, const int32_t* first, int64_t fine, const float* line) {
+    const __m256 low = eight_sums(taps, first, fine, line), high = eight_sums(taps + 8 * kTaps, first + 8, fine, line);
+    return _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
+  }
   static void store_bytes(uint8_t* out, Reg r, Reg g, Reg b) {
     const __m512i rg = _mm512_packs_epi32(_mm512_cvtps_epi32(r), _mm512_cvtps_epi32(g));
     const __m512i bb = _mm512_packs_epi32(_mm512_cvtps_epi32(b), _mm512_setzero_si512());

@@ -3,7 +3,7 @@
 
 #include "floats_avx512bf16.h"
 
-#ifdef LIIF_EMULATE_AVX512
+#ifdef LIIF_EMULATED
 #include "emulated_amx.h"
 #endif
 

@@ -193,7 +193,7 @@ void winograd_tiles(const ConvolveParams& p, int64_t begin, int64_t end, const W
       for (; column + N * L <= p.out; column += N * L) {
         winograd_products<T, N>(p, place, column, count, scratch.in, scratch.out);
       }
-      if constexpr (N > 2) {
+      if constexpr (N * L > kPanel) {
         for (; column + 2 * L <= p.out; column += 2 * L) {
           winograd_products<T, 2>(p, place, column, count, scratch.in, scratch.out);
         }
@@ -224,29 +224,29 @@ void winograd_output_gradient(const ConvolveGradientParams& p, int64_t tile, int
 // Adds [in, tiles] x [tiles, panel of outputs] to `sum`, R inputs at a time.
 template <class V>
 inline void winograd_outer(const float* in, int inputs, const float* out, int outputs, int count, float* sum) {
-  constexpr int L = V::kLanes, N = kPanel / L, R = 8 / N;
+  constexpr int L = V::kLanes, N = kPanel / L, R = (L == 4 ? 16 : 8) / N;  // NEON has twice AVX2's registers
   for (int row = 0; row < inputs; row += R, sum += R * kPanel) {
     typename V::Reg acc[R][N];
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
       for (int n = 0; n < N; ++n) acc[r][n] = V::load(sum + r * kPanel + n * L);
     }
     const float *a = in + row, *b = out;
     for (int t = 0; t < count; ++t, a += inputs, b += outputs) {
       typename V::Reg v[N];
-#pragma GCC unroll 2
+#pragma GCC unroll 4
       for (int n = 0; n < N; ++n) v[n] = V::load(b + n * L);
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
         const typename V::Reg w = V::set1(a[r]);
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int n = 0; n < N; ++n) acc[r][n] = V::fma(w, v[n], acc[r][n]);
       }
     }
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
       for (int n = 0; n < N; ++n) V::store(sum + r * kPanel + n * L, acc[r][n]);
     }
   }

@@ -1,4 +1,6 @@
-"""The decoders and the convolution for processors: scalar, AVX2, AVX-512, AVX-512-BF16 and AMX code in one binary."""
+"""The decoders and the convolution for processors: plain C++, and code for AVX2, AVX-512, AVX-512-BF16 and AMX or for
+NEON and ARM's BF16 extension, in one binary.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,8 @@ if TYPE_CHECKING:
     from ..grid import Axis, Taps
 
 # What adds products of bf16 and nothing else.
-BF16_ISAS = ("amx", "avx512bf16")
-# Forces an instruction set: one of amx, avx512bf16, avx512, avx2, scalar.
+BF16_ISAS = ("amx", "avx512bf16", "neonbf16")
+# Forces an instruction set: one of amx, avx512bf16, avx512, avx2, neonbf16, neon, scalar.
 ISA_VARIABLE = "LIIF_FAST_CPU_ISA"
 # kPanel and kMaxWidth in csrc/decode.h: columns of a packed weight panel, and the widest layer.
 PANEL, MAX_WIDTH = 16, 256
@@ -71,10 +73,11 @@ def prefers_bf16() -> bool:
     """Whether decoding bf16 is faster here than float32.
 
     Intel's AVX-512-BF16 has one unit for its products where there are two for float32's, so without AMX (processors
-    before it, virtual machines that hide it, Linux before 5.16) it is slower there. AMD's has as many.
+    before it, virtual machines that hide it, Linux before 5.16) it is slower there. AMD's has as many. On ARM it has
+    not been measured.
     """
     name = isa()
-    return name == "amx" or (name in BF16_ISAS and not _cpu.is_intel())
+    return name == "amx" or (name == "avx512bf16" and not _cpu.is_intel())
 
 
 def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:

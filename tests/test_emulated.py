@@ -1,4 +1,4 @@
-"""The AVX-512, AVX-512-BF16 and AMX code on machines without them: intrinsics translated by SIMDe, tiles as arrays."""
+"""The code for AVX-512, AMX and ARM on machines without them: intrinsics translated by SIMDe, tiles as arrays."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from liif_fast.ops import OUT_RANGE, Decoder
 from liif_fast.resample import Resampler
 
 pytestmark = pytest.mark.skipif(can_emulate() is not None, reason=can_emulate() or "")
-EMULATED = ["amx", "avx512bf16", "avx512"]
+EMULATED = ["amx", "avx512bf16", "avx512", "neonbf16", "neon"]
+PAIRED = {"avx512bf16": "avx512", "neonbf16": "neon"}  # products of pairs of bf16, and what has none
 
 
 @pytest.fixture(scope="module")
 def native(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
-    return load_native(build_emulated(tmp_path_factory.mktemp("avx512"), ["-O2"]))
+    return load_native(build_emulated(tmp_path_factory.mktemp("emulated"), ["-O2"]))
 
 
 @pytest.fixture(params=EMULATED)
@@ -32,7 +33,9 @@ def isa(request: pytest.FixtureRequest, native: ModuleType, monkeypatch: pytest.
 
 
 def test_build_has_every_instruction_set(native: ModuleType) -> None:
-    assert native.isas() == [(name, True) for name in (*EMULATED, "avx2", "scalar")]
+    names = ["amx", "avx512bf16", "avx512", "avx2", "neonbf16", "neon", "scalar"]
+    assert native.isas() == [(name, True) for name in names]
+    assert set(EMULATED) < set(names)
 
 
 @pytest.mark.parametrize("case", cases(), ids=str)
@@ -69,12 +72,15 @@ def test_pictures_and_gradients(isa: str, batch: tuple[int, int, int, int, int])
     test_convolve.check_pictures(batch, 2)
 
 
-def test_bf16_products_are_code_of_their_own(native: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They sum in another order than AVX-512's; in fp32 the two are one."""
+@pytest.mark.parametrize("names", PAIRED.items(), ids=str)
+def test_bf16_products_are_code_of_their_own(
+    names: tuple[str, str], native: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They sum in another order than widened ones; in fp32 the two are one."""
     monkeypatch.setattr(cpu, "_cpu", native)
     for dtype, same in ((FP32, True), (BF16, False)):
         results = []
-        for name in EMULATED[1:]:
+        for name in names:
             monkeypatch.setenv(cpu.ISA_VARIABLE, name)
             results.append(problem(Case(hidden=(64, 64, 64), dtype=dtype)).decode("cpu", torch.empty(7, 13, 3)))
         assert torch.equal(*results) == same

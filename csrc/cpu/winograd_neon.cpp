@@ -1,0 +1,16 @@
+// ARM's NEON.
+#include "floats_neon.h"
+#include "winograd_simd.h"
+
+namespace liif {
+
+void winograd_neon(const ConvolveParams& p, int64_t begin, int64_t end, const WinogradScratch& scratch) {
+  p.type == Type::bf16 ? winograd_tiles<F32, Bf16>(p, begin, end, scratch) : winograd_tiles<F32, F32>(p, begin, end, scratch);
+}
+
+void winograd_gradient_neon(const ConvolveGradientParams& p, int64_t begin, int64_t end, const WinogradScratch& scratch,
+                            float* sum) {
+  winograd_gradient<F32>(p, begin, end, scratch, sum);
+}
+
+}  // namespace liif
