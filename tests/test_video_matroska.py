@@ -31,9 +31,9 @@ def cluster(*parts: bytes, unsaid: bool = False) -> bytes:
     return element(CLUSTER, element(TIME, b"\x00") + b"".join(parts), unsaid)
 
 
-def block(letter: str) -> bytes:
+def block(letter: str, track: int = 1) -> bytes:
     """One whose data can be found by their letter."""
-    return element(SIMPLE, letter.encode() * 40)
+    return element(SIMPLE, bytes([0x80 | track]) + letter.encode() * 40)
 
 
 HEAD = element("1A45DFA3", bytes(20))
@@ -44,27 +44,27 @@ def heard(data: bytes, letters: str, part: bool = False) -> str:
     """Those of ``letters`` before which there is a hole, and "end" for one behind all."""
     chain, found = Chain(io.BytesIO(data), part), ""
     for letter in letters:
-        found += "" if chain.whole_to(data.index(letter.encode() * 40)) else letter
+        found += "" if chain.whole_to(data.index(letter.encode() * 40) - 1) else letter
     return found + ("" if chain.whole_to_the_end() else "end")
 
 
 @pytest.mark.parametrize("unsaid", [False, True])
 def test_honest_chains(unsaid: bool) -> None:
-    group = element(GROUP, element("75A1", bytes(9)) + element(BLOCK, b"b" * 40) + element("9B", b"\x05"))
+    group = element(GROUP, element("75A1", bytes(9)) + element(BLOCK, b"\x82" + b"b" * 40) + element("9B", b"\x05"))
     clusters = [
         cluster(block("a"), group, unsaid=unsaid),
         element(VOID, bytes(300)),
-        cluster(element(CRC, bytes(4)), block("c"), element(UNHEARD_OF, bytes(7)), block("d"), unsaid=unsaid),
+        cluster(element(CRC, bytes(4)), block("c"), element(UNHEARD_OF, bytes(7)), block("d", 2), unsaid=unsaid),
         element("1C53BB6B", bytes(60)),
         cluster(block("e"), unsaid=unsaid),
     ]
     data = HEAD + element(SEGMENT, INFO + b"".join(clusters), unsaid)
-    assert heard(data, "abcde") == ""
-    assert heard(data, "ace") == "", "of a stream among others"
-    assert heard(data, "aabbb") == "", "several frames in one block"
-    assert heard(data, "de", part=True) == ""
-    assert heard(data + bytes(500), "abcde") == ""
-    assert heard(data[:-10], "abcd") == "", "cut off"
+    assert heard(data, "ace") == ""
+    assert heard(data, "bd") == ""
+    assert heard(data, "aaaccee") == "", "several frames in one block"
+    assert heard(data, "ce", part=True) == ""
+    assert heard(data + bytes(500), "ace") == ""
+    assert heard(data[:-10], "ac") == "", "cut off"
 
 
 @pytest.mark.parametrize("unsaid", [False, True])
@@ -78,6 +78,9 @@ def test_broken_chains(unsaid: bool) -> None:
     assert heard(data(zeros), "azy") == "z"
     assert heard(data(zeros), "azy", part=True) == "z"
     assert heard(data(zeros), "zy", part=True) == "", "before the part"
+    assert heard(data(block("b")), "azy") == "z", "a block of which there is no packet"
+    assert heard(data(block("b")), "abz") == ("" if unsaid else "end")
+    assert heard(data(element(SIMPLE, b"\x81\0\0\0")), "azy") == "", "nor is of one that is empty"
     assert heard(data(long + zeros), "azy") == "z", "a length that leads past what is there"
     whole = data(block("b"))
     at = whole.index(b"b" * 40)
