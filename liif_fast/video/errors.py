@@ -6,7 +6,8 @@ import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from fractions import Fraction
 
 from ..words import counted
 
@@ -57,6 +58,27 @@ class Damage:
     short: float = 0.0  # seconds that the film says it has and that were not there
     jump: str | None = None  # where its clock jumps back
     refused: int = 0  # packets of other streams that could not be copied
+    holes: int = 0  # places where the file holds what nobody can read
+    first_hole: str = ""  # where the first of them is
+    # Of each hole from behind which no frame has come yet: the latest time of a frame before it, in the stream's unit.
+    ahead: list[int] = field(default_factory=list)
+
+    def passed(self, time: int) -> bool:
+        """Whether a frame of that time is the first from behind a hole; it is behind none any more then."""
+        count = len(self.ahead)
+        self.ahead[:] = [before for before in self.ahead if before >= time]
+        return len(self.ahead) < count
+
+    def hole(self, begin: Fraction, end: Fraction | None, rate: Fraction) -> None:
+        """Counts one from ``begin`` to ``end``, None: of the film, in seconds, with ``rate`` frames in one."""
+        frames = 0 if end is None else round((end - begin) * rate)
+        if end is None:
+            text = f"after {float(begin):.3f} s"
+        elif frames <= 0:
+            text = f"at {float(end):.3f} s"
+        else:
+            text = f"of about {counted(frames, 'frame')} from {float(begin):.3f} s to {float(end):.3f} s"
+        self.holes, self.first_hole = self.holes + 1, self.first_hole or text
 
     def __str__(self) -> str:
         texts = [counted(self.packets, "damaged packet")] if self.packets else []
@@ -65,6 +87,9 @@ class Damage:
         texts += [counted(self.missing, "missing frame")] if self.missing else []
         texts += [f"it ends {self.short:.2f} s early"] if self.short else []
         texts += [self.jump] if self.jump else []
+        if self.holes:
+            name = "a hole" if self.holes == 1 else f"{self.holes} holes, the first"
+            texts.append(f"{name} {self.first_hole}")
         texts += (
             [f"{counted(self.refused, 'packet')} beside the pictures that cannot be copied"] if self.refused else []
         )

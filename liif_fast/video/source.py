@@ -17,6 +17,7 @@ from .animation_source import as_film
 from .colors import Colors
 from .errors import Damage, VideoError, check_library, one_line
 from .hdr import Mastering
+from .matroska import watched
 
 if TYPE_CHECKING:
     import av
@@ -115,16 +116,20 @@ class Source:
         clip, base = self.clip, self.clip.time_base
         zero = round(zero_of(self._container) / base)
         previous: int | None = None
+        reached = self.start or Fraction(0)  # the end of the frame before
         progressive = True
         for frame, step in self._from_start(zero * base):
             usual = max(1, step or round(1 / clip.rate / base))
             start = frame.pts - zero if frame.pts is not None else 0 if previous is None else previous + usual
+            hole = self.damage.passed(start + zero)
             if previous is not None and (previous - start) * base > _LATE:  # a recording behind another, as a rule
                 if self.end is not None and (previous + usual) * base >= self.end:
                     return
                 back, at = (float((previous - n) * base) for n in (start, 0))
                 self.damage.jump = self.damage.jump or f"its clock jumps back by {back:.3f} s at {at:.3f} s"
             if self.end is not None and start * base >= self.end:
+                if hole and (self.end - reached) * clip.rate >= 1:
+                    self.damage.hole(reached, self.end, clip.rate)
                 return
             if self.start:
                 if (start + usual) * base <= self.start:
@@ -141,12 +146,16 @@ class Source:
                 progressive = False
                 text = f"{self.path}: is interlaced from {float(start * base):.3f} s on"
                 warnings.warn(f"{text}; --deinterlace makes whole frames of its fields", stacklevel=2)
+            if hole:
+                self.damage.hole(reached, start * base, clip.rate)
             # Two frames at one time, which damaged films have, would be one.
             start = start if previous is None else max(start, previous + 1)
-            previous = start
+            previous, reached = start, (start + usual) * base
             self.damage.frames += frame.is_corrupt
             yield Stamped(frame, start, usual)
 
+        if self.damage.ahead:
+            self.damage.hole(reached, None, clip.rate)
         if previous is not None:
             last = max(1 / clip.rate, usual * base)  # which some animations hold for long
             self.damage.short = _shortage(self.path, self._stream, (zero + previous + 1) * base + last)
@@ -198,6 +207,8 @@ class Source:
         if not stream.codec_context.is_open:  # it is, where decoding begins again
             stream.thread_type = "AUTO"
         packets = container.demux(stream)
+        if "matroska" in container.format.name:
+            packets = watched(packets, self.path, bool(self.start), damage.ahead)
         count = 0
         while True:
             try:
