@@ -128,6 +128,28 @@ class Job:
     quality: int | None = None
 
 
+class Results:
+    """Those that a run has made. Paths do not tell them apart where Photo.png and photo.png are one file."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[int, int], Job] = {}
+
+    def check(self, job: Job) -> None:
+        """ValueError where its result would replace another's."""
+        with suppress(FileNotFoundError):
+            if other := self._made.get(_identity(job.output)):
+                raise ValueError(f"{other.input} and {job.input} would both be written to {job.output}")
+
+    def add(self, job: Job) -> None:
+        self._made[_identity(job.output)] = job
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Of the file, whatever its name."""
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
 class _Found(NamedTuple):
     """A picture, its name in a folder of results, and whether that very picture was named."""
 
@@ -245,14 +267,17 @@ def _few(names: list[str]) -> str:
 
 def _walk(folder: Path, recursive: bool, output: Path | None) -> Iterator[Path]:
     """Files in a folder, by name; hidden ones and the folder of results are left out."""
-    results = os.path.realpath(output) if output else None
+    there = output is not None and output.exists()
 
     def refuse(error: OSError) -> None:
         raise error
 
+    def of_results(path: str) -> bool:
+        return there and os.path.samefile(path, output)  # type: ignore[arg-type]
+
     for root, folders, names in os.walk(folder, onerror=refuse):
         kept = (name for name in folders if not name.startswith("."))
-        kept = (name for name in kept if os.path.realpath(os.path.join(root, name)) != results)
+        kept = (name for name in kept if not of_results(os.path.join(root, name)))
         folders[:] = sorted(kept) if recursive else []
         yield from (Path(root, name) for name in sorted(names) if not name.startswith("."))
 
@@ -262,14 +287,12 @@ def _check_distinct(jobs: list[Job]) -> None:
     identities = set()
     for job in jobs:
         with suppress(OSError):  # said when its turn comes
-            found = job.input.stat()
-            identities.add((found.st_dev, found.st_ino))  # hard links
+            identities.add(_identity(job.input))  # hard links, and names that differ in what does not count there
     taken: dict[str, Job] = {}
     for job in jobs:
         place = os.path.realpath(job.output)
         try:
-            existing = job.output.stat()
-            same = (existing.st_dev, existing.st_ino) in identities
+            same = _identity(job.output) in identities
         except OSError:
             same = False
         if same or place in inputs:

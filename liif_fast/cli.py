@@ -245,6 +245,7 @@ class _Run:
         self.quiet, self.as_json = quiet, as_json
         self.name, self.said, self.stream = at.name, at.said, sys.stderr if at.piped else sys.stdout
         self._upscaler: Upscaler | None = None
+        self._made = batch.Results()
 
     def all(self, jobs: list[batch.Job], several: bool) -> int:
         """The number of pictures that could not be done; what ends the whole run, as one that is alone, is raised."""
@@ -287,6 +288,7 @@ class _Run:
         from .files import flatten, read
         from .output import check_output, writer
 
+        self._made.check(job)
         start = time.perf_counter()
         image, metadata = read(job.input, self.max_pixels)
         image = flatten(image, job.output, self.background)
@@ -311,6 +313,7 @@ class _Run:
             for band in bands:
                 out.write(band)
         seconds += time.perf_counter() - start
+        self._made.add(job)
         return {
             "input": self.name(job.input),
             "output": self.name(job.output),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +85,11 @@ def processor() -> str:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
-    except OSError:
-        pass
+    except OSError:  # no Linux; a Mac's own name for it would be "arm"
+        with suppress(OSError):
+            asked = subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True)
+            if name := asked.stdout.strip():
+                return name
     return platform.processor() or platform.machine()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,24 @@ if os.environ["TRITON_INTERPRET"] == "1":  # and what takes the best device ther
 def _no_forced_isa(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the shell has forced must not leak into tests."""
     monkeypatch.delenv(ISA_VARIABLE, raising=False)
+
+
+@pytest.fixture
+def also() -> Iterator[Callable[[Path, Path], None]]:
+    """Gives a folder another name, ``also(folder, name)``, that no path shows, as on file systems without case."""
+    names: list[Path] = []
+
+    def also(folder: Path, name: Path) -> None:
+        name.mkdir()
+        try:
+            subprocess.run(["mount", "--bind", folder, name], check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip("needs to mount a folder")
+        names.append(name)
+
+    yield also
+    for name in names:
+        subprocess.run(["umount", name], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -157,6 +157,32 @@ def test_results_inside_the_folder_are_not_inputs(folder):
     assert names() == ["a.png", "large", "large/a.png"]
 
 
+def test_results_inside_the_folder_by_another_name(folder, also):
+    """As by Large where the folder is large, on most Macs."""
+    Path("large").mkdir()
+    shutil.copy("a.png", "large/old.png")
+    also(folder / "large", folder / "Large")
+    assert run("upscale", ".", "-o", "Large", "--recursive", "--force").exit_code == 0
+    assert names("large") == ["a.png", "old.png"]
+
+
+@pytest.mark.parametrize("options", [(), ("--force",), ("--skip-existing",)])
+def test_no_result_replaces_another_s(folder, also, options):
+    """As photo.png does Photo.png, on most Macs."""
+    for place in ("in/p", "in/q", "out/p"):
+        Path(place).mkdir(parents=True)
+    for place, width in (("p", 17), ("q", 18)):
+        Image.fromarray(pixels(width=width)).save(f"in/{place}/a.png")
+    also(folder / "out" / "p", folder / "out" / "q")
+    result = run("upscale", "in", "-o", "out", "--recursive", "--scale", 2, *options)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [
+        "liif-fast: error: in/p/a.png and in/q/a.png would both be written to out/q/a.png",
+        "liif-fast: error: 1 of 2 pictures could not be done",
+    ]
+    assert size("out/p/a.png") == (34, 22)
+
+
 def test_existing_results_are_all_found_before_the_first_is_made(folder):
     shutil.copy("a.png", "b.png")
     Path("out").mkdir()

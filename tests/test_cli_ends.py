@@ -67,6 +67,7 @@ def test_every_error_is_a_line(folder, monkeypatch, error, word):
     assert "Traceback" in run("upscale", "a.png").stderr
 
 
+@pytest.mark.skipif(sys.platform == "darwin", reason="this system does not limit memory")
 def test_training_out_of_memory(folder):
     """The advice is of what a run can do with less of, not of tiles."""
 
@@ -157,13 +158,16 @@ def test_full_disk(folder):
 def test_nobody_reads(folder):
     reader, writer = os.pipe()
     os.close(reader)
-    with open("/dev/full", "w") as full:
-        started = [process("--version", cwd=folder, stdout=where) for where in (writer, full)]
-        ended = [finish(one) for one in started]
+    code, _, err = finish(process("--version", cwd=folder, stdout=writer))
     os.close(writer)
-    assert [code for code, _, _ in ended] == [2, 2]
-    assert ended[0][2] == "liif-fast: error: nothing reads the output any more (broken pipe)\n"
-    assert ended[1][2] == "liif-fast: error: No space left on device\n"
+    assert (code, err) == (2, "liif-fast: error: nothing reads the output any more (broken pipe)\n")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+def test_no_room_for_what_is_said(folder):
+    with open("/dev/full", "w") as full:
+        code, _, err = finish(process("--version", cwd=folder, stdout=full))
+    assert (code, err) == (2, "liif-fast: error: No space left on device\n")
 
 
 def without_privilege():

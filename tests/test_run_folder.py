@@ -143,6 +143,16 @@ def test_curves_are_no_training_pictures(tmp_path: Path) -> None:
     assert not (data / "runs" / "first").exists()
 
 
+def test_curves_are_no_training_pictures_by_another_name(tmp_path: Path, also: Callable[[Path, Path], None]) -> None:
+    """As by Photos where the folder is photos, on most Macs."""
+    (tmp_path / "photos").mkdir()
+    data = pictures(tmp_path / "photos")
+    also(data, tmp_path / "Photos")
+    with pytest.raises(ValueError, match=r"/Photos/first is inside .*/photos, which is searched for pictures"):
+        train(make(data, tmp_path / "Photos" / "first", iterations=1))
+    assert not (data / "first").exists()
+
+
 def test_pictures_that_come_or_go(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     data, warnings = pictures(tmp_path / "data"), []

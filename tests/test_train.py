@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from PIL import Image
 
 from common import random_weights
 from liif_fast import Upscaler, checkpoint
-from liif_fast.checkpoint import Architecture, CheckpointError
+from liif_fast.checkpoint import Architecture, CheckpointError, load
 from liif_fast.training import config as configs
 from liif_fast.training import state
 from liif_fast.training.config import SETTINGS, Config, read
@@ -167,6 +168,18 @@ def test_bf16(folder: Path, tmp_path: Path) -> None:
     )
     assert plain != mixed
     assert all(abs(plain[s] - mixed[s]) < 1 for s in plain)
+
+
+@pytest.mark.parametrize("flags", ["", "avx512_bf16 bf16"])
+def test_a_pytorch_without_onednn_trains_in_fp32(
+    flags: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As that of Macs."""
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    monkeypatch.setattr(torch.ops, "mkldnn", types.SimpleNamespace())
+    monkeypatch.setattr("liif_fast.training.train._cpu_flags", lambda: flags)
+    made = train(make(folder, tmp_path / "run", precision="auto", iterations=1))
+    assert load(made.weights).metadata["recipe"].endswith(", fp32")
 
 
 def test_what_is_there_is_not_overwritten(folder: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from liif_fast.checkpoint import Architecture
 av = pytest.importorskip("av")
 
 from clips import RATE, TICKS, decoded, film, pattern, shown  # noqa: E402
-from liif_fast.video import VideoError, frames, upscale  # noqa: E402
+from liif_fast.video import VideoError, encoding, frames, upscale  # noqa: E402
 from liif_fast.video import film as films  # noqa: E402
 from liif_fast.video.colors import Colors  # noqa: E402
 from liif_fast.video.encoding import Choice  # noqa: E402
@@ -345,6 +345,28 @@ def test_resuming_changes_nothing(tmp_path: Path, up: Upscaler, monkeypatch: pyt
     assert hashes(out) == hashes(whole)
     assert shown(out) == shown(whole)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mkv", "out.mkv", "whole.mkv"]
+
+
+def test_hevc_in_mp4_is_what_macs_play(tmp_path: Path, up: Upscaler) -> None:
+    """Of whatever encoder; here ffmpeg's own choice."""
+    source, quiet = film(tmp_path / "in.mkv", 3, sounds=0), {"x265-params": "log-level=none"}
+    make(up, source, tmp_path / "out.mp4", choice=Choice("hevc", preset="ultrafast", options=quiet))
+    with av.open(str(tmp_path / "out.mp4")) as made:
+        assert made.streams.video[0].codec_context.codec_tag == "hvc1"
+    assert len(decoded(tmp_path / "out.mp4")) == 3
+
+
+def test_quality_of_macs_encoders() -> None:
+    """They are not here; but what they are told is a setting of every encoder, so another takes it."""
+    for codec in ("h264_videotoolbox", "hevc_videotoolbox"):
+        told = encoding._options(codec, Choice(crf=60))
+        context = av.CodecContext.create("mpeg4", "w")
+        context.width, context.height, context.pix_fmt, context.time_base = 64, 48, "yuv420p", Fraction(1, 25)
+        context.options = told
+        context.open()
+        assert context.options == {}, "what nobody took"
+        assert context.flags & av.codec.context.Flags.qscale
+        assert encoding._options(codec, Choice()) == {}
 
 
 @pytest.mark.parametrize("codec", ["libx265", "libsvtav1", "libvpx-vp9", "ffv1"])

@@ -217,6 +217,28 @@ def test_what_a_kill_leaves_goes(tmp_path: Path, up: Upscaler, monkeypatch: pyte
     assert {path.name for path in tmp_path.iterdir()} == {"in.mkv", "out.mkv"}
 
 
+def test_what_a_mac_keeps_beside_its_files(tmp_path: Path, up: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On disks of other systems a file has another beside it, ._ before the same name, which goes when it goes."""
+    unlink = Path.unlink
+
+    def both(path: Path, missing_ok: bool = False) -> None:
+        unlink(path, missing_ok)
+        unlink(path.with_name(f"._{path.name}"), missing_ok=True)
+
+    source, out, folder = film(tmp_path / "in.mkv", 12), tmp_path / "out.mkv", tmp_path / ".out.mkv.liif_fast"
+    with monkeypatch.context() as patched:
+        patched.setattr(films, "verify", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            make(up, source, out, segment=8)
+    (folder / ".liif_fast-0.part").write_bytes(b"half a film")
+    for path in list(folder.iterdir()):
+        path.with_name(f"._{path.name}").write_bytes(b"no segment")
+    monkeypatch.setattr(Path, "unlink", both)
+    made = make(up, source, out, segment=8, resume=True)
+    assert (made.frames, made.resumed) == (12, 8)
+    assert {path.name for path in tmp_path.iterdir()} == {"in.mkv", "out.mkv"}
+
+
 def test_file_systems_without_locks(tmp_path: Path, up: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
     source, out = film(tmp_path / "in.mkv", 3), tmp_path / "out.mkv"
 

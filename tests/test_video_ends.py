@@ -258,7 +258,7 @@ for name in ("30", "300"):
     try:
         app(["video", f"{name}.mkv", f"out{name}.mkv", *sys.argv[1:]])
     except SystemExit:
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "darwin" else 1))
 """
     words = [sys.executable, "-c", code, *ENGINE]
     done = subprocess.run(words, capture_output=True, text=True, check=True)

@@ -26,8 +26,10 @@ def check(folder: Path, resume: bool) -> None:
 
 def check_data(folder: Path, data: Sequence[str]) -> None:
     """ValueError for a run inside a folder of its pictures: of its curves it would learn too."""
-    for pictures in data:
-        if folder.resolve().is_relative_to(Path(pictures).resolve()):
+    whole = folder.resolve()
+    around = [place for place in (whole, *whole.parents) if place.exists()]
+    for pictures in filter(os.path.exists, data):
+        if any(place.samefile(pictures) for place in around):  # not by their paths: Photos may be photos
             raise ValueError(f"{folder} is inside {pictures}, which is searched for pictures: name a folder elsewhere")
 
 

@@ -295,7 +295,12 @@ def multiplies_bf16(device: torch.device) -> bool:
     """Whether the device has instructions for it."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    return torch.ops.mkldnn._is_mkldnn_bf16_supported() and "avx512_bf16" in _cpu_flags()
+    # Builds without oneDNN, as those for Macs, do not have the question either.
+    return (
+        torch.backends.mkldnn.is_available()
+        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        and "avx512_bf16" in _cpu_flags()
+    )
 
 
 def _cpu_flags() -> str:

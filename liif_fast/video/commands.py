@@ -67,7 +67,10 @@ Codec = Annotated[
 ]
 Crf = Annotated[
     float | None,
-    typer.Option(help="Quality in the encoder's own units, lower is better.", rich_help_panel="Encoding"),
+    typer.Option(
+        help="Quality in the encoder's own units, lower is better; of videotoolbox 1 to 100, higher is better.",
+        rich_help_panel="Encoding",
+    ),
 ]
 Preset = Annotated[str | None, typer.Option(help="Speed of the encoder, as fast or slow.", rich_help_panel="Encoding")]
 PixelFormat = Annotated[

@@ -24,7 +24,9 @@ _QUALITY: dict[str, tuple[str, str | None]] = {
     "libvpx-vp9": ("crf", "24"),
 }
 # Encoders in hardware name it in their ways; they keep their own default.
-_HARDWARE_QUALITY = {"nvenc": "cq", "qsv": "global_quality", "amf": "qp_i", "videotoolbox": "q"}
+_HARDWARE_QUALITY = {"nvenc": "cq", "qsv": "global_quality", "amf": "qp_i"}
+# But Macs', for which ffmpeg has a setting that all encoders share, counted in this.
+_LAMBDA = 118
 _LOSSLESS = ("ffv1", "ffvhuff", "huffyuv", "utvideo")
 # Asked for another, these print more than one line themselves.
 _PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo")
@@ -179,10 +181,13 @@ def _closest(codec: str, source: str, able: list[str]) -> str:
 def _options(codec: str, choice: Choice) -> dict[str, str]:
     name, usual = _QUALITY.get(codec, (None, None))
     name = name or next((word for kind, word in _HARDWARE_QUALITY.items() if codec.endswith(kind)), None)
-    if choice.crf is not None and name is None:
+    fixed = codec.endswith("videotoolbox")
+    if choice.crf is not None and name is None and not fixed:
         raise VideoError(f"{codec} has no --crf; --codec-option NAME=VALUE gives it others")
     value = usual if choice.crf is None else f"{choice.crf:g}"
     options = {name: value} if name and value is not None else {}
+    if choice.crf is not None and fixed:
+        options = {"flags": "+qscale", "global_quality": str(round(choice.crf * _LAMBDA))}
     if codec == "libvpx-vp9":
         options |= {"b": "0", "row-mt": "1"}  # without a bit rate of zero crf would be a limit only
     if choice.preset is not None:

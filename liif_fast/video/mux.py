@@ -124,7 +124,7 @@ def _video(out: Any, encoding: Encoding, output: str) -> Any:
         raise VideoError(f"{output}: {encoding.codec} does not go into this container; .mkv holds everything") from None
     encoding.configure(video.codec_context)
     video.time_base = encoding.time_base
-    if encoding.codec in ("libx265", "hevc_nvenc", "hevc_qsv", "hevc_amf") and out.format.name in ("mp4", "mov"):
+    if video.codec_context.codec.canonical_name == "hevc" and out.format.name in ("mp4", "mov"):
         video.codec_context.codec_tag = "hvc1"  # without it players of one maker show nothing
     return video
 

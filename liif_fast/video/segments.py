@@ -7,7 +7,7 @@ import os
 import shutil
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -61,7 +61,7 @@ class Work:
                 ) from None
         self._lock = _locked(self.folder, output)
         for part in self.folder.glob(".*.part"):  # of a run that was killed
-            part.unlink()
+            part.unlink(missing_ok=True)
         try:
             if again and not resume:
                 (self.folder / _SETTINGS).unlink(missing_ok=True)
@@ -76,7 +76,7 @@ class Work:
         try:
             before = json.loads(place.read_text())
         except (OSError, ValueError):
-            for segment in self.folder.glob("*.packets"):  # not known what they are
+            for segment in self._segments():  # not known what they are
                 segment.unlink()
             write_text(place, json.dumps(settings, indent=1))
             return
@@ -92,10 +92,14 @@ class Work:
         count = 0
         while (place := self._place(count)).exists() and _count(place) == self.frames:
             count += 1
-        for place in self.folder.glob("*.packets"):
+        for place in self._segments():
             if int(place.stem) >= count:
                 place.unlink()
         return count
+
+    def _segments(self) -> Iterator[Path]:
+        """Without what Macs keep beside a file on disks of other systems, ._000000.packets, which goes when it goes."""
+        return self.folder.glob("[0-9]*.packets")
 
     def _place(self, number: int) -> Path:
         return self.folder / f"{number:06}.packets"
@@ -125,13 +129,12 @@ class Work:
 
     def close(self) -> None:
         """Gives the folder up; with nothing finished in it, it goes."""
-        if not any(self.folder.glob("*.packets")):
+        if not any(self._segments()):
             self.remove()
         self._lock.close()
 
     def remove(self) -> None:
-        with suppress(OSError):
-            shutil.rmtree(self.folder)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _starts(place: Path) -> Iterator[int]:
