@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from . import modes, png, tiff
-from .metadata import Metadata, avif_color, gather, png_color, upright_xmp
+from .metadata import AVIF_HEAD, Metadata, avif_color, gather, png_color, upright_xmp
 from .output import SUFFIXES, ImageError
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 _READABLE = "JPEG, PNG, WebP, TIFF, BMP, AVIF, GIF"
 _TIFF_MAGIC = (b"II\x2a\0", b"MM\0\x2a", b"II\x2b\0", b"MM\0\x2b")
 _ROWS = 256  # are flattened at once
-_AVIF_HEAD = 1 << 16  # bytes, in which its properties are
 
 
 def read(path: str | os.PathLike[str], max_pixels: int = 100_000_000) -> tuple[np.ndarray, Metadata]:
@@ -145,7 +144,7 @@ def _decode(
     im.load()  # some of what a PNG says comes behind its pixels
     metadata, orientation = gather(im)
     metadata.dpi = _sane_dpi(im.info.get("dpi"))
-    notes = _left_out(_frames(im), "; liif-fast video takes them all" if name in ("GIF", "WEBP", "PNG") else "")
+    notes = _left_out(_frames(im), "; liif-fast video takes them all" if name in ("GIF", "WEBP", "PNG", "AVIF") else "")
     if metadata.xmp and b"HasExtendedXMP" in im.info["xmp"]:
         notes.append("the part of its XMP that is in further segments is left out")
     if im.info.get("xmp") and not metadata.xmp:
@@ -163,7 +162,7 @@ def _decode(
     metadata.color = png_color(chunks)
     if name == "AVIF":
         file.seek(0)
-        bits, color = avif_color(file.read(_AVIF_HEAD))
+        bits, color = avif_color(file.read(AVIF_HEAD))
         metadata.color = {} if metadata.icc_profile else color
         notes += [f"its {bits} bits are read as 8"] if bits > 8 else []
     return pixels, metadata, orientation, notes

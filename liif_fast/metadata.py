@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _COLOR_CHUNKS = {b"cICP": 4, b"mDCV": 24, b"cLLI": 8, b"sRGB": 1, b"gAMA": 4, b"cHRM": 32}  # of PNG; their bytes
 _XMP = "XML:com.adobe.xmp"  # PNG's keyword for it
+AVIF_HEAD = 1 << 16  # bytes of one, in which its first properties are
 _RAW = "Raw profile type "  # ImageMagick's keywords, for blocks written as hexadecimal text
 _GAMMA, _CHROMATICITIES = 45455, (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)  # of sRGB, times 100000
 _SEGMENT = 65533  # bytes that one of JPEG holds

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
@@ -19,12 +20,13 @@ from liif_fast import Upscaler, checkpoint
 from liif_fast.batch import Request
 from liif_fast.video import animation
 from liif_fast.video.animation_source import Animation
+from liif_fast.video.encoding import Choice
 from liif_fast.video.film import FilmMeter, Job, Made
 from test_cli_ends import finish, process
 from test_video import SMALL, Counting
 from test_video_ends import MODEL, refused, run
 
-SUFFIXES = (".gif", ".webp", ".png")
+SUFFIXES = (".gif", ".webp", ".png")  # what keeps every bit of `pictures`
 DURATIONS = (100, 40, 70, 200)  # milliseconds
 ENGINE = ("--model", MODEL, "--precision", "fp32")
 
@@ -121,6 +123,29 @@ def test_gif(tmp_path: Path, trained: Upscaler, suffix: str, alpha: bool) -> Non
         assert np.abs(canvas.astype(int) - exact)[visible].mean() < 4
 
 
+@pytest.mark.parametrize("alpha", [True, False])
+def test_avif(tmp_path: Path, trained: Upscaler, alpha: bool) -> None:
+    """Read and written with little loss, less with more quality; shown for ever, which is said where it was not."""
+    source = animated(tmp_path / "in.avif", alpha)
+    make(trained, source, tmp_path / "exact.png")
+    exact = np.stack(canvases(tmp_path / "exact.png")).astype(int)
+    errors = []
+    for quality in ({"quality": "30"}, {}, {"quality": "100"}):
+        made = make(trained, source, tmp_path / "out.avif", force=True, choice=Choice(options=quality))
+        assert (made.codec, made.frames, made.pixel_format) == ("avif", 4, "rgba" if alpha else "rgb24")
+        found = Animation.of(str(tmp_path / "out.avif"))
+        assert (found.durations, found.plays, found.alpha) == (DURATIONS, 0, alpha)
+        shown = np.stack(canvases(tmp_path / "out.avif")).astype(int)
+        errors.append(np.abs(shown - exact)[exact[..., 3] == 255].mean())
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[1] < 2
+    source.write_bytes(imagecodecs.avif_encode(np.zeros((3, 8, 8, 3), np.uint16), bitspersample=10))
+    with pytest.warns(UserWarning, match=r"in\.avif: its 10 bits are read as 8"):
+        Animation.of(str(source))
+    with pytest.warns(UserWarning, match=r"out\.avif: is shown for ever, .*in\.gif once; \.webp keeps that"):
+        make(trained, animated(tmp_path / "in.gif", loop=None), tmp_path / "out.avif", force=True)
+
+
 def test_what_stands_still_in_a_gif_stays(tmp_path: Path, trained: Upscaler) -> None:
     """Of a picture of many colours, of which a corner changes, the rest is the same in every frame."""
     frames = [pattern(0, 60, 80) for _ in range(4)]
@@ -211,7 +236,7 @@ def test_colour_profile(tmp_path: Path, up: Upscaler) -> None:
             assert im.info["icc_profile"] == b"a profile"
 
 
-@pytest.mark.parametrize(("name", "most"), [("WEBP", 3), ("GIF", 3)])
+@pytest.mark.parametrize(("name", "most"), [("WEBP", 3), ("GIF", 3), ("AVIF", 3)])
 def test_frames_do_not_pile_up(tmp_path: Path, name: str, most: int) -> None:
     """Of those that are handed to the encoder few are alive at a time."""
     source = Animation.of(str(animated(tmp_path / "in.png", frames=pictures() * 5)))
@@ -251,7 +276,7 @@ def test_damaged(folder: Path, suffix: str, part: float) -> None:
         (("still.gif", "out.webp"), ("still.gif: is a still picture", "liif-fast upscale")),
         (("still.webp", "out.webp"), ("still.webp: is a still picture", "liif-fast upscale")),
         (("still.png", "out.gif"), ("still.png: is a still picture", "liif-fast upscale")),
-        (("text.gif", "out.gif"), ("text.gif: is no GIF, WebP or PNG",)),
+        (("text.gif", "out.gif"), ("text.gif: is no GIF, WebP, PNG or AVIF",)),
         (("in.gif", "out.webp", "--longest", 20_000), ("out.webp: 20000 x 15000", "16383", "WEBP")),
         (("in.gif", "out.png", "--longest", 2_000_000), ("4 frames of 2000000 x 1500000", "GiB of memory", ".webp")),
         (("in.gif", "out.webp", "--resume"), ("out.webp: --resume is for films",)),
@@ -262,6 +287,8 @@ def test_damaged(folder: Path, suffix: str, part: float) -> None:
         (("in.gif", "out.webp", "--preview", "strip.png"), ("--preview is for films",)),
         (("in.gif", "out.webp", "--codec-option", "tune=film"), ("WEBP has no option tune",)),
         (("in.gif", "out.gif", "--codec-option", "quality=90"), ("GIF has no option quality",)),
+        (("in.gif", "out.avif", "--codec-option", "quality=101"), ("quality 101 is not in 1..100",)),
+        (("still.avif", "out.gif"), ("still.avif: is a still picture", "liif-fast upscale")),
         (("in.gif", "out.webp", "--codec-option", "quality=0"), ("quality 0 is not in 1..100",)),
         (
             ("in.gif", "out.webp", *("--codec-option", "quality=90"), *("--codec-option", "method=6")),
@@ -272,7 +299,7 @@ def test_damaged(folder: Path, suffix: str, part: float) -> None:
 )
 def test_refused(folder: Path, args: tuple[Any, ...], words: tuple[str, ...]) -> None:
     Path("text.gif").write_text("This is no picture.\n" * 100)
-    for suffix in SUFFIXES:
+    for suffix in (*SUFFIXES, ".avif"):
         pictures()[0].save(f"still{suffix}")
     animated("there.gif")
     same = [picture.copy() for picture in pictures()[:1] * 3]
@@ -325,6 +352,20 @@ def test_as_a_film(folder: Path, suffix: str) -> None:
     assert run(source, "part.mkv", *lossless, "--start", "0.12", "--frames", "2").exit_code == 0
     with av.open("part.mkv") as made:
         assert len(list(made.decode(video=0))) == 2
+
+
+def test_avif_as_a_film(folder: Path) -> None:
+    """Not its first picture alone, which stands there once more for those who know no animations."""
+    av = pytest.importorskip("av")
+    source = animated("film.avif", alpha=False)
+    result = run(source, "out.mkv", "--scale", "2", "--crf", "0", engine=("--model", "realtime-small"))
+    assert result.exit_code == 0, result.output
+    with av.open("out.mkv") as made:
+        frames = list(made.decode(video=0))
+    assert [round(1000 * frame.time) for frame in frames] == [0, 100, 140, 210]
+    for frame, canvas in zip(frames, canvases(source), strict=True):
+        seen = frame.to_ndarray(format="rgb24")[::2, ::2]
+        assert np.abs(seen.astype(int) - canvas[..., :3])[7:18, 24:34].mean() < 12
 
 
 def test_a_film_ends_when_its_last_frame_has_been_held(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""An animated picture enlarged into another: GIF, WebP or PNG, written by Pillow."""
+"""An animated picture enlarged into another: GIF, WebP, PNG or AVIF, written by Pillow."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..output import check_place, one_line_errors, whole_file
+from ..output import SUFFIXES, check_place, one_line_errors, whole_file
 from .animation_source import BLINK, Animation
 from .encoding import Choice
 from .errors import VideoError
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # Pillow's name of each format, and the longest side in pixels.
 FORMATS = {
     ".gif": ("GIF", 65535), ".webp": ("WEBP", 16383), ".png": ("PNG", 2**31 - 1), ".apng": ("PNG", 2**31 - 1),
+    ".avif": ("AVIF", SUFFIXES[".avif"].side),
 }  # fmt: skip
 _MOST_PLAYS = 65535  # what WebP and GIF can say
 _SAMPLES = 1 << 17  # pixels that a palette is made for
@@ -54,6 +55,9 @@ def make(job: Job, upscaler: Callable[[], Upscaler], meter: FilmMeter, preview: 
     _check_memory(job.output, name, animation, size)
     if name == "GIF" and animation.icc_profile:
         warnings.warn(f"{job.output}: GIF has no place for the colour profile (colours may change)", stacklevel=2)
+    if name == "AVIF" and animation.plays:
+        times = "once" if animation.plays == 1 else f"{animation.plays} times"
+        warnings.warn(f"{job.output}: is shown for ever, {job.input} {times}; .webp keeps that", stacklevel=2)
     up = upscaler()
     begun, total = time.perf_counter(), len(animation.durations)
 
@@ -75,7 +79,7 @@ def make(job: Job, upscaler: Callable[[], Upscaler], meter: FilmMeter, preview: 
 
 
 def _quality(job: Job, name: str, preview: Preview | None) -> int | None:
-    """Of WebP with loss, None without; VideoError for any other option that only films have."""
+    """Of WebP and AVIF, None for the usual; VideoError for any other option that only films have."""
     usual = Job(job.input, job.output, job.request, job.choice, force=job.force)
     given = ["preview"] if preview else []
     for found, plain in ((job, usual), (job.choice, Choice(options=job.choice.options))):
@@ -84,8 +88,8 @@ def _quality(job: Job, name: str, preview: Preview | None) -> int | None:
         raise VideoError(f"{job.output}: --{option} is for films, not for animated pictures")
     quality = None
     for option, value in job.choice.options.items():
-        if name != "WEBP" or option != "quality":
-            raise VideoError(f"{job.output}: {name} has no option {option}; only WebP has one, quality")
+        if name not in ("WEBP", "AVIF") or option != "quality":
+            raise VideoError(f"{job.output}: {name} has no option {option}; WebP and AVIF have one, quality")
         if not (value.isdecimal() and 1 <= int(value) <= 100):
             raise VideoError(f"{job.output}: quality {value} is not in 1..100")
         quality = int(value)
@@ -106,12 +110,16 @@ def _check_memory(path: str, name: str, animation: Animation, size: tuple[int, i
 
 
 class _Rest:
-    """Images that are made as they are asked for, to Pillow's WebP encoder one image of several frames."""
+    """Images that are made as they are asked for, to Pillow's encoders of WebP and AVIF one image of several frames."""
+
+    _min_frame = 0  # asked for by Pillow before there is an image
 
     def __init__(self, images: Iterator[Image], count: int) -> None:
         self._images, self.n_frames = images, count
 
     def seek(self, number: int) -> None:
+        if number == self.n_frames:
+            raise EOFError
         self._image = next(self._images)
 
     def __getattr__(self, name: str) -> Any:
@@ -119,7 +127,8 @@ class _Rest:
 
 
 def encoded(name: str, images: Iterator[Image], animation: Animation, quality: int | None = None) -> bytes:
-    """The file: ``images``, RGBA or RGB, with the rest of ``animation``. ``quality`` is of WebP, None: without loss."""
+    """The file: ``images``, RGBA or RGB, with the rest of ``animation``. ``quality``, 1 to 100, is of WebP, None:
+    without loss, and of AVIF, None: that of still pictures."""
     durations: list[float] = list(animation.durations)
     plays = min(animation.plays, _MOST_PLAYS)
     options: dict[str, Any] = {"loop": plays}
@@ -133,13 +142,16 @@ def encoded(name: str, images: Iterator[Image], animation: Animation, quality: i
         options["icc_profile"] = animation.icc_profile
     if name == "WEBP":
         options |= {"lossless": True} if quality is None else {"quality": quality, "method": 4}
+    if name == "AVIF":
+        durations = _whole([d or 100 for d in durations])  # which players make of none
+        options |= {"quality": quality or SUFFIXES[".avif"].quality, "subsampling": "4:4:4"}
     if name == "PNG":  # a fraction of 16 bits each
         durations = [d if d < 2**16 else min(round(d / 1000), 2**16 - 1) * 1000 for d in durations]
     first = next(images)
     rest: Any = images
     if name == "PNG":  # goes through them twice
         rest = list(images)
-    elif name == "WEBP":  # would make a list of them
+    elif name in ("WEBP", "AVIF"):  # would make a list of them
         rest = [_Rest(images, len(durations) - 1)]
     result = io.BytesIO()  # Pillow writing to the file itself would lose the errno of a full disk
     first.save(result, name, save_all=True, append_images=rest, duration=durations, **options)
@@ -156,6 +168,12 @@ def _hundredths(durations: list[float]) -> list[float]:
         ticks = min(ticks, 2**16 - 1)
         found.append(10.0 * ticks)
     return found
+
+
+def _whole(durations: list[float]) -> list[float]:
+    """Durations in whole milliseconds, of which each frame ends where it should."""
+    ends = np.round(np.cumsum([0, *durations])).astype(int)
+    return np.diff(ends).tolist()
 
 
 def _with_palette(images: Iterator[Image], animation: Animation) -> Iterator[Image]:

@@ -1,9 +1,11 @@
-"""Animated pictures to read: GIF, WebP and PNG, as Pillow composes them; and WebP as a film, for ffmpeg reads none."""
+"""Animated pictures to read: GIF, WebP, PNG and AVIF, as Pillow composes them; and as films WebP and AVIF, which
+ffmpeg does not read or takes for several."""
 
 from __future__ import annotations
 
 import io
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..metadata import AVIF_HEAD, avif_color
 from .errors import VideoError
 
 BLINK = 10  # milliseconds; a frame that is to be shown no longer is shown for 100 by players
@@ -36,6 +39,11 @@ class Animation:
         durations, alpha = [], False
         with _opened(path) as im:
             plays, icc = _plays(im), im.info.get("icc_profile")
+            if im.format == "AVIF":
+                im.fp.seek(0)
+                bits, _ = avif_color(im.fp.read(AVIF_HEAD))
+                if bits > 8:
+                    warnings.warn(f"{path}: its {bits} bits are read as 8", stacklevel=2)
             for frame, duration in _decoded(im):
                 durations.append(duration)
                 alpha |= bool((frame[..., 3] < 255).any())
@@ -51,7 +59,7 @@ class Animation:
 
 
 def as_film(path: str) -> io.BytesIO:
-    """An animated WebP, which ffmpeg does not read, as a film without loss. VideoError, OSError as `Animation.of`."""
+    """An animated picture as a film without loss, of 8 bits. VideoError, OSError as `Animation.of`."""
     found = os.stat(path)
     return io.BytesIO(_remuxed(path, found.st_mtime_ns, found.st_size))
 
@@ -85,9 +93,9 @@ def _opened(path: str) -> Iterator[Any]:
         raise VideoError(f"{path}: not a file")
     with open(path, "rb") as file:
         try:
-            yield Image.open(file, formats=("GIF", "WEBP", "PNG"))
+            yield Image.open(file, formats=("GIF", "WEBP", "PNG", "AVIF"))
         except UnidentifiedImageError:
-            raise VideoError(f"{path}: is no GIF, WebP or PNG; films become .mkv, .mp4, .mov or .webm") from None
+            raise VideoError(f"{path}: is no GIF, WebP, PNG or AVIF; films become .mkv, .mp4, .mov or .webm") from None
         except MemoryError:
             raise
         except Exception as error:  # damaged files make the decoders raise about anything
@@ -107,7 +115,8 @@ def _decoded(im: Any) -> Iterator[tuple[np.ndarray, float]]:
 
 
 def _plays(im: Any) -> int:
-    """How often it is shown, 0: for ever. A GIF names the repetitions after the first time, or nothing."""
+    """How often it is shown, 0: for ever. A GIF names the repetitions after the first time, or nothing; of AVIF Pillow
+    tells none."""
     if im.format != "GIF":
         return int(im.info.get("loop", 0))
     loop = im.info.get("loop")

@@ -90,7 +90,7 @@ Json = Annotated[bool, typer.Option("--json", help="The result as one JSON objec
 
 
 def video(
-    input: Annotated[str, typer.Argument(metavar="INPUT", help="A film, or an animated GIF, WebP or PNG.")],
+    input: Annotated[str, typer.Argument(metavar="INPUT", help="A film, or an animated GIF, WebP, PNG or AVIF.")],
     output: Annotated[
         str,
         typer.Argument(

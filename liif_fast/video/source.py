@@ -269,7 +269,7 @@ def open_input(path: str) -> Any:
                 animated = _opened(name, "apng")
                 container.close()
                 format, container = "apng", animated
-        if container.format.name == "webp_pipe":
+        if container.format.name == "webp_pipe" or "avis" in _brands(container):
             container.close()
             return av.open(as_film(path))
         if _is_still(container):
@@ -289,11 +289,15 @@ def _opened(name: str, format: str | None = None) -> Any:
 
 def _is_still(container: Any) -> bool:
     """Whether it is one picture. Formats of pictures may hold several, one behind the other, as some cameras send."""
-    brands = container.metadata.get("major_brand", "") + container.metadata.get("compatible_brands", "")
-    if "avif" in brands or "mif1" in brands:
-        return "avis" not in brands
+    if "avif" in _brands(container) or "mif1" in _brands(container):
+        return True
     packets = (packet for packet in container.demux() if packet.size)
     return _may_be_still(container) and len(list(islice(packets, 2))) < 2
+
+
+def _brands(container: Any) -> str:
+    """What a file of MP4's kind says that it is, animated AVIF avis and still pictures avif or mif1."""
+    return str(container.metadata.get("major_brand", "") + container.metadata.get("compatible_brands", ""))
 
 
 def _may_be_still(container: Any) -> bool:
