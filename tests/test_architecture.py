@@ -23,7 +23,7 @@ ROWS = [
     ["cli"],
     ["training.commands", "export_commands"],
     ["training.report", "training.sitting"],
-    ["training.reduce", "training.calibrate"],
+    ["training.shorten", "training.calibrate"],
     ["training.train"],
     ["training.easier", "training.folder"],
     ["training.state", "training.log", "training.synthetic", "training.strips"],

@@ -26,7 +26,7 @@ from liif_fast.output import ImageError, write_text
 from liif_fast.training import log
 from liif_fast.training.config import SETTINGS, read
 from liif_fast.training.folder import WEIGHTS, held
-from liif_fast.training.reduce import reduce
+from liif_fast.training.shorten import shorten
 from liif_fast.training.sitting import Teller, sit
 from liif_fast.training.state import STATE
 from liif_fast.training.train import Diverged, Progress, train
@@ -106,14 +106,14 @@ def test_networks_are_not_overwritten(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match=rf"{WEIGHTS}: a network is here already"):
         train(settings)
     with pytest.raises(FileExistsError, match=rf"{WEIGHTS}: begun with another network"):
-        reduce("realtime-small", settings, 0.1, lambda _: None, lambda _: None)
+        shorten("realtime-small", settings, 0.1, lambda _: None, lambda _: None)
     assert [path.name for path in tmp_path.iterdir()] == [WEIGHTS]
     assert (tmp_path / WEIGHTS).read_bytes() == before
 
 
 def test_easier_keeps_the_bits_of_what_it_cannot_shorten(folder: Path, tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "first.safetensors", random_weights(Architecture(1, 16, (16,))), torch.float32)
-    reduce(str(tmp_path / "first.safetensors"), make(folder, tmp_path / "out"), 0.1, lambda _: None, lambda _: None)
+    shorten(str(tmp_path / "first.safetensors"), make(folder, tmp_path / "out"), 0.1, lambda _: None, lambda _: None)
     first, kept = (checkpoint.load(tmp_path / name) for name in ("first.safetensors", f"out/{WEIGHTS}"))
     assert first.fingerprint == kept.fingerprint
 
@@ -123,7 +123,7 @@ def test_easier_goes_on_where_no_state_was_kept(folder: Path, tmp_path: Path) ->
     (tmp_path / "out" / "layers-1").mkdir(parents=True)
     (tmp_path / "out" / "layers-1" / WEIGHTS).write_bytes(b"of a sitting that was broken off")
     settings = make(folder, tmp_path / "out", iterations=1)
-    reduce(str(tmp_path / "first.safetensors"), settings, 100.0, lambda _: None, lambda _: None)
+    shorten(str(tmp_path / "first.safetensors"), settings, 100.0, lambda _: None, lambda _: None)
     assert len(checkpoint.load(tmp_path / "out" / WEIGHTS).architecture.hidden_list) == 1
 
 

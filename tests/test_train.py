@@ -22,7 +22,7 @@ from liif_fast.checkpoint import Architecture, CheckpointError, load
 from liif_fast.training import config as configs
 from liif_fast.training import state
 from liif_fast.training.config import SETTINGS, Config, read
-from liif_fast.training.reduce import reduce
+from liif_fast.training.shorten import shorten
 from liif_fast.training.sitting import sit
 from liif_fast.training.state import STATE
 from liif_fast.training.train import WEIGHTS, Diverged, load_data, train
@@ -291,7 +291,7 @@ def test_shorter_decoder(folder: Path, tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "first.safetensors", first, torch.float32)
     lines: list[str] = []
     settings = make(folder, tmp_path / "out", iterations=6)
-    steps = reduce(str(tmp_path / "first.safetensors"), settings, 100.0, lambda _: None, lines.append)
+    steps = shorten(str(tmp_path / "first.safetensors"), settings, 100.0, lambda _: None, lines.append)
     assert [(s.length, s.unit) for s in steps] == [(n, "hidden layers") for n in (3, 2, 1)]
     assert all(s.kept for s in steps)
     assert len(checkpoint.load(tmp_path / "out" / "model.safetensors").architecture.hidden_list) == 1
@@ -300,7 +300,7 @@ def test_shorter_decoder(folder: Path, tmp_path: Path) -> None:
     # Folded and not trained on, a trained network is worse: the bound leaves it as it was.
     trained = train(make(folder, tmp_path / "trained", iterations=80, warmup=10, lr=1e-2)).weights
     strict = make(folder, tmp_path / "strict", iterations=1, lr=1e-9)
-    steps = reduce(str(trained), strict, 0.01, lambda _: None, lines.append)
+    steps = shorten(str(trained), strict, 0.01, lambda _: None, lines.append)
     assert not steps[-1].kept
     assert len(checkpoint.load(tmp_path / "strict" / "model.safetensors").architecture.hidden_list) == 2
 
@@ -312,7 +312,7 @@ def test_a_folder_is_for_one_network_and_its_settings(folder: Path, tmp_path: Pa
     settings = make(folder, tmp_path / "out", iterations=2)
 
     def shorten(seed: int, settings: Config) -> str:
-        reduce(str(tmp_path / f"{seed}.safetensors"), settings, 100.0, lambda _: None, lambda _: None)
+        shorten(str(tmp_path / f"{seed}.safetensors"), settings, 100.0, lambda _: None, lambda _: None)
         return checkpoint.load(tmp_path / "out" / "model.safetensors").fingerprint
 
     made = shorten(0, settings)
@@ -342,7 +342,7 @@ def test_shorter_encoder(folder: Path, tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "longer.safetensors", longer, torch.float32)
     lines: list[str] = []
     settings = make(folder, tmp_path / "out", iterations=1, lr=1e-9, warmup=0)
-    steps = reduce(str(tmp_path / "longer.safetensors"), settings, 0.01, lambda _: None, lines.append)
+    steps = shorten(str(tmp_path / "longer.safetensors"), settings, 0.01, lambda _: None, lines.append)
     assert [(s.length, s.unit, s.kept) for s in steps] == [(blocks + 1 - i, "residual blocks", i < 2) for i in range(3)]
     assert any("block 2 of the encoder dropped" in line for line in lines)
     left = checkpoint.load(tmp_path / "out" / "model.safetensors")

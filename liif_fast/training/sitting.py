@@ -12,9 +12,9 @@ from typing import Any
 
 from ..console import advised, say, say_error
 from . import config as configs
+from . import shorten as shortening
 from .config import Config
 from .folder import WEIGHTS, held
-from .reduce import reduce
 from .train import Progress, train
 
 
@@ -52,10 +52,10 @@ def shorten(
     settings: Sequence[str],
     max_loss: float,
 ) -> None:
-    """`reduce`, with its steps as a table."""
+    """`shortening.shorten`, with its steps as a table."""
     config = _config(output, data, "fast", file, flags, settings)
     with held(output), Teller(True) as tell, advised(_less_memory(config)):
-        steps = reduce(model, config, max_loss, tell, say)
+        steps = shortening.shorten(model, config, max_loss, tell, say)
     unit = steps[0].unit
     say(f"{unit}  PSNR      loss")
     for step in steps:

@@ -42,7 +42,7 @@ def length(weights: Weights) -> int:
     return len(a.hidden_list) if a.decoder == "liif" else a.n_resblocks
 
 
-def reduce(
+def shorten(
     model: str,
     config: Config,
     max_loss: float,
