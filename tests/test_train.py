@@ -311,19 +311,19 @@ def test_a_folder_is_for_one_network_and_its_settings(folder: Path, tmp_path: Pa
         checkpoint.save(tmp_path / f"{seed}.safetensors", random_weights(Architecture(1, 16, (16, 16)), seed=seed))
     settings = make(folder, tmp_path / "out", iterations=2)
 
-    def shorten(seed: int, settings: Config) -> str:
+    def shortened(seed: int, settings: Config) -> str:
         shorten(str(tmp_path / f"{seed}.safetensors"), settings, 100.0, lambda _: None, lambda _: None)
         return checkpoint.load(tmp_path / "out" / "model.safetensors").fingerprint
 
-    made = shorten(0, settings)
-    assert shorten(0, replace(settings, threads=1)) == made
+    made = shortened(0, settings)
+    assert shortened(0, replace(settings, threads=1)) == made
     for seed, other in ((1, settings), (0, replace(settings, lr=1e-4))):
         with pytest.raises(FileExistsError, match=r"state.pt: begun with another network or other settings"):
-            shorten(seed, other)
+            shortened(seed, other)
     assert checkpoint.load(tmp_path / "out" / "model.safetensors").fingerprint == made
     train(make(folder, tmp_path / "run"))
     with pytest.raises(FileExistsError, match=r"run.state.pt: begun with another"):
-        shorten(0, replace(settings, output=str(tmp_path / "run")))
+        shortened(0, replace(settings, output=str(tmp_path / "run")))
 
 
 def test_shorter_encoder(folder: Path, tmp_path: Path) -> None:
