@@ -267,17 +267,14 @@ def _few(names: list[str]) -> str:
 
 def _walk(folder: Path, recursive: bool, output: Path | None) -> Iterator[Path]:
     """Files in a folder, by name; hidden ones and the folder of results are left out."""
-    there = output is not None and output.exists()
+    results = _identity(output) if output is not None and output.exists() else None
 
     def refuse(error: OSError) -> None:
         raise error
 
-    def of_results(path: str) -> bool:
-        return there and os.path.samefile(path, output)  # type: ignore[arg-type]
-
     for root, folders, names in os.walk(folder, onerror=refuse):
         kept = (name for name in folders if not name.startswith("."))
-        kept = (name for name in kept if not of_results(os.path.join(root, name)))
+        kept = (name for name in kept if results is None or _identity(Path(root, name)) != results)
         folders[:] = sorted(kept) if recursive else []
         yield from (Path(root, name) for name in sorted(names) if not name.startswith("."))
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from . import modes, png, tiff
-from .metadata import AVIF_HEAD, Metadata, avif_color, gather, png_color, upright_xmp
+from .metadata import Metadata, avif_color, gather, png_color, upright_xmp
 from .output import SUFFIXES, ImageError
 
 if TYPE_CHECKING:
@@ -161,8 +161,7 @@ def _decode(
         pixels, metadata.icc_profile = modes.to_array(im)
     metadata.color = png_color(chunks)
     if name == "AVIF":
-        file.seek(0)
-        bits, color = avif_color(file.read(AVIF_HEAD))
+        bits, color = avif_color(file)
         metadata.color = {} if metadata.icc_profile else color
         notes += [f"its {bits} bits are read as 8"] if bits > 8 else []
     return pixels, metadata, orientation, notes

@@ -6,7 +6,7 @@ import re
 import struct
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from . import exif, iptc
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _COLOR_CHUNKS = {b"cICP": 4, b"mDCV": 24, b"cLLI": 8, b"sRGB": 1, b"gAMA": 4, b"cHRM": 32}  # of PNG; their bytes
 _XMP = "XML:com.adobe.xmp"  # PNG's keyword for it
-AVIF_HEAD = 1 << 16  # bytes of one, in which its first properties are
+_AVIF_HEAD = 1 << 16  # bytes of one, in which its first properties are
 _RAW = "Raw profile type "  # ImageMagick's keywords, for blocks written as hexadecimal text
 _GAMMA, _CHROMATICITIES = 45455, (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)  # of sRGB, times 100000
 _SEGMENT = 65533  # bytes that one of JPEG holds
@@ -115,9 +115,10 @@ def png_color(chunks: dict[bytes, bytes]) -> dict[bytes, bytes]:
     return {name: data for name, data in chunks.items() if _COLOR_CHUNKS.get(name) == len(data)}
 
 
-def avif_color(head: bytes) -> tuple[int, dict[bytes, bytes]]:
+def avif_color(file: BinaryIO) -> tuple[int, dict[bytes, bytes]]:
     """The bits of a sample and, as PNG's chunk, a colour space beside sRGB, by the first properties of an AVIF."""
-    bits, color = 8, {}
+    file.seek(0)
+    head, bits, color = file.read(_AVIF_HEAD), 8, {}
     at = head.find(b"av1C") + 6  # two flags
     if at > 6 and len(head) > at and head[at] & 0x40:
         bits = 12 if head[at] & 0x20 else 10

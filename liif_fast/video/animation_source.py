@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..metadata import AVIF_HEAD, avif_color
+from ..metadata import avif_color
 from .errors import VideoError
 
 BLINK = 10  # milliseconds; a frame that is to be shown no longer is shown for 100 by players
@@ -40,8 +40,7 @@ class Animation:
         with _opened(path) as im:
             plays, icc = _plays(im), im.info.get("icc_profile")
             if im.format == "AVIF":
-                im.fp.seek(0)
-                bits, _ = avif_color(im.fp.read(AVIF_HEAD))
+                bits, _ = avif_color(im.fp)
                 if bits > 8:
                     warnings.warn(f"{path}: its {bits} bits are read as 8", stacklevel=2)
             for frame, duration in _decoded(im):
