@@ -32,10 +32,12 @@ struct ConvolveParams {
   // Packed panels of 16 outputs: f32 [out/16][K][16], bf16 [out/16][K/2][16][2]; K are the inputs in the order row, column,
   // channel, and then the channels of `skip`, if any. Null where `winograd` is not.
   const void* weight;
-  // Null, or the weights for F(4x4, 3x3), f32 whatever the pictures are; kernel 3, `in` a multiple of 16. Packed panels of 16
-  // outputs for each of the 36 places of a tile, [36][out/16][in][16]; and those of `skip`, [kSkip][out].
-  const float *winograd, *winograd_skip;
-  const float* bias;  // [out]
+  // Null, or the weights for F(4x4, 3x3); kernel 3, `in` a multiple of 16. Packed panels of 16 outputs for each of the 36
+  // places of a tile, f32 [36][out/16][in][16] whatever the pictures are, or bf16 [36][out/16][in/2][16][2] of bf16 pictures.
+  const void* winograd;
+  Type winograd_type;
+  const float* winograd_skip;  // those of `skip`, [kSkip][out], or null
+  const float* bias;           // [out]
   bool relu;
   const void* add;  // as `output`, or null; may be `output` itself
   void* output;

@@ -72,6 +72,7 @@ def convolve(
     skip: tuple[int, int],
     weight: int,
     winograd: int,
+    winograd_type: Type,
     winograd_skip: int,
     bias: int,
     relu: bool,

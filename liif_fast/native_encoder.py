@@ -19,6 +19,8 @@ from .encoder import BaseEncoder, Head, convolutions
 # Of a workspace that is kept for the next picture of the same size: touching new memory costs a fifth of the time.
 _KEPT_BYTES = 256 << 20
 _LARGE_PAGE = 2 << 20
+# Of half the range of 8 bits, which is 1 where the image is normalised.
+_GREY_LEVELS = 127.5
 
 
 def unavailable(architecture: Architecture, head: Head, device: torch.device, dtype: torch.dtype) -> str | None:
@@ -45,15 +47,19 @@ class NativeEncoder(BaseEncoder):
         super().__init__(weights, head, device, dtype, threads)
         a = weights.architecture
         self.features, self.blocks, self.relu_after_add = a.n_feats, a.n_resblocks, a.relu_after_add
-        # The repeated image as one more input of the last convolution: [width, SKIP] of zeros and ones.
+        # The image in grey levels from the middle, of which bf16 holds those of 8 bits exactly; but not their inverse,
+        # which direct products have to store where the image is added.
+        unit = 1.0 if head.skip and cpu.direct(dtype) else _GREY_LEVELS
+        self.std = self.std / unit
+        # The repeated image as one more input of the last convolution: [width, SKIP].
         skip = None
         if head.skip:
             color = torch.arange(self.width, device="cpu") // head.skip % 3
-            skip = F.one_hot(color, cpu.SKIP).float()
+            skip = F.one_hot(color, cpu.SKIP) / unit
         self.packed = {}
         for name, (weight, bias) in convolutions(weights, head).items():
             if name == "encoder.head.0":
-                weight = F.pad(weight, (0, 0, 0, 0, 0, cpu.SKIP - 3))
+                weight = F.pad(weight / unit, (0, 0, 0, 0, 0, cpu.SKIP - 3))
             self.packed[name] = cpu.pack_convolution(weight, bias, dtype, skip if name == "project" else None)
         if spread := sum(by.winograd is not None for by in self.packed.values()):
             self.halo += spread + 1

@@ -66,8 +66,14 @@ def check(
     assert (packed.winograd is not None) == (cpu.isa(dtype) != "amx" and kernel == 3 and into >= 16)
     skip = None if skip is None else skip.to(dtype)
     cpu.convolve(image.to(dtype), packed, threads, given, relu, given if adds else None, skip)
-    step = 2.0**-8 if dtype == BF16 else 2.0**-15 if packed.winograd is not None else 2.0**-17
-    assert ((given.double() - exact).abs() <= step * (1 + exact.abs())).all()
+    error = (given.double() - exact).abs()
+    if packed.winograd is not None and packed.winograd.dtype == BF16:  # its 36 points too are rounded
+        assert cpu.isa(dtype) in cpu.BF16_ISAS
+        assert error.square().mean().sqrt() <= 2.0**-6
+        assert (error <= 2.0**-3 * (1 + exact.abs())).all()
+    else:
+        step = 2.0**-8 if dtype == BF16 else 2.0**-15 if packed.winograd is not None else 2.0**-17
+        assert (error <= step * (1 + exact.abs())).all()
     border = torch.ones(bordered.shape[:2], dtype=torch.bool)
     border[1:-1, 1:-1] = False
     assert (bordered[border] == 7).all(), "wrote outside its output"
@@ -231,7 +237,7 @@ def test_is_the_encoder(name: str, dtype: torch.dtype) -> None:
         wanted, ours, theirs = exact(image.double()), native(image), plain(image)
         assert ours.dtype == dtype
         assert ours.is_contiguous()
-        allowed = (8 if dtype == FP32 else 2) * (theirs.double() - wanted).abs().max()
+        allowed = (8 if dtype == FP32 else 2 if cpu.direct(dtype) else 4) * (theirs.double() - wanted).abs().max()
         assert (ours.double() - wanted).abs().max() <= allowed
 
 

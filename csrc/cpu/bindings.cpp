@@ -40,7 +40,7 @@ struct Isa {
   DecodeRange decode;
   ResampleRange resample;
   ConvolveRange convolve;
-  WinogradRange winograd;
+  WinogradRange winograd, winograd_bf16;  // the second null where bf16 is not multiplied
   WinogradGradientRange winograd_gradient;
   ConvertRange to_rgb, from_rgb;
   bool supported;  // by this processor and operating system
@@ -95,31 +95,31 @@ const std::vector<Isa>& isas() {
 #endif
 #endif
 #ifdef LIIF_HAVE_AMX
-    list.push_back({"amx", decode_amx, resample_avx512, convolve_amx, winograd_avx512, winograd_gradient_avx512, to_rgb_avx2,
-                    from_rgb_avx2, amx});
+    list.push_back({"amx", decode_amx, resample_avx512, convolve_amx, winograd_avx512, winograd_avx512bf16,
+                    winograd_gradient_avx512, to_rgb_avx2, from_rgb_avx2, amx});
 #endif
 #ifdef LIIF_HAVE_AVX512BF16
-    list.push_back({"avx512bf16", decode_avx512bf16, resample_avx512, convolve_avx512bf16, winograd_avx512,
+    list.push_back({"avx512bf16", decode_avx512bf16, resample_avx512, convolve_avx512bf16, winograd_avx512, winograd_avx512bf16,
                     winograd_gradient_avx512, to_rgb_avx2, from_rgb_avx2, avx512bf16});
 #endif
 #ifdef LIIF_HAVE_AVX512
-    list.push_back({"avx512", decode_avx512, resample_avx512, convolve_avx512, winograd_avx512, winograd_gradient_avx512,
+    list.push_back({"avx512", decode_avx512, resample_avx512, convolve_avx512, winograd_avx512, nullptr, winograd_gradient_avx512,
                     to_rgb_avx2, from_rgb_avx2, avx512});
 #endif
 #ifdef LIIF_HAVE_AVX2
     __builtin_cpu_init();
-    list.push_back({"avx2", decode_avx2, resample_avx2, convolve_avx2, winograd_avx2, winograd_gradient_avx2, to_rgb_avx2,
-                    from_rgb_avx2, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")});
+    list.push_back({"avx2", decode_avx2, resample_avx2, convolve_avx2, winograd_avx2, nullptr, winograd_gradient_avx2,
+                    to_rgb_avx2, from_rgb_avx2, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")});
 #endif
 #ifdef LIIF_HAVE_NEONBF16
-    list.push_back({"neonbf16", decode_neonbf16, resample_neon, convolve_neonbf16, winograd_neon, winograd_gradient_neon,
-                    to_rgb_scalar, from_rgb_scalar, neonbf16});
+    list.push_back({"neonbf16", decode_neonbf16, resample_neon, convolve_neonbf16, winograd_neon, winograd_neonbf16,
+                    winograd_gradient_neon, to_rgb_scalar, from_rgb_scalar, neonbf16});
 #endif
 #ifdef LIIF_HAVE_NEON  // every processor of that kind has it, and colours in plain C++ are compiled to it
-    list.push_back({"neon", decode_neon, resample_neon, convolve_neon, winograd_neon, winograd_gradient_neon, to_rgb_scalar,
-                    from_rgb_scalar, true});
+    list.push_back({"neon", decode_neon, resample_neon, convolve_neon, winograd_neon, nullptr, winograd_gradient_neon,
+                    to_rgb_scalar, from_rgb_scalar, true});
 #endif
-    list.push_back({"scalar", decode_scalar, resample_scalar, convolve_scalar, winograd_scalar, winograd_gradient_scalar,
+    list.push_back({"scalar", decode_scalar, resample_scalar, convolve_scalar, winograd_scalar, nullptr, winograd_gradient_scalar,
                     to_rgb_scalar, from_rgb_scalar, true});
     return list;
   }();
@@ -220,17 +220,20 @@ WinogradScratch winograd_scratch(int in, int out) {
 using Picture = std::tuple<Pointer, int64_t>;  // first pixel, row stride
 
 void convolve(const std::string& isa, int threads, Type type, const PixelGrid& grid, int32_t in, int32_t out, int32_t kernel,
-              const Picture& input, const Picture& skip, Pointer weight, Pointer winograd, Pointer winograd_skip, Pointer bias,
-              bool relu, Pointer add, const Picture& output) {
+              const Picture& input, const Picture& skip, Pointer weight, Pointer winograd, Type winograd_type,
+              Pointer winograd_skip, Pointer bias, bool relu, Pointer add, const Picture& output) {
   const Isa& with = find(isa);
   ConvolveParams p{};
   p.type = type, p.grid = grid, p.in = in, p.out = out, p.kernel = kernel;
   p.input = as<const void>(std::get<0>(input)), p.input_row_stride = std::get<1>(input);
   p.skip = as<const void>(std::get<0>(skip)), p.skip_row_stride = std::get<1>(skip);
   p.weight = as<const void>(weight), p.bias = as<const float>(bias);
-  p.winograd = as<const float>(winograd), p.winograd_skip = as<const float>(winograd_skip);
+  p.winograd = as<const void>(winograd), p.winograd_type = winograd_type, p.winograd_skip = as<const float>(winograd_skip);
   p.relu = relu, p.add = as<const void>(add);
   p.output = as<void>(std::get<0>(output)), p.output_row_stride = std::get<1>(output);
+
+  const WinogradRange run = winograd_type == Type::bf16 ? with.winograd_bf16 : with.winograd;
+  if (run == nullptr) throw std::invalid_argument(isa + " does not multiply bf16");
 
   if (grid.columns < 1) return;
   const py::gil_scoped_release release;
@@ -243,7 +246,7 @@ void convolve(const std::string& isa, int threads, Type type, const PixelGrid& g
     return;
   }
   parallel_for(tiles_in(grid), kWinogradTiles * grain(int64_t{kWinogradTiles} * 36 * in * out), threads,
-               [&](int64_t begin, int64_t end) { with.winograd(p, begin, end, winograd_scratch(in, out)); });
+               [&](int64_t begin, int64_t end) { run(p, begin, end, winograd_scratch(in, out)); });
 }
 
 void convolve_gradient(const std::string& isa, int threads, const PixelGrid& grid, int32_t in, int32_t out, Pointer input,
@@ -313,7 +316,8 @@ PYBIND11_MODULE(_cpu, m) {
         py::arg("shift"), py::arg("range"), py::arg("out"), py::arg("out_type"), py::arg("out_strides"));
   m.def("convolve", &convolve, py::kw_only(), py::arg("isa"), py::arg("threads"), py::arg("type"), py::arg("grid"),
         py::arg("into"), py::arg("out"), py::arg("kernel"), py::arg("input"), py::arg("skip"), py::arg("weight"),
-        py::arg("winograd"), py::arg("winograd_skip"), py::arg("bias"), py::arg("relu"), py::arg("add"), py::arg("output"));
+        py::arg("winograd"), py::arg("winograd_type"), py::arg("winograd_skip"), py::arg("bias"), py::arg("relu"), py::arg("add"),
+        py::arg("output"));
   py::class_<PixelGrid>(m, "PixelGrid", py::module_local())
       .def(py::init([](int64_t rows, int64_t columns, int64_t picture_rows) { return PixelGrid{rows, columns, picture_rows}; }),
            py::arg("rows"), py::arg("columns"), py::arg("picture_rows") = 0);

@@ -80,6 +80,10 @@ void winograd_avx2(const ConvolveParams&, int64_t begin, int64_t end, const Wino
 void winograd_avx512(const ConvolveParams&, int64_t begin, int64_t end, const WinogradScratch&);
 void winograd_neon(const ConvolveParams&, int64_t begin, int64_t end, const WinogradScratch&);
 
+// The same by weights of bf16.
+void winograd_avx512bf16(const ConvolveParams&, int64_t begin, int64_t end, const WinogradScratch&);
+void winograd_neonbf16(const ConvolveParams&, int64_t begin, int64_t end, const WinogradScratch&);
+
 // Adds what tiles [begin, end) give to `sum`, of the layout of `ConvolveParams::winograd`.
 using WinogradGradientRange = void (*)(const ConvolveGradientParams&, int64_t begin, int64_t end, const WinogradScratch&,
                                        float* sum);

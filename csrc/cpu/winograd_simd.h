@@ -1,5 +1,6 @@
 // The 3x3 convolution by F(4x4, 3x3) (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2016): 36 products
-// where there were 144, for four by four outputs; computed in f32, of pictures `S` (F32 or Bf16). The points are 0, +-a, +-b and
+// where there were 144, for four by four outputs; computed in f32, of pictures `S` (F32 or
+// Bf16), with products of `T` (F32 or Bf16Pairs). The points are 0, +-a, +-b and
 // infinity with a = 1/sqrt(2) and b = sqrt(2), of which the products stay closer in size than with the usual 1 and 2, and round
 // less.
 #pragma once
@@ -59,106 +60,148 @@ struct WinogradTile {
   }
 };
 
-// A pixel that is not there.
-template <class Elem>
-constexpr Elem kZeros[kMaxWidth] = {};
-
 inline int64_t winograd_part(int channels) { return winograd_size(channels) / 36; }
 
-// A tile of N by N pixels, which are inputs or gradients of outputs, at the six points of both axes, `part` elements apart.
-template <class S, int N>
-inline void winograd_points(const typename S::Elem* const (&pixel)[N][N], int channels, int64_t part, float* to) {
-  using V = typename S::V;
-  const auto points = [](const typename V::Reg(&line)[N], typename V::Reg m[6]) {
+// Tiles of N by N pixels, which are inputs or gradients of outputs, each four columns further than the one before, at the six
+// points of both axes, `part` elements apart.
+template <class T, class S, int N>
+inline void winograd_points(const typename S::Elem* pixel, int64_t stride, int channels, int tiles, int64_t part,
+                            typename T::Elem* to) {
+  using Reg = typename T::V::Reg;
+  const auto points = [](const Reg(&line)[N], Reg m[6]) {
     if constexpr (N == 6) {
-      points_of_inputs<V>(line, m);
+      points_of_inputs<typename T::V>(line, m);
     } else {
-      points_of_outputs<V>(line, m);
+      points_of_outputs<typename T::V>(line, m);
     }
   };
-  for (int c = 0; c < channels; c += V::kLanes) {
-    typename V::Reg half[6][N];
-    for (int i = 0; i < N; ++i) {
-      typename V::Reg line[N], m[6];
+  for (int c = 0; c < channels; c += T::V::kLanes) {
+    // Half of the points at a time, as many as there are registers for.
+#pragma GCC unroll 2
+    for (int first = 0; first < 6; first += 3) {
+      Reg half[3][N];
+      const typename S::Elem* row[N];
 #pragma GCC unroll 6
-      for (int j = 0; j < N; ++j) line[j] = S::load(pixel[j][i] + c);
-      points(line, m);
+      for (int j = 0; j < N; ++j) row[j] = pixel + j * stride + c;
+      const auto next = [&](int column) __attribute__((always_inline)) {
+        Reg line[N], m[6];
 #pragma GCC unroll 6
-      for (int j = 0; j < 6; ++j) half[j][i] = m[j];
-    }
-    for (int j = 0; j < 6; ++j) {
-      typename V::Reg m[6];
-      points(half[j], m);
+        for (int j = 0; j < N; ++j) {
+          line[j] = S::load(row[j]);
+          row[j] += channels;
+        }
+        points(line, m);
+#pragma GCC unroll 3
+        for (int j = 0; j < 3; ++j) half[j][column] = m[first + j];
+      };
+#pragma GCC unroll 2
+      for (int i = 0; i < N - 4; ++i) next(i);
+      typename T::Elem* tile = to + c;
+      for (int t = 0; t < tiles; ++t, tile += channels) {
+#pragma GCC unroll 4
+        for (int i = N - 4; i < N; ++i) next(i);
+#pragma GCC unroll 3
+        for (int j = 0; j < 3; ++j) {
+          Reg m[6];
+          points(half[j], m);
 #pragma GCC unroll 6
-      for (int i = 0; i < 6; ++i) V::store(to + (6 * j + i) * part + c, m[i]);
+          for (int i = 0; i < 6; ++i) T::store(tile + (6 * (first + j) + i) * part, m[i]);
+          // What the next tile has in common with this one.
+#pragma GCC unroll 2
+          for (int i = 0; i < N - 4; ++i) half[j][i] = half[j][i + 4];
+        }
+      }
     }
   }
 }
 
 // Tiles [tile, tile + count) of the input as [36][kWinogradTiles][in], with a pad after each of the 36.
-template <class S>
+template <class T, class S>
 void winograd_input(const PixelGrid& g, const typename S::Elem* image, int64_t stride, int in, int64_t tile, int count,
-                    float* to) {
+                    typename T::Elem* to) {
+  using Elem = typename S::Elem;
   const int64_t part = winograd_part(in);
-  for (int t = 0; t < count; ++t, to += in) {
-    const WinogradTile at(g, tile + t);
-    const typename S::Elem* pixel[6][6];
-    for (int j = 0; j < 6; ++j) {
-      for (int i = 0; i < 6; ++i) {
-        int64_t row = at.y + j - 1, column = at.x + i - 1;
-        if (g.picture_rows) {
-          const bool inside = row >= at.top && row < at.bottom && column >= 0 && column < g.columns;
-          pixel[j][i] = inside ? image + row * stride + column * in : kZeros<typename S::Elem>;
-        } else {
-          // The lines of outputs that are not there: any will do that can be read.
-          row = row < g.rows ? row : g.rows, column = column < g.columns ? column : g.columns;
-          pixel[j][i] = image + row * stride + column * in;
+  // Neighbours together where that does not part the lines of memory of a pixel.
+  const int most = in * sizeof(Elem) <= 64 ? 4 : 1;
+  for (int run = 1; count > 0; tile += run, count -= run, to += run * in) {
+    const WinogradTile at(g, tile);
+    const int64_t y = at.y - 1, x = at.x - 1;
+    // Where what can be read ends: below and on the right, a pixel beyond the border of a single picture.
+    const int64_t bottom = g.picture_rows ? at.bottom : g.rows + 1, right = g.columns + (g.picture_rows ? 0 : 1);
+    const int64_t top = g.picture_rows ? at.top : -1, left = g.picture_rows ? 0 : -1;
+    run = static_cast<int>((right - x - 2) / 4 < most ? (right - x - 2) / 4 : most);
+    run = run < count ? run : count;
+    if (run > 0 && y >= top && y + 6 <= bottom && x >= left) {
+      winograd_points<T, S, 6>(image + y * stride + x * in, stride, in, run, part, to);
+      continue;
+    }
+    run = 1;
+    Elem edge[36 * kMaxWidth];  // zeros where nothing can be read
+    Elem* copy = edge;
+    for (int64_t row = y; row < y + 6; ++row) {
+      for (int64_t column = x; column < x + 6; ++column, copy += in) {
+        const bool inside = row >= top && row < bottom && column >= left && column < right;
+        for (int c = 0; c < in; ++c) copy[c] = inside ? image[row * stride + column * in + c] : Elem{0};
+      }
+    }
+    winograd_points<T, S, 6>(edge, 6 * in, in, 1, part, to);
+  }
+}
+
+// Outputs: bias, the image where there is one, addition, ReLU.
+template <class S, bool kSkips>
+void winograd_output(const ConvolveParams& p, int64_t tile, int count, const float* from) {
+  using V = typename S::V;
+  using Reg = typename V::Reg;
+  using Elem = typename S::Elem;
+  const int64_t part = winograd_part(p.out), out = p.out, stride = p.output_row_stride;
+  const bool relu = p.relu;
+  for (int t = 0; t < count; ++t, from += out) {
+    const WinogradTile at(p.grid, tile + t);
+    const int64_t first = at.y * stride + at.x * out, rows = at.bottom - at.y, columns = p.grid.columns - at.x;
+    float skip[4][4][kSkip];
+    if constexpr (kSkips) {
+      for (int j = 0; j < 4 && j < rows; ++j) {
+        const Elem* pixel = static_cast<const Elem*>(p.skip) + (at.y + j) * p.skip_row_stride + at.x * kSkip;
+        for (int i = 0; i < 4 && i < columns; ++i) {
+          for (int k = 0; k < kSkip; ++k) skip[j][i][k] = S::value(*pixel++);
         }
       }
     }
-    winograd_points<S>(pixel, in, part, to);
-  }
-}
-
-// One output pixel: bias, the image, addition, ReLU.
-template <class S>
-inline void winograd_store(const ConvolveParams& p, int64_t y, int64_t x, int c, typename S::V::Reg v) {
-  using V = typename S::V;
-  using Elem = typename S::Elem;
-  v = V::add(v, V::load(p.bias + c));
-  if (p.skip) {
-    const Elem* skip = static_cast<const Elem*>(p.skip) + y * p.skip_row_stride + x * kSkip;
-    for (int k = 0; k < kSkip; ++k) v = V::fma(V::set1(S::value(skip[k])), V::load(p.winograd_skip + k * p.out + c), v);
-  }
-  const int64_t i = y * p.output_row_stride + x * p.out + c;
-  if (p.add) v = V::add(v, S::load(static_cast<const Elem*>(p.add) + i));
-  if (p.relu) v = V::relu(v);
-  S::store(static_cast<Elem*>(p.output) + i, v);
-}
-
-template <class S>
-void winograd_output(const ConvolveParams& p, int64_t tile, int count, const float* from) {
-  using V = typename S::V;
-  constexpr int L = V::kLanes;
-  const int64_t part = winograd_part(p.out);
-  for (int t = 0; t < count; ++t, from += p.out) {
-    const WinogradTile at(p.grid, tile + t);
-    for (int c = 0; c < p.out; c += L) {
-      typename V::Reg half[4][6];
-      for (int i = 0; i < 6; ++i) {
-        typename V::Reg m[6], y[4];
+    for (int64_t c = 0; c < out; c += V::kLanes) {
+      Reg half[4][6];
 #pragma GCC unroll 6
-        for (int j = 0; j < 6; ++j) m[j] = V::load(from + (6 * j + i) * part + c);
+      for (int i = 0; i < 6; ++i) {
+        Reg m[6], y[4];
+#pragma GCC unroll 6
+        for (int j = 0; j < 6; ++j) m[j] = V::load(from + c + (6 * j + i) * part);
         outputs_of_points<V>(m, y);
 #pragma GCC unroll 4
         for (int j = 0; j < 4; ++j) half[j][i] = y[j];
       }
-      for (int j = 0; j < 4 && at.y + j < at.bottom; ++j) {
-        typename V::Reg y[4];
+      const Reg bias = V::load(p.bias + c);
+      Reg by[kSkip];
+      if constexpr (kSkips) {
+#pragma GCC unroll 4
+        for (int k = 0; k < kSkip; ++k) by[k] = V::load(p.winograd_skip + k * out + c);
+      }
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) {
+        if (j >= rows) break;
+        const int64_t line = first + j * stride + c;
+        Reg y[4];
         outputs_of_points<V>(half[j], y);
 #pragma GCC unroll 4
         for (int i = 0; i < 4; ++i) {
-          if (at.x + i < p.grid.columns) winograd_store<S>(p, at.y + j, at.x + i, c, y[i]);
+          if (i >= columns) break;
+          Reg v = V::add(y[i], bias);
+          if constexpr (kSkips) {
+#pragma GCC unroll 4
+            for (int k = 0; k < kSkip; ++k) v = V::fma(V::set1(skip[j][i][k]), by[k], v);
+          }
+          if (p.add) v = V::add(v, S::load(static_cast<const Elem*>(p.add) + line + i * out));
+          if (relu) v = V::relu(v);
+          S::store(static_cast<Elem*>(p.output) + line + i * out, v);
         }
       }
     }
@@ -167,10 +210,10 @@ void winograd_output(const ConvolveParams& p, int64_t tile, int count, const flo
 
 // [tiles, in] x [in, out] -> [tiles, out], for each of the 36 places of a tile; tiles rounded up to whole blocks.
 template <class T, int N>
-void winograd_products(const ConvolveParams& p, int place, int column, int count, const float* in, float* out) {
+void winograd_products(const ConvolveParams& p, int place, int column, int count, const typename T::Elem* in, float* out) {
   using V = typename T::V;
   static constexpr float kNoBias[kPanel * 4] = {};
-  const float* w = p.winograd + static_cast<int64_t>(place) * p.in * p.out + static_cast<int64_t>(column) * p.in;
+  const auto* w = static_cast<const typename T::Elem*>(p.winograd) + (int64_t{place} * p.out + column) * p.in;
   in += place * winograd_part(p.in);
   out += place * winograd_part(p.out) + column;
   for (int t = 0; t < count; t += T::kRows) {
@@ -184,40 +227,46 @@ template <class T, class S>
 void winograd_tiles(const ConvolveParams& p, int64_t begin, int64_t end, const WinogradScratch& scratch) {
   using V = typename T::V;
   constexpr int L = V::kLanes, N = T::kVectors;
+  auto* in = reinterpret_cast<typename T::Elem*>(scratch.in);
   static_assert(kWinogradTiles % T::kRows == 0, "a full strip is whole blocks");
   for (int64_t tile = begin; tile < end; tile += kWinogradTiles) {
     const int count = static_cast<int>(end - tile < kWinogradTiles ? end - tile : kWinogradTiles);
-    winograd_input<S>(p.grid, static_cast<const typename S::Elem*>(p.input), p.input_row_stride, p.in, tile, count, scratch.in);
+    winograd_input<T, S>(p.grid, static_cast<const typename S::Elem*>(p.input), p.input_row_stride, p.in, tile, count, in);
     for (int place = 0; place < 36; ++place) {
       int column = 0;
       for (; column + N * L <= p.out; column += N * L) {
-        winograd_products<T, N>(p, place, column, count, scratch.in, scratch.out);
+        winograd_products<T, N>(p, place, column, count, in, scratch.out);
       }
       if constexpr (N * L > kPanel) {
         for (; column + 2 * L <= p.out; column += 2 * L) {
-          winograd_products<T, 2>(p, place, column, count, scratch.in, scratch.out);
+          winograd_products<T, 2>(p, place, column, count, in, scratch.out);
         }
-        for (; column < p.out; column += L) winograd_products<T, 1>(p, place, column, count, scratch.in, scratch.out);
+        for (; column < p.out; column += L) winograd_products<T, 1>(p, place, column, count, in, scratch.out);
       }
     }
-    winograd_output<S>(p, tile, count, scratch.out);
+    p.skip ? winograd_output<S, true>(p, tile, count, scratch.out) : winograd_output<S, false>(p, tile, count, scratch.out);
   }
 }
 
 // The gradient of the 36 places, tiles [tile, tile + count) of the outputs' gradient, as [36][kWinogradTiles][out].
 template <class T>
 void winograd_output_gradient(const ConvolveGradientParams& p, int64_t tile, int count, float* to) {
-  const int64_t part = winograd_part(p.out);
+  const int64_t part = winograd_part(p.out), stride = p.grid.columns * p.out;
   for (int t = 0; t < count; ++t, to += p.out) {
     const WinogradTile at(p.grid, tile + t);
-    const float* pixel[4][4];
-    for (int j = 0; j < 4; ++j) {
-      for (int i = 0; i < 4; ++i) {
-        const bool inside = at.y + j < at.bottom && at.x + i < p.grid.columns;
-        pixel[j][i] = inside ? p.output + ((at.y + j) * p.grid.columns + at.x + i) * p.out : kZeros<float>;
+    const float* image = p.output + at.y * stride + at.x * p.out;
+    const int64_t rows = at.bottom - at.y, columns = p.grid.columns - at.x;
+    if (rows >= 4 && columns >= 4) {
+      winograd_points<T, T, 4>(image, stride, p.out, 1, part, to);
+      continue;
+    }
+    float edge[16 * kMaxWidth] = {};
+    for (int64_t j = 0; j < 4 && j < rows; ++j) {
+      for (int64_t i = 0; i < 4 && i < columns; ++i) {
+        for (int c = 0; c < p.out; ++c) edge[(4 * j + i) * p.out + c] = image[j * stride + i * p.out + c];
       }
     }
-    winograd_points<T>(pixel, p.out, part, to);
+    winograd_points<T, T, 4>(edge, 4 * p.out, p.out, 1, part, to);
   }
 }
 
@@ -257,7 +306,7 @@ template <class T>
 void winograd_gradient(const ConvolveGradientParams& p, int64_t begin, int64_t end, const WinogradScratch& scratch, float* sum) {
   for (int64_t tile = begin; tile < end; tile += kWinogradTiles) {
     const int count = static_cast<int>(end - tile < kWinogradTiles ? end - tile : kWinogradTiles);
-    winograd_input<T>(p.grid, p.input, p.grid.columns * p.in, p.in, tile, count, scratch.in);
+    winograd_input<T, T>(p.grid, p.input, p.grid.columns * p.in, p.in, tile, count, scratch.in);
     winograd_output_gradient<T>(p, tile, count, scratch.out);
     float* to = sum;
     for (int place = 0; place < 36; ++place) {

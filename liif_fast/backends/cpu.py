@@ -229,10 +229,10 @@ def pack_convolution(
     """Of weights [out, in, k, k], bias [out], and, where the image is added, ``skip`` [out, SKIP]."""
     out, into, kernel = weight.shape[:3]
     packed = Convolution(dtype, kernel, into, bias.float().contiguous(), skip is not None)
-    # Except for AMX, a direct product of bf16 takes longer than Winograd's in float32, which are a quarter as many.
-    if isa(dtype) != "amx" and fits_winograd(out, into, kernel):
+    if not direct(dtype) and fits_winograd(out, into, kernel):
+        products = dtype if isa(dtype) in BF16_ISAS else torch.float32
         of_skip = None if skip is None else skip.float().T.contiguous()
-        return replace(packed, winograd=pack_winograd(weight.double()), winograd_skip=of_skip)
+        return replace(packed, winograd=pack_winograd(weight.double(), products), winograd_skip=of_skip)
     inputs = weight.permute(0, 2, 3, 1).reshape(out, -1)
     if skip is not None:
         inputs = torch.cat([inputs, skip], dim=1)
@@ -241,16 +241,25 @@ def pack_convolution(
     return replace(packed, panels=panels)
 
 
+def direct(dtype: torch.dtype) -> bool:
+    """Whether all convolutions are direct: AMX takes less time for all products than others for Winograd's quarter."""
+    return isa(dtype) == "amx"
+
+
 def fits_winograd(out: int, into: int, kernel: int = 3) -> bool:
     """Whether F(4x4, 3x3) takes weights [out, into, kernel, kernel]."""
     return kernel == 3 and out % PANEL == 0 and into % PANEL == 0 and max(out, into) <= MAX_WIDTH
 
 
-def pack_winograd(weight: torch.Tensor) -> torch.Tensor:
-    """Weights [out, in, 3, 3] for F(4x4, 3x3), computed in their dtype: float32 [PLACES, out / PANEL, in, PANEL]."""
+def pack_winograd(weight: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Weights [out, in, 3, 3] for F(4x4, 3x3), computed in theirs and stored in ``dtype``: see ``winograd`` in
+    csrc/convolve.h."""
     out, into = weight.shape[:2]
     panels = weight.reshape(out // PANEL, PANEL, into, 9).permute(3, 0, 2, 1).reshape(9, -1)
-    return (_spread().to(weight.dtype) @ panels).float().view(PLACES, out // PANEL, into, PANEL)
+    packed = (_spread().to(weight.dtype) @ panels).to(dtype).view(PLACES, out // PANEL, into, PANEL)
+    if dtype == torch.bfloat16:
+        return packed.unflatten(2, (into // 2, 2)).transpose(3, 4).contiguous()
+    return packed
 
 
 def unpack_winograd(gradient: torch.Tensor) -> torch.Tensor:
@@ -326,6 +335,7 @@ def convolve(
         skip=inside(skip),
         weight=0 if by.panels is None else by.panels.data_ptr(),
         winograd=0 if by.winograd is None else by.winograd.data_ptr(),
+        winograd_type=getattr(_cpu.Type, TYPES[torch.float32 if by.winograd is None else by.winograd.dtype]),
         winograd_skip=0 if by.winograd_skip is None else by.winograd_skip.data_ptr(),
         bias=by.bias.data_ptr(),
         relu=relu,
@@ -361,6 +371,7 @@ def convolve_pictures(
         skip=(0, 0),
         weight=0,
         winograd=weight.data_ptr(),
+        winograd_type=_cpu.Type.f32,
         winograd_skip=0,
         bias=bias.data_ptr(),
         relu=False,

@@ -21,6 +21,7 @@ native: Any = module_from_spec(spec)  # type: ignore[arg-type]
 spec.loader.exec_module(native)  # type: ignore[union-attr]
 SHORT = sys.argv[2] if len(sys.argv) > 2 else None
 RANDOM = np.random.default_rng(0)
+MULTIPLY_BF16 = ("amx", "avx512bf16", "neonbf16")
 OUT = {"u8": np.uint8, "u16": np.uint16, "f32": np.float32}
 
 
@@ -117,9 +118,9 @@ def resample(isa: str, dtype: str, cells: tuple[int, int], size: tuple[int, int]
 
 
 def convolve(
-    isa: str, dtype: str, size: tuple[int, int], inputs: int, outputs: int, kernel: int, skips: bool, tiles: bool
+    isa: str, dtype: str, size: tuple[int, int], inputs: int, outputs: int, kernel: int, skips: bool, tiles: str = ""
 ) -> None:
-    """``tiles``: with the weights of F(4x4, 3x3), which are then taken instead of the plain ones."""
+    """``tiles``: with weights of F(4x4, 3x3) of that type, which are then taken instead of the plain ones."""
     keep: list[np.ndarray] = []
     rows, columns = size
     item = 4 if dtype == "f32" else 2
@@ -128,7 +129,7 @@ def convolve(
     image = exact(stored((rows + 2, columns + 2, inputs), dtype), "image", keep) + (stride + inputs) * item
     skip = exact(stored((rows, columns, 4), dtype), "skip", keep) if skips else 0
     shape = (outputs, kernel * kernel * inputs + (4 if skips else 0))
-    winograd = exact(stored((36, outputs, inputs), "f32"), "winograd", keep) if tiles else 0
+    winograd = exact(stored((36, outputs, inputs), tiles), "winograd", keep) if tiles else 0
     output = exact(stored((rows, columns, outputs), dtype), "convolved", keep)
     native.convolve(
         isa=isa,
@@ -142,6 +143,7 @@ def convolve(
         skip=(skip, columns * 4),
         weight=0 if tiles else exact(stored(shape, dtype), "kernel", keep),
         winograd=winograd,
+        winograd_type=getattr(native.Type, tiles or "f32"),
         winograd_skip=exact(stored((4, outputs), "f32"), "winograd_skip", keep) if tiles and skips else 0,
         bias=exact(stored((outputs,), "f32"), "shift", keep),
         relu=True,
@@ -169,6 +171,7 @@ def convolve_pictures(isa: str, size: tuple[int, int, int], inputs: int, outputs
         skip=(0, 0),
         weight=0,
         winograd=exact(stored((36, outputs, inputs), "f32"), "winograd", keep),
+        winograd_type=native.Type.f32,
         winograd_skip=0,
         bias=exact(stored((outputs,), "f32"), "shift", keep),
         relu=False,
@@ -249,7 +252,7 @@ for isa, supported in native.isas() if NAME == "_cpu" else ():
     if SHORT:
         decode(isa, "f32", (16, 32), (5, 7), 2, "f32", False, 1)
         resample(isa, "f32", (3, 5), (12, 24), "u8", False)
-        for tiles in (False, True):
+        for tiles in ("", "f32"):
             convolve(isa, "f32", (3, 5), 16, 32, 3, True, tiles)
         convolve_pictures(isa, (2, 3, 5), 16, 32, 1)
         colors(isa)
@@ -270,15 +273,17 @@ for isa, supported in native.isas() if NAME == "_cpu" else ():
         for size in (*SIZES, (8, 6), (3, 101)):
             for inputs, outputs in ((4, 16), (16, 48), (32, 112)):
                 for kernel, skips in itertools.product((1, 3), (False, True)):
-                    convolve(isa, dtype, size, inputs, outputs, kernel, skips, False)
+                    convolve(isa, dtype, size, inputs, outputs, kernel, skips)
                     if kernel == 3 and inputs >= 16:
-                        convolve(isa, dtype, size, inputs, outputs, kernel, skips, True)
+                        convolve(isa, dtype, size, inputs, outputs, kernel, skips, "f32")
+                        if dtype == "bf16" and isa in MULTIPLY_BF16:
+                            convolve(isa, dtype, size, inputs, outputs, kernel, skips, "bf16")
         for batch in ((1, 1, 1), (3, 4, 8), (2, 5, 7), (2, 20, 21)):
             for inputs, outputs in ((16, 16), (32, 112)):
                 convolve_pictures(isa, batch, inputs, outputs, 3)
     colors(isa)
     # The scratch memory of a thread is as large as the widest layers need.
     decode(isa, "f32", (256, 256, 256), (7, 17), 2, "u8", False, 1)
-    convolve(isa, "f32", (3, 101), 256, 256, 3, True, True)
+    convolve(isa, "f32", (3, 101), 256, 256, 3, True, "f32")
     convolve_pictures(isa, (1, 3, 101), 256, 256, 1)
     print("decoded with", isa)

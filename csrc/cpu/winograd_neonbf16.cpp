@@ -1,0 +1,11 @@
+// ARM's BF16 extension: products of bf16.
+#include "floats_neonbf16.h"
+#include "winograd_simd.h"
+
+namespace liif {
+
+void winograd_neonbf16(const ConvolveParams& p, int64_t begin, int64_t end, const WinogradScratch& scratch) {
+  winograd_tiles<Bf16Pairs, Bf16Pairs>(p, begin, end, scratch);
+}
+
+}  // namespace liif
