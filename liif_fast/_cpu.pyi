@@ -82,6 +82,19 @@ def convolve(
 def convolve_gradient(
     *, isa: str, threads: int, grid: PixelGrid, into: int, out: int, input: int, output: int, weight: int
 ) -> None: ...
+def normalise(
+    *,
+    threads: int,
+    type: Type,
+    image: int,
+    strides: tuple[int, int, int],
+    size: tuple[int, int],
+    white: float,
+    mean: list[float],
+    std: list[float],
+    out_type: Type,
+    out: tuple[int, int],
+) -> None: ...
 
 class ColorParams:
     def __init__(

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from . import tiling
 from .architecture import Architecture
 from .checkpoint import Weights
+from .image import to_float
 
 # Set, all features are looked at, which waits for a GPU: float16 overflows above 65504, and then pictures turn black.
 CHECK_VARIABLE = "LIIF_FAST_CHECK"
@@ -90,10 +91,9 @@ class BaseEncoder(ABC):
         self.bytes_per_cell = max(6 * features, 2 * features + 2 * self.width) * dtype.itemsize + 12
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        """Image [H, W, 1 or 3] float32 in [0, 1] -> z [H, W, width], contiguous."""
+        """Image [H, W, 1 or 3], uint8, uint16 or floats in [0, 1] -> z [H, W, width], contiguous."""
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
-            x = self._normalise(image).to(self.dtype)
-            z = self._mean_of_turns(x) if self.self_ensemble else self.z(x)
+            z = self._mean_of_turns(to_float(image)) if self.self_ensemble else self.z(image)
         if os.environ.get(CHECK_VARIABLE) and (bad := int((~z.isfinite()).sum())):
             raise FloatingPointError(
                 f"{bad} of {z.numel()} features are NaN or infinite in {self.dtype} by engine {self.engine!r}; another "
@@ -119,11 +119,11 @@ class BaseEncoder(ABC):
         self.self_ensemble = True
         self.bytes_per_cell += self.width * (4 + 2 * self.dtype.itemsize)
 
-    def _mean_of_turns(self, x: torch.Tensor) -> torch.Tensor:
-        total = torch.zeros(*x.shape[:2], self.width, dtype=torch.float32, device=x.device)
+    def _mean_of_turns(self, image: torch.Tensor) -> torch.Tensor:
+        total = torch.zeros(*image.shape[:2], self.width, dtype=torch.float32, device=image.device)
         for turn in range(8):
             flips, across = [axis for axis in (0, 1) if turn >> axis & 1], turn & 4
-            turned = (x.transpose(0, 1) if across else x).flip(flips).contiguous()
+            turned = (image.transpose(0, 1) if across else image).flip(flips).contiguous()
             # The channels are a cell's (row, colour, column).
             z = self.z(turned).unflatten(2, (self.skip, 3, self.skip))
             z = z.flip([*flips, *(2 + 2 * axis for axis in flips)])
@@ -131,15 +131,17 @@ class BaseEncoder(ABC):
         return (total / 8).to(self.dtype)
 
     def _normalise(self, image: torch.Tensor) -> torch.Tensor:
+        """Samples -> normalised image [H, W, 3] of ``dtype``."""
+        image = to_float(image)
         if image.shape[2] == 1:
-            return (image - self.mean) / self.std  # a gray channel becomes three
+            return ((image - self.mean) / self.std).to(self.dtype)  # a gray channel becomes three
         # By whole rows: three values at a time would take twenty times as long.
         mean, std = (v.repeat(image.shape[1]) for v in (self.mean, self.std))
-        return (image.flatten(1) - mean).div_(std).view(image.shape)
+        return (image.flatten(1) - mean).div_(std).view(image.shape).to(self.dtype)
 
     @abstractmethod
-    def z(self, x: torch.Tensor) -> torch.Tensor:
-        """Normalised image [H, W, 3] -> z [H, W, width], contiguous; both of ``dtype``."""
+    def z(self, image: torch.Tensor) -> torch.Tensor:
+        """As calling, but without turns."""
 
 
 class Encoder(BaseEncoder):
@@ -160,7 +162,11 @@ class Encoder(BaseEncoder):
             for name, (weight, bias) in convolutions(weights, head).items()
         }
 
-    def z(self, x: torch.Tensor) -> torch.Tensor:
+    def z(self, image: torch.Tensor) -> torch.Tensor:
+        return self.run(self._normalise(image))
+
+    def run(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalised image [H, W, 3] -> z [H, W, width], contiguous; both of ``dtype``."""
         with torch_threads(self.threads):
             z = self.project(self.encode(x.permute(2, 0, 1)[None]))
             if self.skip:

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from . import grid, tiling
 from .encoder import BaseEncoder, in_tiles
-from .image import to_float
 from .ops import OUT_RANGE
 
 Box = tuple[float, float, float, float]
@@ -221,18 +220,18 @@ class Field:
         if self.z is not None:
             return self.z, 0, 0
         crop = self.color[y.crop_start : y.crop_stop, x.crop_start : x.crop_stop]
-        return self.encoder(to_float(crop)), y.crop_start, x.crop_start
+        return self.encoder(crop), y.crop_start, x.crop_start
 
     def _encode_all(self) -> torch.Tensor:
         """z of the whole picture, tile by tile where the encoder's own buffers would not fit at once."""
         halo = self.encoder.halo
         high, wide = tiling.tile_shape(self.height, self.width, halo, self.max_cells, self.height)
         if (high, wide) == (self.height, self.width):
-            return self.encoder(to_float(self.color))
+            return self.encoder(self.color)
         z = torch.empty(
             self.height, self.width, self.encoder.width, dtype=self.encoder.dtype, device=self.encoder.device
         )
-        in_tiles(lambda crop: self.encoder(to_float(crop)), self.color, halo, (high, wide), z)
+        in_tiles(self.encoder, self.color, halo, (high, wide), z)
         return z
 
     def decode(

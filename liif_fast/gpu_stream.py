@@ -20,7 +20,7 @@ import torch
 from . import cuda_streams
 from .encoder import CHECK_VARIABLE
 from .field import Field
-from .image import Planes, Unpacked, to_float, unpack
+from .image import Planes, Unpacked, unpack
 
 _CAPTURING = threading.Lock()  # of one thread at a time
 
@@ -44,7 +44,7 @@ class Plan:
         self.out = torch.empty(*size, field.channels, dtype=self.image.dtype, device=self.image.device)
 
     def run(self) -> None:
-        z = self._field.encoder(to_float(self.image))
+        z = self._field.encoder(self.image)
         self._field.decode(z, self._y, self._x, self._cell, self.out)
 
 

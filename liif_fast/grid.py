@@ -88,7 +88,7 @@ class Taps:
         return self.first.shape[0]
 
     def part(self, start: int, stop: int, origin: int = 0) -> Taps:
-        return self.pick(torch.arange(start, stop, device=self.first.device), origin)
+        return Taps(self.first[start:stop] - FACTOR * origin, self.taps[start:stop], self.lines - FACTOR * origin)
 
     def pick(self, chosen: torch.Tensor, origin: int = 0) -> Taps:
         first = self.first[chosen] - FACTOR * origin

@@ -11,10 +11,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from . import native_convolution
 from .architecture import Architecture
 from .backends import cpu
 from .checkpoint import Weights
 from .encoder import BaseEncoder, Head, convolutions
+from .image import WHITE
 
 # Of a workspace that is kept for the next picture of the same size: touching new memory costs a fifth of the time.
 _KEPT_BYTES = 256 << 20
@@ -49,34 +51,35 @@ class NativeEncoder(BaseEncoder):
         self.features, self.blocks, self.relu_after_add = a.n_feats, a.n_resblocks, a.relu_after_add
         # The image in grey levels from the middle, of which bf16 holds those of 8 bits exactly; but not their inverse,
         # which direct products have to store where the image is added.
-        unit = 1.0 if head.skip and cpu.direct(dtype) else _GREY_LEVELS
+        unit = 1.0 if head.skip and native_convolution.direct(dtype) else _GREY_LEVELS
         self.std = self.std / unit
         # The repeated image as one more input of the last convolution: [width, SKIP].
         skip = None
         if head.skip:
             color = torch.arange(self.width, device="cpu") // head.skip % 3
-            skip = F.one_hot(color, cpu.SKIP) / unit
+            skip = F.one_hot(color, native_convolution.SKIP) / unit
         self.packed = {}
         for name, (weight, bias) in convolutions(weights, head).items():
             if name == "encoder.head.0":
-                weight = F.pad(weight / unit, (0, 0, 0, 0, 0, cpu.SKIP - 3))
-            self.packed[name] = cpu.pack_convolution(weight, bias, dtype, skip if name == "project" else None)
+                weight = F.pad(weight / unit, (0, 0, 0, 0, 0, native_convolution.SKIP - 3))
+            self.packed[name] = native_convolution.pack(weight, bias, dtype, skip if name == "project" else None)
         if spread := sum(by.winograd is not None for by in self.packed.values()):
             self.halo += spread + 1
         # Three pictures of features, the image twice, z.
-        self.bytes_per_cell = (3 * self.features + cpu.SKIP + self.width) * dtype.itemsize + 24
+        self.bytes_per_cell = (3 * self.features + native_convolution.SKIP + self.width) * dtype.itemsize + 24
         self._free: deque[list[torch.Tensor]] = deque()
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the workspaces kept: a copy, as a stream's, has its own as long as it lives."""
         return {**self.__dict__, "_free": deque()}
 
-    def z(self, x: torch.Tensor) -> torch.Tensor:
-        work = self._workspace(*x.shape[:2])
-        for channel in range(3):  # all at once they would take three times as long
-            inside(work[0])[..., channel] = x[..., channel]
+    def z(self, image: torch.Tensor) -> torch.Tensor:
+        # No step may be PyTorch's: its threads would go on looking for work for a while, where ours have some.
+        work = self._workspace(*image.shape[:2])
+        white, threads = WHITE.get(image.dtype, 1.0), self.threads or torch.get_num_threads()
+        native_convolution.normalise(image, white, self.mean.tolist(), self.std.tolist(), threads, inside(work[0]))
         features = self.encode(work)
-        z = torch.empty(*x.shape[:2], self.width, dtype=self.dtype, device=self.device)
+        z = torch.empty(*image.shape[:2], self.width, dtype=self.dtype, device=self.device)
         self._convolve("project", features, z, skip=work[0] if self.skip else None)
         if sum(t.nbytes for t in work) <= _KEPT_BYTES:
             self._free.append(work)
@@ -103,7 +106,9 @@ class NativeEncoder(BaseEncoder):
         add: torch.Tensor | None = None,
         skip: torch.Tensor | None = None,
     ) -> None:
-        cpu.convolve(image, self.packed[name], self.threads or torch.get_num_threads(), out, relu, add, skip)
+        native_convolution.convolve(
+            image, self.packed[name], self.threads or torch.get_num_threads(), out, relu, add, skip
+        )
 
     def _workspace(self, height: int, width: int) -> list[torch.Tensor]:
         """The image and three pictures of features, each with a border of zeros that nothing writes to."""
@@ -113,7 +118,7 @@ class NativeEncoder(BaseEncoder):
             work = []
         if not work or work[0].shape[:2] != (height + 2, width + 2):
             self._free.clear()  # of another size too, one for each thread that there was at once
-            channels = (cpu.SKIP, self.features, self.features, self.features)
+            channels = (native_convolution.SKIP, self.features, self.features, self.features)
             work = [_zeros(height + 2, width + 2, n, dtype=self.dtype) for n in channels]
         return work
 

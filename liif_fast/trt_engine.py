@@ -129,12 +129,12 @@ class TensorRTEncoder(BaseEncoder):
         """Pickled as what it is made of: engines belong to a process."""
         return _again, (*self._of, self.self_ensemble)
 
-    def z(self, x: torch.Tensor) -> torch.Tensor:
-        if self.takes(*x.shape[:2]):
-            return self._run(x)
-        z = torch.empty(*x.shape[:2], self.width, dtype=self.dtype, device=self.device)
+    def z(self, image: torch.Tensor) -> torch.Tensor:
+        if self.takes(*image.shape[:2]):
+            return self._run(self._normalise(image))
+        z = torch.empty(*image.shape[:2], self.width, dtype=self.dtype, device=self.device)
         rows, columns = (side - tiling.around(self.halo) for side in self.largest)
-        in_tiles(self.z, x, self.halo, (rows, columns), z)
+        in_tiles(self.z, image, self.halo, (rows, columns), z)
         return z
 
     def _ready(self, weights: Weights, head: Head) -> Any:

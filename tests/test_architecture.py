@@ -49,7 +49,7 @@ ROWS = [
     ["resample"],
     ["ops", "yuv"],
     ["native_encoder"],
-    ["encoder"],
+    ["encoder", "native_convolution"],
     ["backends"],
     ["backends.cpu", "backends.triton", "backends.reference"],
     ["kernels.decode", "kernels.decode_fp8", "kernels.resample", "kernels.tuning"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import torch
 import torch.nn.functional as F
 
 from common import BF16, CPU, FP32, FP64, random_weights, supported_isas
-from liif_fast import Upscaler, native_encoder
+from liif_fast import Upscaler, native_convolution, native_encoder
 from liif_fast.architecture import Architecture
 from liif_fast.backends import cpu
 from liif_fast.encoder import Encoder, torch_threads
+from liif_fast.image import WHITE
 from liif_fast.native_encoder import NativeEncoder
 from liif_fast.ops import Decoder
 from liif_fast.resample import Resampler
@@ -49,8 +51,8 @@ def check(
     weight, bias = weight.to(dtype).double(), random(out, seed=1, dtype=FP32)
     # A border that counts is no zero.
     image = random(size[0] + 2, size[1] + 2, into, seed=2, dtype=dtype)
-    skip = random(size[0] + 2, size[1] + 2, cpu.SKIP, seed=3, dtype=dtype) if skips else None
-    mix = random(out, cpu.SKIP, seed=4, dtype=dtype)
+    skip = random(size[0] + 2, size[1] + 2, native_convolution.SKIP, seed=3, dtype=dtype) if skips else None
+    mix = random(out, native_convolution.SKIP, seed=4, dtype=dtype)
     inside = image if kernel == 3 else image[1:-1, 1:-1]
     exact = F.conv2d(inside.permute(2, 0, 1)[None], weight, bias)[0].permute(1, 2, 0)
     if skip is not None:
@@ -62,10 +64,10 @@ def check(
         given.copy_(random(*exact.shape, seed=5, dtype=dtype))
         exact = exact + given.double()
     exact = exact.relu() if relu else exact
-    packed = cpu.pack_convolution(weight, bias, dtype, mix if skips else None)
+    packed = native_convolution.pack(weight, bias, dtype, mix if skips else None)
     assert (packed.winograd is not None) == (cpu.isa(dtype) != "amx" and kernel == 3 and into >= 16)
     skip = None if skip is None else skip.to(dtype)
-    cpu.convolve(image.to(dtype), packed, threads, given, relu, given if adds else None, skip)
+    native_convolution.convolve(image.to(dtype), packed, threads, given, relu, given if adds else None, skip)
     error = (given.double() - exact).abs()
     if packed.winograd is not None and packed.winograd.dtype == BF16:  # its 36 points too are rounded
         assert cpu.isa(dtype) in cpu.BF16_ISAS
@@ -126,8 +128,8 @@ def test_pictures_and_gradients(
 
 def test_gradients_are_the_same_bits_each_time() -> None:
     pictures, given = torch.rand(3, 9, 10, 32), torch.rand(3, 9, 10, 16)
-    first = cpu.convolve_gradient(pictures, given, 4)
-    assert all(torch.equal(first, cpu.convolve_gradient(pictures, given, 4)) for _ in range(5))
+    first = native_convolution.convolve_gradient(pictures, given, 4)
+    assert all(torch.equal(first, native_convolution.convolve_gradient(pictures, given, 4)) for _ in range(5))
 
 
 def test_second_gradients_are_refused() -> None:
@@ -145,22 +147,22 @@ def test_native_code_for_pictures_is_guarded(bad: str) -> None:
     pictures = torch.zeros(2, 3, 4, channels, dtype=BF16 if bad == "dtype" else FP32)
     pictures = pictures.transpose(1, 2) if bad == "strides" else pictures
     out = torch.zeros(*pictures.shape[:3], 16 if bad == "outputs" else 32)
-    weight = cpu.pack_winograd(torch.zeros(32, 512 if bad == "many" else 16, 3, 3))
+    weight = native_convolution.pack_winograd(torch.zeros(32, 512 if bad == "many" else 16, 3, 3))
     with pytest.raises(ValueError, match=r"fit each other|must be contiguous float32"):
-        cpu.convolve_pictures(pictures, weight, torch.zeros(31 if bad == "bias" else 32), 1, out)
+        native_convolution.convolve_pictures(pictures, weight, torch.zeros(31 if bad == "bias" else 32), 1, out)
     if bad in ("dtype", "strides"):
         with pytest.raises(ValueError, match="must be contiguous float32"):
-            cpu.convolve_gradient(pictures, out, 1)
+            native_convolution.convolve_gradient(pictures, out, 1)
     with pytest.raises(ValueError, match="fit each other"):
-        cpu.convolve_gradient(torch.zeros(2, 3, 4, 16), torch.zeros(2, 3, 5, 16), 1)
+        native_convolution.convolve_gradient(torch.zeros(2, 3, 4, 16), torch.zeros(2, 3, 5, 16), 1)
 
 
 def test_is_what_training_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     """And PyTorch where ours does not serve: few channels, autocast, double precision."""
     calls = []
     for name in ("convolve_pictures", "convolve_gradient"):
-        mine = getattr(cpu, name)
-        monkeypatch.setattr(cpu, name, lambda *a, f=mine, n=name: calls.append(n) or f(*a))
+        mine = getattr(native_convolution, name)
+        monkeypatch.setattr(native_convolution, name, lambda *a, f=mine, n=name: calls.append(n) or f(*a))
     network = make(Architecture(1, 32, (16,), decoder="resample"))
     image = torch.rand(2, 3, 8, 8)
     network.encoder(image).sum().backward()
@@ -177,8 +179,8 @@ def test_is_what_training_takes(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("dtype", [FP32, BF16], ids=str)
 def test_nothing_to_convolve(isa: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(cpu.ISA_VARIABLE, isa)
-    packed = cpu.pack_convolution(torch.zeros(16, 4, 3, 3), torch.zeros(16), dtype)
-    cpu.convolve(torch.zeros(5, 2, 4, dtype=dtype), packed, 2, torch.zeros(3, 0, 16, dtype=dtype))
+    packed = native_convolution.pack(torch.zeros(16, 4, 3, 3), torch.zeros(16), dtype)
+    native_convolution.convolve(torch.zeros(5, 2, 4, dtype=dtype), packed, 2, torch.zeros(3, 0, 16, dtype=dtype))
 
 
 @pytest.mark.parametrize("isa", supported_isas())
@@ -188,26 +190,26 @@ def test_what_is_not_a_number_stays(isa: str, kernel: int, dtype: torch.dtype, m
     """Through a ReLU as well: or LIIF_FAST_CHECK would not see it."""
     monkeypatch.setenv(cpu.ISA_VARIABLE, isa)
     torch.manual_seed(0)
-    packed = cpu.pack_convolution(torch.randn(32, 16, kernel, kernel), torch.randn(32), dtype)
+    packed = native_convolution.pack(torch.randn(32, 16, kernel, kernel), torch.randn(32), dtype)
     image = torch.zeros(21, 39, 16, dtype=dtype)
     image[1:-1, 1:-1] = torch.randn(19, 37, 16)
     image[10, 20, 3] = float("nan")
     out = torch.zeros(19, 37, 32, dtype=dtype)
-    cpu.convolve(image, packed, 2, out, relu=True)
+    native_convolution.convolve(image, packed, 2, out, relu=True)
     assert out[9, 19].isnan().all()
     assert out[0, 0].isfinite().all()
 
 
 @pytest.mark.parametrize("bad", ["dtype", "inputs", "outputs", "size", "add", "skip", "strides"])
 def test_native_code_is_guarded(bad: str) -> None:
-    packed = cpu.pack_convolution(torch.zeros(32, 16, 3, 3), torch.zeros(32), BF16 if bad == "dtype" else FP32)
+    packed = native_convolution.pack(torch.zeros(32, 16, 3, 3), torch.zeros(32), BF16 if bad == "dtype" else FP32)
     image = torch.zeros(5, 6, 15 if bad == "inputs" else 16)
     out = torch.zeros(3, 4 + (bad == "size"), 48 if bad == "outputs" else 32)
     out = torch.zeros(3, 32, 4).transpose(1, 2) if bad == "strides" else out
     add = torch.zeros(3, 4, 16) if bad == "add" else None
     skip = torch.zeros(5, 6, 4) if bad == "skip" else None
     with pytest.raises(ValueError, match="16 to 32 do not fit each other"):
-        cpu.convolve(image, packed, 1, out, add=add, skip=skip)
+        native_convolution.convolve(image, packed, 1, out, add=add, skip=skip)
 
 
 def pair(architecture: Architecture, dtype: torch.dtype, threads: int = 2) -> tuple[Encoder, NativeEncoder]:
@@ -215,6 +217,52 @@ def pair(architecture: Architecture, dtype: torch.dtype, threads: int = 2) -> tu
     head = (Decoder if architecture.decoder == "liif" else Resampler)(weights, CPU, dtype).head
     assert native_encoder.unavailable(architecture, head, CPU, dtype) is None
     return Encoder(weights, head, CPU, dtype, threads), NativeEncoder(weights, head, CPU, dtype, threads)
+
+
+@pytest.mark.parametrize("to", [FP32, BF16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.float16, FP32], ids=str)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_normalises_as_pytorch_does(dtype: torch.dtype, channels: int, to: torch.dtype) -> None:
+    """The same bits, of views too; the border stays as it is."""
+    architecture = Architecture(1, 16, (16,), mean=(0.5, 0.4, 0.3), std=(0.5, 0.6, 0.7))
+    plain = Encoder(random_weights(architecture), plain_head(architecture), CPU, to)
+    white = WHITE.get(dtype, 1.0)
+    samples = torch.rand(31, 40, 4, generator=torch.Generator().manual_seed(3)) * white
+    samples = samples.to(torch.int32 if dtype == torch.uint16 else dtype).to(dtype)
+    for image in (samples[..., :channels], samples.transpose(0, 1)[3:, 5:, 1 : channels + 1]):
+        out = torch.full((image.shape[0] + 2, image.shape[1] + 2, native_convolution.SKIP), 7.0, dtype=to)
+        inside = native_encoder.inside(out)
+        native_convolution.normalise(image, white, list(architecture.mean), list(architecture.std), 3, inside)
+        assert torch.equal(inside[..., :3], plain._normalise(image).expand(-1, -1, 3))
+        assert not inside[..., 3].any()
+        inside[:] = 7
+        assert (out == 7).all()
+
+
+@pytest.mark.parametrize("bad", ["dtype", "channels", "size", "out", "strides"])
+def test_native_code_that_normalises_is_guarded(bad: str) -> None:
+    image = torch.zeros(3, 4, 2 if bad == "channels" else 3, dtype=torch.float64 if bad == "dtype" else FP32)
+    out = torch.zeros(3, 5 if bad == "size" else 4, 4, dtype=torch.float16 if bad == "out" else FP32)
+    out = torch.zeros(4, 3, 4).transpose(0, 1) if bad == "strides" else out
+    with pytest.raises(ValueError, match="does not go into"):
+        native_convolution.normalise(image, 1.0, [0.5] * 3, [0.5] * 3, 1, out)
+
+
+@pytest.mark.parametrize("decoder", ["resample", "liif"])
+def test_no_large_step_is_one_of_pytorch(decoder: str) -> None:
+    """Its threads would look for more work for a while afterwards, where ours have some."""
+    up = Upscaler(random_weights(Architecture(1, 16, (16,), decoder=decoder)), threads=2)
+    picture = np.zeros((300, 400, 3), np.uint8)
+    up(picture, scale=2)
+    with torch.profiler.profile(record_shapes=True) as profile:
+        up(picture, scale=2)
+    events = profile.key_averages(group_by_input_shape=True)
+    large = {e.key for e in events if any(math.prod(shape) > 1 << 15 for shape in e.input_shapes if shape)}
+    assert "aten::index" not in {e.key for e in events}  # parallel from a few thousand elements on
+    decode = {"resample": "liif_fast::resample", "liif": "liif_fast::decode"}[decoder]
+    assert decode in large
+    views = {"alias", "as_strided", "detach", "slice", "resolve_neg", "resolve_conj", "lift_fresh", "to"}  # to the same
+    assert large <= {decode, "detach", *(f"aten::{view}" for view in views)}
 
 
 ARCHITECTURES = {
@@ -237,7 +285,9 @@ def test_is_the_encoder(name: str, dtype: torch.dtype) -> None:
         wanted, ours, theirs = exact(image.double()), native(image), plain(image)
         assert ours.dtype == dtype
         assert ours.is_contiguous()
-        allowed = (8 if dtype == FP32 else 2 if cpu.direct(dtype) else 4) * (theirs.double() - wanted).abs().max()
+        allowed = (8 if dtype == FP32 else 2 if native_convolution.direct(dtype) else 4) * (
+            theirs.double() - wanted
+        ).abs().max()
         assert (ours.double() - wanted).abs().max() <= allowed
 
 
@@ -268,8 +318,8 @@ def test_same_bits_for_any_tile_threads_and_workspace(dtype: torch.dtype) -> Non
 
 def test_is_what_an_upscaler_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    convolve = cpu.convolve
-    monkeypatch.setattr(cpu, "convolve", lambda *a, **k: calls.append(a) or convolve(*a, **k))
+    convolve = native_convolution.convolve
+    monkeypatch.setattr(native_convolution, "convolve", lambda *a, **k: calls.append(a) or convolve(*a, **k))
     up = Upscaler(random_weights(Architecture(1, 16, (16,))), precision="fp32")
     assert type(up.encoder) is NativeEncoder
     up(np.zeros((5, 6, 3), np.uint8), scale=2)

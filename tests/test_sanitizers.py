@@ -17,7 +17,7 @@ SANITIZERS = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=unde
 BUFFERS = (
     "z", "index", "offset", "share", "weight", "bias", "first", "by_y", "by_x", "last", "last_bias", "out",
     "fine", "line", "taps", "resampled", "image", "skip", "kernel", "winograd", "winograd_skip", "shift", "convolved",
-    "pictures", "gradient", "luma", "cb", "cr", "rgb",
+    "samples", "normalised", "pictures", "gradient", "luma", "cb", "cr", "rgb",
 )  # fmt: skip
 
 

@@ -69,7 +69,7 @@ class Context:
         one, height, width, colors = self.shape
         assert (one, colors) == (1, 3)
         self.log.append((height, width))
-        z = self.encoder.z(memory(self.addresses[IMAGE], height, width, 3))
+        z = self.encoder.run(memory(self.addresses[IMAGE], height, width, 3))
         memory(self.addresses[Z], height, width, self.encoder.width).copy_(self.spoil(z))
         return stream != 13
 

@@ -274,6 +274,21 @@ void convolve_gradient(const std::string& isa, int threads, const PixelGrid& gri
   });
 }
 
+void normalise_picture(int threads, Type type, Pointer image, const Strides& strides, std::pair<int64_t, int64_t> size,
+                       float white, const Three& mean, const Three& std, Type out_type, const Picture& out) {
+  NormaliseParams p{};
+  p.type = type, p.image = as<const void>(image), p.rows = size.first, p.columns = size.second, p.white = white;
+  std::tie(p.strides[0], p.strides[1], p.strides[2]) = strides;
+  std::copy(mean.begin(), mean.end(), p.mean), std::copy(std.begin(), std.end(), p.std);
+  p.out_type = out_type, p.out = as<void>(std::get<0>(out)), p.out_row_stride = std::get<1>(out);
+
+  const py::gil_scoped_release release;
+  // It takes as long to start a thread as for so many pixels.
+  constexpr int64_t kLeast = 1 << 17;
+  parallel_for(p.rows, 1 + kLeast / std::max<int64_t>(1, p.columns), threads,
+               [&](int64_t begin, int64_t end) { normalise(p, begin, end); });
+}
+
 void convert(ConvertRange run, const ColorParams& p, int threads) {
   if (p.width < 1) return;
   const py::gil_scoped_release release;
@@ -289,9 +304,11 @@ PYBIND11_MODULE(_cpu, m) {
   using namespace liif;
   m.doc() =
       "The decoder, the resampler, the convolution and the colour conversions for processors; see csrc/decode.h, "
-      "csrc/resample.h, csrc/convolve.h and csrc/colors.h for the meaning, layout and unit of every argument.";
+      "csrc/resample.h, csrc/convolve.h, csrc/normalise.h and csrc/colors.h for the meaning, layout and unit of every argument.";
   bind_type(m);
   bind_color_params(m);
+  m.def("normalise", &normalise_picture, py::kw_only(), py::arg("threads"), py::arg("type"), py::arg("image"), py::arg("strides"),
+        py::arg("size"), py::arg("white"), py::arg("mean"), py::arg("std"), py::arg("out_type"), py::arg("out"));
   m.def(
       "to_rgb", [](const ColorParams& p, const std::string& isa, int threads) { convert(find(isa).to_rgb, p, threads); },
       py::arg("params"), py::kw_only(), py::arg("isa"), py::arg("threads"));

@@ -1,5 +1,5 @@
 // The implementations of the decoder, the resampler, the convolution and the colour conversions, one per instruction set, and
-// what they share.
+// what they share; and of what has one for all.
 #pragma once
 
 #include <cstddef>
@@ -8,6 +8,7 @@
 #include "../colors.h"
 #include "../convolve.h"
 #include "../decode.h"
+#include "../normalise.h"
 #include "../resample.h"
 #include "pixel.h"
 
@@ -92,6 +93,9 @@ void winograd_gradient_scalar(const ConvolveGradientParams&, int64_t begin, int6
 void winograd_gradient_avx2(const ConvolveGradientParams&, int64_t begin, int64_t end, const WinogradScratch&, float* sum);
 void winograd_gradient_avx512(const ConvolveGradientParams&, int64_t begin, int64_t end, const WinogradScratch&, float* sum);
 void winograd_gradient_neon(const ConvolveGradientParams&, int64_t begin, int64_t end, const WinogradScratch&, float* sum);
+
+// Normalises rows [begin, end) of a picture.
+void normalise(const NormaliseParams&, int64_t begin, int64_t end);
 
 // Converts chroma rows [begin, end) and the pixel rows that share them.
 using ConvertRange = void (*)(const ColorParams&, int64_t begin, int64_t end);

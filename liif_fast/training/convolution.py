@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
+from .. import native_convolution
 from ..backends import cpu
 
 
@@ -36,7 +37,7 @@ def is_ours(x: torch.Tensor, weight: torch.Tensor) -> bool:
     if torch.compiler.is_compiling() or x.ndim != 4 or cpu.unavailable(x.device, x.dtype) is not None:
         return False
     plain = x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled(x.device.type)
-    return plain and cpu.fits_winograd(*weight.shape[:3])
+    return plain and native_convolution.fits_winograd(*weight.shape[:3])
 
 
 class _Winograd(torch.autograd.Function):
@@ -54,7 +55,9 @@ class _Winograd(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             of_x = _convolve(given, weight.flip(2, 3).transpose(0, 1), weight.new_zeros(weight.shape[1]))
         if ctx.needs_input_grad[1]:
-            of_weight = cpu.unpack_winograd(cpu.convolve_gradient(_last(x), _last(given), torch.get_num_threads()))
+            of_weight = native_convolution.unpack_winograd(
+                native_convolution.convolve_gradient(_last(x), _last(given), torch.get_num_threads())
+            )
         if ctx.needs_input_grad[2]:
             of_bias = given.sum((0, 2, 3))
         return of_x, of_weight, of_bias
@@ -63,8 +66,8 @@ class _Winograd(torch.autograd.Function):
 def _convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     (count, _, height, width), out = x.shape, len(weight)
     result = torch.empty(count, out, height, width, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-    packed, threads = cpu.pack_winograd(weight), torch.get_num_threads()
-    cpu.convolve_pictures(_last(x), packed, bias.contiguous(), threads, result.permute(0, 2, 3, 1))
+    packed, threads = native_convolution.pack_winograd(weight), torch.get_num_threads()
+    native_convolution.convolve_pictures(_last(x), packed, bias.contiguous(), threads, result.permute(0, 2, 3, 1))
     return result
 
 

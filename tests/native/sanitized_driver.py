@@ -152,6 +152,24 @@ def convolve(
     )
 
 
+def normalise(sample: str, out: str, channels: int) -> None:
+    keep: list[np.ndarray] = []
+    rows, columns = 5, 300
+    kind = {**OUT, "f16": np.uint16}[sample]
+    native.normalise(
+        threads=2,
+        type=getattr(native.Type, sample),
+        image=exact(RANDOM.integers(0, 200, rows * columns * channels).astype(kind), "samples", keep),
+        strides=(columns * channels, channels, channels // 3),
+        size=(rows, columns),
+        white=255.0,
+        mean=[0.5] * 3,
+        std=[0.5] * 3,
+        out_type=getattr(native.Type, out),
+        out=(exact(stored((rows, columns, 4), out), "normalised", keep), columns * 4),
+    )
+
+
 def convolve_pictures(isa: str, size: tuple[int, int, int], inputs: int, outputs: int, threads: int) -> None:
     """Pictures with nothing around them, and the gradient of the weights."""
     keep: list[np.ndarray] = []
@@ -255,6 +273,7 @@ for isa, supported in native.isas() if NAME == "_cpu" else ():
         for tiles in ("", "f32"):
             convolve(isa, "f32", (3, 5), 16, 32, 3, True, tiles)
         convolve_pictures(isa, (2, 3, 5), 16, 32, 1)
+        normalise("u8", "bf16", 3)
         colors(isa)
         continue
     for dtype in ("f32", "bf16"):
@@ -281,6 +300,8 @@ for isa, supported in native.isas() if NAME == "_cpu" else ():
         for batch in ((1, 1, 1), (3, 4, 8), (2, 5, 7), (2, 20, 21)):
             for inputs, outputs in ((16, 16), (32, 112)):
                 convolve_pictures(isa, batch, inputs, outputs, 3)
+    for sample, out, channels in itertools.product(("u8", "u16", "f16", "f32"), ("f32", "bf16"), (1, 3)):
+        normalise(sample, out, channels)
     colors(isa)
     # The scratch memory of a thread is as large as the widest layers need.
     decode(isa, "f32", (256, 256, 256), (7, 17), 2, "u8", False, 1)

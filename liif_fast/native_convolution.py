@@ -1,0 +1,248 @@
+"""The convolution for processors, by our own code: packed weights, and pictures as the encoder has them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import torch
+
+from .backends import cpu
+
+# kSkip in csrc/convolve.h: channels of an image there.
+SKIP = 4
+# Places of a tile of F(4x4, 3x3).
+PLACES = 36
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """Weights for `convolve` of pictures of ``dtype``: ``panels`` as ``weight`` in csrc/convolve.h, or ``winograd`` and
+    ``winograd_skip`` as there; ``bias`` float32 [out], ``skips``: whether a skip picture is one of the inputs."""
+
+    dtype: torch.dtype
+    kernel: int
+    inputs: int
+    bias: torch.Tensor
+    skips: bool
+    panels: torch.Tensor | None = None
+    winograd: torch.Tensor | None = None
+    winograd_skip: torch.Tensor | None = None
+
+
+def pack(weight: torch.Tensor, bias: torch.Tensor, dtype: torch.dtype, skip: torch.Tensor | None = None) -> Convolution:
+    """Of weights [out, in, k, k], bias [out], and, where the image is added, ``skip`` [out, SKIP]."""
+    out, into, kernel = weight.shape[:3]
+    packed = Convolution(dtype, kernel, into, bias.float().contiguous(), skip is not None)
+    if not direct(dtype) and fits_winograd(out, into, kernel):
+        products = dtype if cpu.isa(dtype) in cpu.BF16_ISAS else torch.float32
+        of_skip = None if skip is None else skip.float().T.contiguous()
+        return replace(packed, winograd=pack_winograd(weight.double(), products), winograd_skip=of_skip)
+    inputs = weight.permute(0, 2, 3, 1).reshape(out, -1)
+    if skip is not None:
+        inputs = torch.cat([inputs, skip], dim=1)
+    per_word = 2 if dtype == torch.bfloat16 else 1
+    panels = inputs.to(dtype).reshape(out // cpu.PANEL, cpu.PANEL, -1, per_word).permute(0, 2, 1, 3).contiguous()
+    return replace(packed, panels=panels)
+
+
+def direct(dtype: torch.dtype) -> bool:
+    """Whether all convolutions are direct: AMX takes less time for all products than others for Winograd's quarter."""
+    return cpu.isa(dtype) == "amx"
+
+
+def fits_winograd(out: int, into: int, kernel: int = 3) -> bool:
+    """Whether F(4x4, 3x3) takes weights [out, into, kernel, kernel]."""
+    return kernel == 3 and out % cpu.PANEL == 0 and into % cpu.PANEL == 0 and max(out, into) <= cpu.MAX_WIDTH
+
+
+def pack_winograd(weight: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Weights [out, in, 3, 3] for F(4x4, 3x3), computed in theirs and stored in ``dtype``: see ``winograd`` in
+    csrc/convolve.h."""
+    out, into = weight.shape[:2]
+    panels = weight.reshape(out // cpu.PANEL, cpu.PANEL, into, 9).permute(3, 0, 2, 1).reshape(9, -1)
+    packed = (_spread().to(weight.dtype) @ panels).to(dtype).view(PLACES, out // cpu.PANEL, into, cpu.PANEL)
+    if dtype == torch.bfloat16:
+        return packed.unflatten(2, (into // 2, 2)).transpose(3, 4).contiguous()
+    return packed
+
+
+def unpack_winograd(gradient: torch.Tensor) -> torch.Tensor:
+    """The transpose of `pack_winograd`: a gradient of packed weights to that of weights [out, in, 3, 3]."""
+    _, panels, into, _ = gradient.shape
+    kernels = _spread().to(gradient.dtype).T @ gradient.view(PLACES, -1)
+    return kernels.view(9, panels, into, cpu.PANEL).permute(1, 3, 2, 0).reshape(panels * cpu.PANEL, into, 3, 3)
+
+
+@lru_cache
+def _spread() -> torch.Tensor:
+    """G (x) G, float64 [PLACES, 9]: a kernel's values at pairs of the points of csrc/cpu/winograd_simd.h."""
+    points = torch.tensor([0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5)], dtype=torch.float64, device="cpu")
+    # Over the derivative, at each, of the polynomial whose roots they are.
+    rows = torch.stack([points**0, points, points**2], 1) / (5 * points**4 - 7.5 * points**2 + 1)[:, None]
+    rows = torch.cat([rows, torch.tensor([[0, 0, 1]], dtype=torch.float64, device="cpu")])
+    return torch.kron(rows, rows)
+
+
+def convolve(
+    image: torch.Tensor,
+    by: Convolution,
+    threads: int,
+    out: torch.Tensor,
+    relu: bool = False,
+    add: torch.Tensor | None = None,
+    skip: torch.Tensor | None = None,
+) -> None:
+    """A convolution of zero-bordered pictures; see csrc/convolve.h.
+
+    Args:
+        image: [H + 2, W + 2, in], float32 or bfloat16, contiguous; the border counts as input.
+        by: of `pack`, for the dtype of ``image``.
+        out: [H, W, out], with pixels and channels contiguous; may be the inside of a bordered picture.
+        add: as ``out``, added before the ReLU; may be ``out`` itself.
+        skip: [H + 2, W + 2, SKIP] contiguous, if ``by`` was packed for one.
+    """
+    dtype, (rows, columns, channels) = image.dtype, out.shape
+    pictures = [image, *([] if skip is None else [skip])]
+    views = [out, *([] if add is None else [add])]
+    fits = (
+        image.shape[2] == by.inputs
+        and by.inputs % 2 == 0
+        and dtype == by.dtype
+        and channels == len(by.bias)
+        and (skip is not None) == by.skips
+        and (skip is None or skip.shape[2] == SKIP)
+        and all(p.shape[:2] == (rows + 2, columns + 2) and p.dtype == dtype and p.is_contiguous() for p in pictures)
+        and all(v.shape == out.shape and v.dtype == dtype and v.stride() == out.stride() for v in views)
+        and out.stride()[1:] == (channels, 1)
+        and all(t.device.type == "cpu" for t in (*pictures, *views))
+    )
+    if not fits:
+        shapes = ", ".join(f"{t.dtype} {tuple(t.shape)}" for t in (*pictures, *views))
+        raise ValueError(f"pictures and a convolution of {by.inputs} to {len(by.bias)} do not fit each other: {shapes}")
+
+    # Every pointer is taken here, right after the checks.
+    def inside(picture: torch.Tensor | None) -> tuple[int, int]:
+        if picture is None:
+            return 0, 0
+        at = picture[1:-1, 1:-1]
+        return at.data_ptr(), at.stride(0)
+
+    cpu._cpu.convolve(
+        isa=cpu.isa(dtype),
+        threads=threads,
+        type=getattr(cpu._cpu.Type, cpu.TYPES[dtype]),
+        grid=cpu._cpu.PixelGrid(rows, columns),
+        into=image.shape[2],
+        out=channels,
+        kernel=by.kernel,
+        input=inside(image),
+        skip=inside(skip),
+        weight=0 if by.panels is None else by.panels.data_ptr(),
+        winograd=0 if by.winograd is None else by.winograd.data_ptr(),
+        winograd_type=getattr(cpu._cpu.Type, cpu.TYPES[torch.float32 if by.winograd is None else by.winograd.dtype]),
+        winograd_skip=0 if by.winograd_skip is None else by.winograd_skip.data_ptr(),
+        bias=by.bias.data_ptr(),
+        relu=relu,
+        add=0 if add is None else add.data_ptr(),
+        output=(out.data_ptr(), out.stride(0)),
+    )
+
+
+def normalise(
+    image: torch.Tensor, white: float, mean: list[float], std: list[float], threads: int, out: torch.Tensor
+) -> None:
+    """``(image / white - mean) / std`` for the convolution; see csrc/normalise.h.
+
+    Args:
+        image: [H, W, 1 (gray) or 3], uint8, uint16, float16 or float32, of any strides.
+        mean, std: three of each.
+        out: [H, W, SKIP], float32 or bfloat16, with pixels and channels contiguous.
+    """
+    types = cpu.OUT_TYPES.keys() - {torch.bfloat16}
+    fits = image.ndim == 3 and image.shape[2] in (1, 3) and out.shape == (*image.shape[:2], SKIP)
+    if (
+        not fits
+        or image.dtype not in types
+        or out.dtype not in (torch.float32, torch.bfloat16)
+        or out.stride()[1:] != (SKIP, 1)
+    ):
+        raise ValueError(f"{image.dtype} {tuple(image.shape)} does not go into {out.dtype} {tuple(out.shape)}")
+    row, column, channel = image.stride()
+    cpu._cpu.normalise(
+        threads=threads,
+        type=getattr(cpu._cpu.Type, cpu.OUT_TYPES[image.dtype]),
+        image=image.data_ptr(),
+        strides=(row, column, 0 if image.shape[2] == 1 else channel),
+        size=(image.shape[0], image.shape[1]),
+        white=white,
+        mean=mean,
+        std=std,
+        out_type=getattr(cpu._cpu.Type, cpu.OUT_TYPES[out.dtype]),
+        out=(out.data_ptr(), out.stride(0)),
+    )
+
+
+def convolve_pictures(
+    pictures: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, threads: int, out: torch.Tensor
+) -> None:
+    """3x3 convolutions of pictures with zeros around them, [B, H, W, in], to ``out`` [B, H, W, out].
+
+    ``weight`` of `pack_winograd`, ``bias`` [out]; all float32 and contiguous.
+    """
+    _check_pictures(pictures, weight, bias, out)
+    count, rows, columns, into = pictures.shape
+    packed = (PLACES, len(bias) // cpu.PANEL, into, cpu.PANEL)
+    if not fits_winograd(len(bias), into) or weight.shape != packed or out.shape != (count, rows, columns, len(bias)):
+        raise ValueError(
+            f"pictures {tuple(pictures.shape)} to {tuple(out.shape)}, packed weights {tuple(weight.shape)} and "
+            f"{len(bias)} biases do not fit each other"
+        )
+    cpu._cpu.convolve(
+        isa=cpu.isa(torch.float32),
+        threads=threads,
+        type=cpu._cpu.Type.f32,
+        grid=cpu._cpu.PixelGrid(count * rows, columns, rows),
+        into=into,
+        out=len(bias),
+        kernel=3,
+        input=(pictures.data_ptr(), columns * into),
+        skip=(0, 0),
+        weight=0,
+        winograd=weight.data_ptr(),
+        winograd_type=cpu._cpu.Type.f32,
+        winograd_skip=0,
+        bias=bias.data_ptr(),
+        relu=False,
+        add=0,
+        output=(out.data_ptr(), columns * len(bias)),
+    )
+
+
+def convolve_gradient(pictures: torch.Tensor, gradient: torch.Tensor, threads: int) -> torch.Tensor:
+    """The gradient of the packed weights of `convolve_pictures`, from that of its result, [B, H, W, out].
+
+    The same bits from run to run, but for another number of threads.
+    """
+    (count, rows, columns, into), out = pictures.shape, gradient.shape[3]
+    _check_pictures(pictures, gradient)
+    if gradient.shape[:3] != pictures.shape[:3] or not fits_winograd(out, into):
+        raise ValueError(f"pictures {tuple(pictures.shape)} and gradient {tuple(gradient.shape)} do not fit each other")
+    weight = pictures.new_empty(PLACES, out // cpu.PANEL, into, cpu.PANEL)
+    cpu._cpu.convolve_gradient(
+        isa=cpu.isa(torch.float32),
+        threads=threads,
+        grid=cpu._cpu.PixelGrid(count * rows, columns, rows),
+        into=into,
+        out=out,
+        input=pictures.data_ptr(),
+        output=gradient.data_ptr(),
+        weight=weight.data_ptr(),
+    )
+    return weight
+
+
+def _check_pictures(*tensors: torch.Tensor) -> None:
+    for t in tensors:
+        if t.dtype != torch.float32 or t.device.type != "cpu" or not t.is_contiguous():
+            raise ValueError(f"{t.dtype} {tuple(t.shape)} on {t.device}: must be contiguous float32 on the processor")
