@@ -57,7 +57,7 @@ class NativeEncoder(BaseEncoder):
         skip = None
         if head.skip:
             color = torch.arange(self.width, device="cpu") // head.skip % 3
-            skip = F.one_hot(color, native_convolution.SKIP) / unit
+            skip = F.one_hot(color, native_convolution.SKIP).float() / unit
         self.packed = {}
         for name, (weight, bias) in convolutions(weights, head).items():
             if name == "encoder.head.0":
