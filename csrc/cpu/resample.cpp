@@ -5,6 +5,7 @@ namespace liif {
 namespace {
 
 struct Scalar {
+  static constexpr int L = 1;
   static void add_rows(const float* const* rows, const float* taps, int64_t count, float* out) {
     for (int64_t x = 0; x < count; ++x) {
       float sum = 0;

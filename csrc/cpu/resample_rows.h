@@ -4,6 +4,7 @@
 // S has:  add_rows(ring rows, taps, count, out): out[x] = sum_k taps[k] * row[k][x], and
 //         columns(p, row, begin, end, even, fine, sum): output columns [begin, end) from `sum`, whose first entry is fine
 //         column `fine`; `even`: the run among them that moves on evenly.
+//         L, the columns that it sums at once.
 #pragma once
 
 #include <cstring>
@@ -40,6 +41,8 @@ void split_row(const ResampleParams& p, int64_t row, int64_t from, int64_t to, f
   const Elem* z = static_cast<const Elem*>(p.z) + row * p.z_row_stride + from * kFineChannels;
   int64_t at = 0;
   for (int64_t cell = from; cell < inside; ++cell, at += kFactor) {
+    // A strip's next row lies too far away for processors to foresee.
+    for (int k = 0; k < kFineChannels; k += 64 / sizeof(Elem)) __builtin_prefetch(z + p.z_row_stride + k);
     for (int a = 0; a < kFactor; ++a, z += 3 * kFactor) {
       float fine[3 * kFactor];  // all are read before any is written: the compiler cannot know that they do not overlap
       for (int k = 0; k < 3 * kFactor; ++k) fine[k] = load_as_float(z + k);
@@ -88,6 +91,7 @@ void resample_range(const ResampleParams& p, int64_t begin, int64_t end, Strip& 
     const int64_t from = p.x.first[left] / kFactor;
     right = left + 1;
     while (right < p.x.size && p.x.first[right] + kTaps - from * kFactor <= kStrip) ++right;
+    if (right < p.x.size && right - left > S::L) right -= (right - left) % S::L;  // whole vectors
     const int64_t to = (p.x.first[right - 1] + kTaps + kFactor - 1) / kFactor;
     const Run even = even_run(p.x, left, right);
     int64_t next = p.y.first[begin] / kFactor;  // first row of cells not yet in the ring
