@@ -32,35 +32,38 @@ STAGES = (
 DETAIL, ENLARGE = (112, 92, 208, 172), 5
 
 
-def table(report: dict) -> str:
-    """One machine's rows, all cores, as Markdown."""
-    machine, best = report["machine"], report["speedup_over_published"]
-    threads = max(row["threads"] for row in report["rows"])
-    lines = [
-        f"{machine['processor']}, {threads} threads, {machine['instruction_set']}, PyTorch {machine['torch']}, model "
-        f"`{report['model']['name']}`, {machine['date']}:",
-        "",
-        "| | precision | time (spread) | output megapixels/s | GFLOP/s | of PyTorch's GEMM rate | PSNR to fp32 |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    rows = [row for row in report["rows"] if row["threads"] == threads and row["stage"] in STAGES]
-    for row in sorted(rows, key=lambda row: (STAGES.index(row["stage"]), row["ms"])):
-        spread = f" (±{50 * (row['ms_max'] - row['ms_min']) / row['ms']:.0f} %)" if row["runs"] > 1 else ""
-        output = row["megapixels_per_s"] if "encoder" not in row["stage"] else None
-        cells = [
-            row["stage"],
-            row["precision"],
-            f"{row['ms']:,.0f} ms{spread}" if row["ms"] >= 10 else f"{row['ms']:.1f} ms{spread}",
-            f"{output:.3g}" if output else "",
-            f"{row['gflops']:.0f}" if row["gflops"] else "",
-            f"{row['share_of_gemm']:.2f}" if row["share_of_gemm"] else "",
-            f"{row['psnr_to_fp32']:.1f} dB" if row["psnr_to_fp32"] else "",
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    published = "the published algorithm in plain PyTorch fp32 of the same run"
-    lines += ["", f"{best['ratio']:.1f} x {published} (ours in {best['precision']})."]
-    lines += [f"Note: {note}." for note in report["notes"]]
+def table(reports: list[dict]) -> str:
+    """A column for each machine, all cores, as Markdown."""
+    found = {}
+    for i, report in enumerate(reports):
+        threads = max(row["threads"] for row in report["rows"])
+        for row in report["rows"]:
+            if row["threads"] == threads and row["stage"] in STAGES:
+                found.setdefault((STAGES.index(row["stage"]), row["precision"]), {})[i] = cell(row)
+    lines = ["| | precision |" + "".join(f" {name(report['machine'])} |" for report in reports)]
+    lines.append("|---|---|" + "---|" * len(reports))
+    for (stage, precision), cells in sorted(found.items()):
+        columns = "".join(f" {cells.get(i, '')} |" for i in range(len(reports)))
+        lines.append(f"| {STAGES[stage]} | {precision} |{columns}")
+    best = "".join(f" **{r['speedup_over_published']['ratio']:.1f} x** |" for r in reports)
+    lines.append(f"| times as fast as published, PyTorch fp32 | best |{best}")
     return "\n".join(lines)
+
+
+def name(machine: dict) -> str:
+    return f"{machine['processor']}, {machine['cores']} cores, {machine['instruction_set']}, {machine['date']}"
+
+
+def cell(row: dict) -> str:
+    """Median time with half the spread, and what else is known."""
+    text = f"{row['ms']:,.0f} ms" if row["ms"] >= 10 else f"{row['ms']:.1f} ms"
+    if row["runs"] > 1:
+        text += f" (±{50 * (row['ms_max'] - row['ms_min']) / row['ms']:.0f} %)"
+    if row["share_of_gemm"]:
+        text += f", {row['gflops']:.0f} GFLOP/s, {row['share_of_gemm']:.2f} of GEMM"
+    if row["psnr_to_fp32"]:
+        text += f", {row['psnr_to_fp32']:.1f} dB to fp32"
+    return text
 
 
 def picture(path: Path) -> None:
@@ -88,7 +91,7 @@ def main() -> None:
     text = readme.read_text()
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
-    readme.write_text(before + BEGIN + "\n" + "\n\n".join(map(table, reports)) + "\n" + END + after)
+    readme.write_text(before + BEGIN + "\n" + table(reports) + "\n" + END + after)
     picture(ROOT / "docs" / "compare.jpg")
 
 
