@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from common import random_weights
+from common import CPU, random_weights
 from liif_fast import Upscaler, checkpoint
 from liif_fast.checkpoint import Architecture, CheckpointError, load
 from liif_fast.training import config as configs
@@ -25,7 +25,7 @@ from liif_fast.training.config import SETTINGS, Config, read
 from liif_fast.training.shorten import shorten
 from liif_fast.training.sitting import sit
 from liif_fast.training.state import STATE
-from liif_fast.training.train import WEIGHTS, Diverged, load_data, train
+from liif_fast.training.train import WEIGHTS, Diverged, load_data, prefers_bf16, train
 from runs import ENVIRONMENT, QUICK, SMALL, content, make, pictures
 
 
@@ -180,6 +180,19 @@ def test_a_pytorch_without_onednn_trains_in_fp32(
     monkeypatch.setattr("liif_fast.training.train._cpu_flags", lambda: flags)
     made = train(make(folder, tmp_path / "run", precision="auto", iterations=1))
     assert load(made.weights).metadata["recipe"].endswith(", fp32")
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="no oneDNN")
+def test_precision_is_the_faster_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.ops, "mkldnn", types.SimpleNamespace(_is_mkldnn_bf16_supported=lambda: True))
+    for flags, decoder, wanted in (
+        ("avx512_bf16 amx_bf16", "resample", True),
+        ("avx512_bf16", "resample", False),
+        ("avx512_bf16", "liif", True),
+        ("avx512f", "liif", False),
+    ):
+        monkeypatch.setattr("liif_fast.training.train._cpu_flags", lambda flags=flags: flags)
+        assert prefers_bf16(CPU, decoder) == wanted
 
 
 def test_what_is_there_is_not_overwritten(folder: Path, tmp_path: Path) -> None:

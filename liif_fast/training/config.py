@@ -61,7 +61,7 @@ class Config:
     revive_every: int = 200  # iterations after which silent channels of the encoder begin anew; 0: never
     seed: int = 0
     device: str = "auto"
-    precision: str = "auto"  # of the products: bf16 (autocast) where the device multiplies it itself, or fp32
+    precision: str = "auto"  # of the products: fp32, bf16 (autocast), or whichever is faster there
     threads: int = 0  # 0: PyTorch's own number
     compile: bool = False
     validate_every: int = 500
