@@ -34,7 +34,7 @@ DETAIL, ENLARGE = (112, 92, 208, 172), 5
 
 def table(reports: list[dict]) -> str:
     """A column for each machine, all cores, as Markdown."""
-    found = {}
+    found: dict[tuple[int, str], dict[int, str]] = {}
     for i, report in enumerate(reports):
         threads = max(row["threads"] for row in report["rows"])
         for row in report["rows"]:
