@@ -72,7 +72,7 @@ def projected_step(queries: int, muon: bool, bf16: bool = False) -> Callable[[],
 @pytest.mark.parametrize("formulation", ["published", "projected", "fast recipe", "fast recipe, bf16"])
 def test_train_iteration(benchmark: Any, formulation: str) -> None:
     if formulation != "published":
-        from liif_fast.training.train import keep_freed_memory, multiplies_bf16
+        from liif_fast.training.train import keep_freed_memory, prefers_bf16
 
         if formulation.endswith("bf16") and not prefers_bf16(torch.device("cpu"), "liif"):
             pytest.skip("bf16: not native here")
