@@ -13,6 +13,7 @@ import torch
 
 from conftest import PAPER, random_weights
 from liif_fast import published
+from liif_fast.backends import cpu
 from liif_fast.training.config import RECIPES, Config
 from liif_fast.training.data import Pictures
 from liif_fast.training.network import from_weights
@@ -72,9 +73,9 @@ def projected_step(queries: int, muon: bool, bf16: bool = False) -> Callable[[],
 @pytest.mark.parametrize("formulation", ["published", "projected", "fast recipe", "fast recipe, bf16"])
 def test_train_iteration(benchmark: Any, formulation: str) -> None:
     if formulation != "published":
-        from liif_fast.training.train import keep_freed_memory, prefers_bf16
+        from liif_fast.training.train import keep_freed_memory
 
-        if formulation.endswith("bf16") and not prefers_bf16(torch.device("cpu"), "liif"):
+        if formulation.endswith("bf16") and cpu.isa() not in cpu.BF16_ISAS:
             pytest.skip("bf16: not native here")
 
         keep_freed_memory()

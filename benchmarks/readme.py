@@ -47,7 +47,9 @@ def table(reports: list[dict]) -> str:
         lines.append(f"| {STAGES[stage]} | {precision} |{columns}")
     best = "".join(f" **{r['speedup_over_published']['ratio']:.1f} x** |" for r in reports)
     lines.append(f"| times as fast as published, PyTorch fp32 | best |{best}")
-    return "\n".join(lines)
+    models, versions = ({r[a][b] for r in reports} for a, b in (("model", "name"), ("machine", "torch")))
+    (model,) = models  # a table is of one
+    return "\n".join([*lines, "", f"Model `{model}` (LIIF itself), PyTorch {' and '.join(sorted(versions))}."])
 
 
 def name(machine: dict) -> str:

@@ -199,7 +199,7 @@ def _gemm_row(precision: str, device: torch.device, rate: float) -> Row:
 
 def _stages(up: Upscaler, exact: Upscaler, job: Job, image: np.ndarray, gemm: float, seconds: float) -> list[Row]:
     """Encoder, decoder and both."""
-    planes = torch.from_numpy(image).float().div(255).to(up.device)
+    planes = torch.from_numpy(image).to(up.device)
     z = up.encoder(planes)
     field = Field(planes, up.encoder, up.decoder, 1 << 40, up.cell_clamp)
     y, x, cell = field.tables(job.size, (0, 0, *job.picture))

@@ -34,7 +34,7 @@ def pack(weight: torch.Tensor, bias: torch.Tensor, dtype: torch.dtype, skip: tor
     """Of weights [out, in, k, k], bias [out], and, where the image is added, ``skip`` [out, SKIP]."""
     out, into, kernel = weight.shape[:3]
     packed = Convolution(dtype, kernel, into, bias.float().contiguous(), skip is not None)
-    if not direct(dtype) and fits_winograd(out, into, kernel):
+    if not direct(weight, dtype):
         products = dtype if cpu.isa(dtype) in cpu.BF16_ISAS else torch.float32
         of_skip = None if skip is None else skip.float().T.contiguous()
         return replace(packed, winograd=pack_winograd(weight.double(), products), winograd_skip=of_skip)
@@ -46,9 +46,9 @@ def pack(weight: torch.Tensor, bias: torch.Tensor, dtype: torch.dtype, skip: tor
     return replace(packed, panels=panels)
 
 
-def direct(dtype: torch.dtype) -> bool:
-    """Whether all convolutions are direct: AMX takes less time for all products than others for Winograd's quarter."""
-    return cpu.isa(dtype) == "amx"
+def direct(weight: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Whether a convolution is not by F(4x4, 3x3): AMX takes less time for all products than others for a quarter."""
+    return cpu.isa(dtype) == "amx" or not fits_winograd(*weight.shape[:3])
 
 
 def fits_winograd(out: int, into: int, kernel: int = 3) -> bool:
@@ -159,15 +159,18 @@ def normalise(
         mean, std: three of each.
         out: [H, W, SKIP], float32 or bfloat16, with pixels and channels contiguous.
     """
-    types = cpu.OUT_TYPES.keys() - {torch.bfloat16}
-    fits = image.ndim == 3 and image.shape[2] in (1, 3) and out.shape == (*image.shape[:2], SKIP)
-    if (
-        not fits
-        or image.dtype not in types
-        or out.dtype not in (torch.float32, torch.bfloat16)
-        or out.stride()[1:] != (SKIP, 1)
-    ):
-        raise ValueError(f"{image.dtype} {tuple(image.shape)} does not go into {out.dtype} {tuple(out.shape)}")
+    fits = (
+        image.ndim == 3
+        and image.shape[2] in (1, 3)
+        and image.dtype in cpu.OUT_TYPES.keys() - {torch.bfloat16}
+        and out.shape == (*image.shape[:2], SKIP)
+        and out.dtype in (torch.float32, torch.bfloat16)
+        and out.stride()[1:] == (SKIP, 1)
+        and image.device.type == out.device.type == "cpu"
+    )
+    if not fits:
+        given, to = (f"{t.dtype} {tuple(t.shape)} on {t.device}" for t in (image, out))
+        raise ValueError(f"{given} does not go into {to}")
     row, column, channel = image.stride()
     cpu._cpu.normalise(
         threads=threads,

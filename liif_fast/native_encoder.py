@@ -51,8 +51,8 @@ class NativeEncoder(BaseEncoder):
         self.features, self.blocks, self.relu_after_add = a.n_feats, a.n_resblocks, a.relu_after_add
         # The image in grey levels from the middle, of which bf16 holds those of 8 bits exactly; but not their inverse,
         # which direct products have to store where the image is added.
-        unit = 1.0 if head.skip and native_convolution.direct(dtype) else _GREY_LEVELS
-        self.std = self.std / unit
+        unit = 1.0 if head.skip and native_convolution.direct(head.weight, dtype) else _GREY_LEVELS
+        self._mean, self._std = self.mean.tolist(), (self.std / unit).tolist()
         # The repeated image as one more input of the last convolution: [width, SKIP].
         skip = None
         if head.skip:
@@ -65,8 +65,8 @@ class NativeEncoder(BaseEncoder):
             self.packed[name] = native_convolution.pack(weight, bias, dtype, skip if name == "project" else None)
         if spread := sum(by.winograd is not None for by in self.packed.values()):
             self.halo += spread + 1
-        # Three pictures of features, the image twice, z.
-        self.bytes_per_cell = (3 * self.features + native_convolution.SKIP + self.width) * dtype.itemsize + 24
+        # Three pictures of features, the image, z.
+        self.bytes_per_cell = (3 * self.features + native_convolution.SKIP + self.width) * dtype.itemsize
         self._free: deque[list[torch.Tensor]] = deque()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class NativeEncoder(BaseEncoder):
         # No step may be PyTorch's: its threads would go on looking for work for a while, where ours have some.
         work = self._workspace(*image.shape[:2])
         white, threads = WHITE.get(image.dtype, 1.0), self.threads or torch.get_num_threads()
-        native_convolution.normalise(image, white, self.mean.tolist(), self.std.tolist(), threads, inside(work[0]))
+        native_convolution.normalise(image, white, self._mean, self._std, threads, inside(work[0]))
         features = self.encode(work)
         z = torch.empty(*image.shape[:2], self.width, dtype=self.dtype, device=self.device)
         self._convolve("project", features, z, skip=work[0] if self.skip else None)

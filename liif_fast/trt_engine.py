@@ -22,7 +22,6 @@ from .checkpoint import Weights
 from .encoder import BaseEncoder, Encoder, Head, in_tiles
 from .trt_network import IMAGE, Z, build, largest
 
-ALIGNMENT = 256  # bytes, which TensorRT asks of every address
 # dB of z to PyTorch's in fp32 that an engine must reach; PyTorch itself is at 83 to 87 in fp16 and at 65 to 69 in bf16.
 LEAST_PSNR = {torch.float16: 60.0, torch.bfloat16: 50.0}
 
@@ -181,8 +180,6 @@ class TensorRTEncoder(BaseEncoder):
 
     def _run(self, x: torch.Tensor) -> torch.Tensor:
         x = x.contiguous()
-        if x.data_ptr() % ALIGNMENT:  # a part of a picture may begin anywhere
-            x = x.clone()
         z = torch.empty(*x.shape[:2], self.width, dtype=self.dtype, device=self.device)
         current = stream = torch.cuda.current_stream(self.device)
         with self._lock, torch.cuda.device(self.device):

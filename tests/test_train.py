@@ -25,7 +25,7 @@ from liif_fast.training.config import SETTINGS, Config, read
 from liif_fast.training.shorten import shorten
 from liif_fast.training.sitting import sit
 from liif_fast.training.state import STATE
-from liif_fast.training.train import WEIGHTS, Diverged, load_data, prefers_bf16, train
+from liif_fast.training.train import WEIGHTS, Diverged, faster_in_bf16, load_data, train
 from runs import ENVIRONMENT, QUICK, SMALL, content, make, pictures
 
 
@@ -192,7 +192,7 @@ def test_precision_is_the_faster_one(monkeypatch: pytest.MonkeyPatch) -> None:
         ("avx512f", "liif", False),
     ):
         monkeypatch.setattr("liif_fast.training.train._cpu_flags", lambda flags=flags: flags)
-        assert prefers_bf16(CPU, decoder) == wanted
+        assert faster_in_bf16(CPU, decoder) == wanted
 
 
 def test_what_is_there_is_not_overwritten(folder: Path, tmp_path: Path) -> None:

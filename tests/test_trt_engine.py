@@ -103,8 +103,6 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> types.SimpleName
     monkeypatch.setattr(TensorRTEncoder, "_load", lambda self, plan: Engine() if log.load(plan) else None)
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: types.SimpleNamespace(cuda_stream=log.stream))
-    # What PyTorch gives out of a processor's memory is aligned to so many.
-    monkeypatch.setattr(trt_engine, "ALIGNMENT", 64)
     log.strategies, log.caches, log.folder = strategies, caches, tmp_path
     return log
 
@@ -219,7 +217,6 @@ def test_auto_takes_the_first_that_can(machine: types.SimpleNamespace) -> None:
 def test_larger_than_the_engine_takes(machine: types.SimpleNamespace) -> None:
     one = encoder()
     one.largest = (2 * one.halo + 10, 2 * one.halo + 14)
-    # Parts of the second are whole rows, which lie where they may in memory.
     for size, least in (((41, 37), 9), ((61, 2 * one.halo + 13), 3)):
         del machine.runs[:]
         image = torch.rand(*size, 3)

@@ -233,7 +233,8 @@ void convolve(const std::string& isa, int threads, Type type, const PixelGrid& g
   p.output = as<void>(std::get<0>(output)), p.output_row_stride = std::get<1>(output);
 
   const WinogradRange run = winograd_type == Type::bf16 ? with.winograd_bf16 : with.winograd;
-  if (run == nullptr) throw std::invalid_argument(isa + " does not multiply bf16");
+  if (run == nullptr)
+    throw std::invalid_argument(isa + " does not multiply bf16, for which the weights were packed: pack them anew");
 
   if (grid.columns < 1) return;
   const py::gil_scoped_release release;

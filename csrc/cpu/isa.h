@@ -1,5 +1,5 @@
 // The implementations of the decoder, the resampler, the convolution and the colour conversions, one per instruction set, and
-// what they share; and of what has one for all.
+// what they share. Plain code serves all where it is fast enough.
 #pragma once
 
 #include <cstddef>
@@ -65,9 +65,9 @@ void convolve_neon(const ConvolveParams&, int64_t begin, int64_t end);
 void convolve_neonbf16(const ConvolveParams&, int64_t begin, int64_t end);
 void convolve_amx(const ConvolveParams&, int64_t begin, int64_t end);
 
-// Tiles that F(4x4, 3x3) works on together, and what it makes of them, in and out, `winograd_size` floats each that were zero
-// once. Of few channels they stay in the second cache; the pad keeps what is written together from falling into the same lines
-// of the first.
+// Tiles that F(4x4, 3x3) works on together, and what it makes of them, in (of the type of the weights) and out, room for
+// `winograd_size` floats each that were zero once. Of few channels they stay in the second cache; the pad keeps what is written
+// together from falling into the same lines of the first.
 constexpr int kWinogradTiles = 24, kWinogradPad = 16;
 struct WinogradScratch {
   float *in, *out;
@@ -85,7 +85,7 @@ void winograd_neon(const ConvolveParams&, int64_t begin, int64_t end, const Wino
 void winograd_avx512bf16(const ConvolveParams&, int64_t begin, int64_t end, const WinogradScratch&);
 void winograd_neonbf16(const ConvolveParams&, int64_t begin, int64_t end, const WinogradScratch&);
 
-// Adds what tiles [begin, end) give to `sum`, of the layout of `ConvolveParams::winograd`.
+// Adds what tiles [begin, end) give to `sum`, of the layout of an f32 `ConvolveParams::winograd`.
 using WinogradGradientRange = void (*)(const ConvolveGradientParams&, int64_t begin, int64_t end, const WinogradScratch&,
                                        float* sum);
 

@@ -1,8 +1,7 @@
 // The 3x3 convolution by F(4x4, 3x3) (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2016): 36 products
-// where there were 144, for four by four outputs; computed in f32, of pictures `S` (F32 or
-// Bf16), with products of `T` (F32 or Bf16Pairs). The points are 0, +-a, +-b and
-// infinity with a = 1/sqrt(2) and b = sqrt(2), of which the products stay closer in size than with the usual 1 and 2, and round
-// less.
+// where there were 144, for four by four outputs. Pictures are of `S` (F32, Bf16 or Bf16Pairs), the products of `T` (F32 or
+// Bf16Pairs); all sums are f32. The points are 0, +-a, +-b and infinity with a = 1/sqrt(2) and b = sqrt(2), of which the products
+// stay closer in size than with the usual 1 and 2, and round less.
 #pragma once
 
 #include "isa.h"
@@ -301,7 +300,7 @@ inline void winograd_outer(const float* in, int inputs, const float* out, int ou
   }
 }
 
-// Adds what tiles [begin, end) give to `sum`, of the layout of `ConvolveParams::winograd`.
+// Adds what tiles [begin, end) give to `sum`, of the layout of an f32 `ConvolveParams::winograd`.
 template <class T>
 void winograd_gradient(const ConvolveGradientParams& p, int64_t begin, int64_t end, const WinogradScratch& scratch, float* sum) {
   for (int64_t tile = begin; tile < end; tile += kWinogradTiles) {

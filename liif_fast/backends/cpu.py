@@ -1,5 +1,5 @@
-"""The decoders for processors: plain C++, and code for AVX2, AVX-512, AVX-512-BF16 and AMX or for
-NEON and ARM's BF16 extension, in one binary.
+"""The decoders for processors: plain C++, and code for AVX2, AVX-512, AVX-512-BF16 and AMX or for NEON and ARM's BF16
+extension, in one binary.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ def _first_outputs(
         top, left = (int(random.integers(0, max(1, side - DETAIL + 1))) for side in picture.shape[:2])
         detail = picture[top : top + DETAIL, left : left + DETAIL]
         reduced = pair("", detail, SCALES[i % len(SCALES)], PROTOCOLS["benchmark"])
-        z = encoder(torch.from_numpy(reduced.lr).float() / 255)
+        z = encoder(torch.from_numpy(reduced.lr))
         sizes = list(zip(reduced.lr.shape[:2], reduced.hr.shape[:2], strict=True))
         y, x = (
             decoder.tables((random.integers(0, size, PLACES) + 0.5) * cells / size, cells, 0.0) for cells, size in sizes

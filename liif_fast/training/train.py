@@ -177,7 +177,7 @@ class _Run:
             torch.tensor(v, device=self.device)[:, None, None] for v in (architecture.mean, architecture.std)
         )
         bf16 = config.precision == "bf16" or (
-            config.precision == "auto" and prefers_bf16(self.device, architecture.decoder)
+            config.precision == "auto" and faster_in_bf16(self.device, architecture.decoder)
         )
         self.autocast = torch.autocast(self.device.type, torch.bfloat16) if bf16 else nullcontext()
         model: nn.Module = self.state.network
@@ -293,12 +293,12 @@ def _middle(picture: np.ndarray) -> np.ndarray:
     return picture[top : top + _VALIDATION_SIDE, left : left + _VALIDATION_SIDE]
 
 
-def prefers_bf16(device: torch.device, decoder: str) -> bool:
+def faster_in_bf16(device: torch.device, decoder: str) -> bool:
     """Whether an iteration takes less time with products of bf16 than of float32.
 
     On processors with AMX it does. With AVX-512-BF16 alone it depends on where most products are: of LIIF's in the
-    decoder, 1.7 times as fast in bf16; else in the encoder, whose convolutions are ours in float32 and PyTorch's in
-    bf16, and then it is slower by a fifth.
+    decoder, 1.7 times as fast in bf16 (measured on AMD's); else in the encoder, whose convolutions are ours in float32
+    and PyTorch's in bf16, and then it is slower by a fifth.
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)

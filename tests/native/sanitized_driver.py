@@ -264,6 +264,9 @@ HIDDEN = [(16,), (16, 16), (48, 16, 80), (144, 208)]
 if NAME == "_cuda":
     colors("cuda")
     print("decoded with cuda")
+if NAME == "_cpu":  # plain code for all
+    for sample, out, channels in itertools.product(("u8", "u16", "f16", "f32"), ("f32", "bf16"), (1, 3)):
+        normalise(sample, out, channels)
 for isa, supported in native.isas() if NAME == "_cpu" else ():
     if not supported:
         continue
@@ -273,7 +276,6 @@ for isa, supported in native.isas() if NAME == "_cpu" else ():
         for tiles in ("", "f32"):
             convolve(isa, "f32", (3, 5), 16, 32, 3, True, tiles)
         convolve_pictures(isa, (2, 3, 5), 16, 32, 1)
-        normalise("u8", "bf16", 3)
         colors(isa)
         continue
     for dtype in ("f32", "bf16"):
@@ -300,11 +302,11 @@ for isa, supported in native.isas() if NAME == "_cpu" else ():
         for batch in ((1, 1, 1), (3, 4, 8), (2, 5, 7), (2, 20, 21)):
             for inputs, outputs in ((16, 16), (32, 112)):
                 convolve_pictures(isa, batch, inputs, outputs, 3)
-    for sample, out, channels in itertools.product(("u8", "u16", "f16", "f32"), ("f32", "bf16"), (1, 3)):
-        normalise(sample, out, channels)
     colors(isa)
     # The scratch memory of a thread is as large as the widest layers need.
     decode(isa, "f32", (256, 256, 256), (7, 17), 2, "u8", False, 1)
     convolve(isa, "f32", (3, 101), 256, 256, 3, True, "f32")
+    if isa in MULTIPLY_BF16:
+        convolve(isa, "bf16", (3, 101), 256, 256, 3, True, "bf16")
     convolve_pictures(isa, (1, 3, 101), 256, 256, 1)
     print("decoded with", isa)
