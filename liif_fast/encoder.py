@@ -114,7 +114,7 @@ class BaseEncoder(ABC):
 
         That is EDSR's geometric self-ensemble (Lim et al., arXiv 1707.02921, section 3.4), for a z of fine pictures:
         what comes after is linear, so their mean gives the mean of the enlarged ones. Turned tiles do not begin where
-        those of F(4x4, 3x3) do in the whole picture: in bf16 they differ from it by a grey level at most, and rarely.
+        those of F(4x4, 3x3) do in the whole picture: in bf16 they differ from it by about a grey level at most.
         """
         assert self.skip
         self.self_ensemble = True
