@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-import types
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,16 +15,16 @@ import pytest
 import torch
 from PIL import Image
 
-from common import CPU, random_weights
+from common import random_weights
 from liif_fast import Upscaler, checkpoint
-from liif_fast.checkpoint import Architecture, CheckpointError, load
+from liif_fast.checkpoint import Architecture, CheckpointError
 from liif_fast.training import config as configs
 from liif_fast.training import state
 from liif_fast.training.config import SETTINGS, Config, read
 from liif_fast.training.shorten import shorten
 from liif_fast.training.sitting import sit
 from liif_fast.training.state import STATE
-from liif_fast.training.train import WEIGHTS, Diverged, faster_in_bf16, load_data, train
+from liif_fast.training.train import WEIGHTS, Diverged, load_data, train
 from runs import ENVIRONMENT, QUICK, SMALL, content, make, pictures
 
 
@@ -160,39 +159,6 @@ def test_resampling_decoder_learns(folder: Path, tmp_path: Path) -> None:
     assert weights.tensors["taps.layers.2.weight"].abs().max() > 0
     assert min(psnr[scale] - start[scale] for scale in psnr) > 0.3, f"{start} {psnr}"
     assert min(psnr.values()) > 20
-
-
-def test_bf16(folder: Path, tmp_path: Path) -> None:
-    plain, mixed = (
-        train(make(folder, tmp_path / p, precision=p, iterations=6, warmup=2)).psnr for p in ("fp32", "bf16")
-    )
-    assert plain != mixed
-    assert all(abs(plain[s] - mixed[s]) < 1 for s in plain)
-
-
-@pytest.mark.parametrize("flags", ["", "avx512_bf16 bf16"])
-def test_a_pytorch_without_onednn_trains_in_fp32(
-    flags: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As that of Macs."""
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    monkeypatch.setattr(torch.ops, "mkldnn", types.SimpleNamespace())
-    monkeypatch.setattr("liif_fast.training.train._cpu_flags", lambda: flags)
-    made = train(make(folder, tmp_path / "run", precision="auto", iterations=1))
-    assert load(made.weights).metadata["recipe"].endswith(", fp32")
-
-
-@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="no oneDNN")
-def test_precision_is_the_faster_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.ops, "mkldnn", types.SimpleNamespace(_is_mkldnn_bf16_supported=lambda: True))
-    for flags, decoder, wanted in (
-        ("avx512_bf16 amx_bf16", "resample", True),
-        ("avx512_bf16", "resample", False),
-        ("avx512_bf16", "liif", True),
-        ("avx512f", "liif", False),
-    ):
-        monkeypatch.setattr("liif_fast.training.train._cpu_flags", lambda flags=flags: flags)
-        assert faster_in_bf16(CPU, decoder) == wanted
 
 
 def test_what_is_there_is_not_overwritten(folder: Path, tmp_path: Path) -> None:

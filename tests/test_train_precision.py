@@ -1,0 +1,52 @@
+"""Training with products of bf16 and of float32, and which of them `auto` takes."""
+
+from __future__ import annotations
+
+import types
+from pathlib import Path
+
+import pytest
+import torch
+
+from common import CPU
+from liif_fast.checkpoint import load
+from liif_fast.training.train import faster_in_bf16, train
+from runs import make, pictures
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pictures(tmp_path_factory.mktemp("pictures"))
+
+
+def test_bf16(folder: Path, tmp_path: Path) -> None:
+    plain, mixed = (
+        train(make(folder, tmp_path / p, precision=p, iterations=6, warmup=2)).psnr for p in ("fp32", "bf16")
+    )
+    assert plain != mixed
+    assert all(abs(plain[s] - mixed[s]) < 1 for s in plain)
+
+
+@pytest.mark.parametrize("flags", ["", "avx512_bf16 bf16"])
+def test_a_pytorch_without_onednn_trains_in_fp32(
+    flags: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As that of Macs."""
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    monkeypatch.setattr(torch.ops, "mkldnn", types.SimpleNamespace())
+    monkeypatch.setattr("liif_fast.training.train._cpu_flags", lambda: flags)
+    made = train(make(folder, tmp_path / "run", precision="auto", iterations=1))
+    assert load(made.weights).metadata["recipe"].endswith(", fp32")
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="no oneDNN")
+def test_precision_is_the_faster_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.ops, "mkldnn", types.SimpleNamespace(_is_mkldnn_bf16_supported=lambda: True))
+    for flags, decoder, wanted in (
+        ("avx512_bf16 amx_bf16", "resample", True),
+        ("avx512_bf16", "resample", False),
+        ("avx512_bf16", "liif", True),
+        ("avx512f", "liif", False),
+    ):
+        monkeypatch.setattr("liif_fast.training.train._cpu_flags", lambda flags=flags: flags)
+        assert faster_in_bf16(CPU, decoder) == wanted
