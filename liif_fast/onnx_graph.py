@@ -3,16 +3,21 @@
 Coordinates are computed in the graph as `grid` does, in float64, as only that decides ties the same way; they are
 O(height + width). Cells are then gathered by rows and columns, and all per-pixel arithmetic is float32. The decoder
 gathers the whole window at once: it takes about 7 kB a pixel at a width of 256, so large results are made of windows.
+
+At a whole, fixed scale a resampling decoder needs no coordinates: its taps come again every few lines, and the graph
+has convolutions, paddings and pixel shuffles only, in float32.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from . import grid
 from .architecture import FACTOR
 from .checkpoint import Weights
 from .encoder import convolutions, edsr
@@ -22,6 +27,8 @@ from .resample import WIDEST, Resampler
 
 # Old enough for runtimes of 2022.
 OPSET, IR_VERSION = 17, 8
+# Of the fixed ones that become a filter; at more than that its weights grow large.
+FILTERED = range(1, 17)
 IMAGE, SIZE, BOX, Z, PICTURE = "image", "size", "box", "z", "picture"
 
 Pair = tuple[str, str]  # names of two values, of rows and of columns
@@ -81,11 +88,17 @@ class Graph:
 
 def add_encoder(graph: Graph, weights: Weights, decoder: Decoder | Resampler, image: str) -> str:
     """``image`` [1, 3, H, W] in [0, 1] -> z [H, W, C]."""
+    z = add_planes(graph, weights, decoder, image, np.arange(len(decoder.head.weight)))
+    return graph("Squeeze", graph("Transpose", z, perm=[0, 2, 3, 1]), graph.integers(0))
+
+
+def add_planes(graph: Graph, weights: Weights, decoder: Decoder | Resampler, image: str, order: np.ndarray) -> str:
+    """``image`` -> z [1, C, H, W], its channels in this order."""
     a = weights.architecture
     layers = convolutions(weights, decoder.head)
 
     def convolve(name: str, x: str) -> str:
-        weight, bias = layers[name]
+        weight, bias = (part[order] if name == "project" else part for part in layers[name])
         side = weight.shape[-1]
         kernel, shift = graph.constant(weight, name=f"{name}.weight"), graph.constant(bias, name=f"{name}.bias")
         return graph("Conv", x, kernel, shift, kernel_shape=[side, side], pads=[side // 2] * 4)
@@ -97,9 +110,9 @@ def add_encoder(graph: Graph, weights: Weights, decoder: Decoder | Resampler, im
     features = edsr(x, a, convolve, lambda value: graph("Relu", value), lambda one, two: graph("Add", one, two))
     z = convolve("project", features)
     if skip := decoder.head.skip:
-        colors = np.tile(np.repeat(np.arange(3), skip), skip)  # of channels (row, colour, column)
+        colors = np.tile(np.repeat(np.arange(3), skip), skip)[order]  # of channels (row, colour, column)
         z = graph("Add", z, graph("Gather", x, graph.constant(colors, np.int64), axis=1))
-    return graph("Squeeze", graph("Transpose", z, perm=[0, 2, 3, 1]), graph.integers(0))
+    return z
 
 
 class Axis:
@@ -236,17 +249,47 @@ def add_resampling(graph: Graph, decoder: Resampler, z: str, y: Axis, x: Axis) -
     return picture
 
 
+def add_filter(graph: Graph, weights: Weights, decoder: Resampler, scale: int, clamp: float | None) -> str:
+    """``image`` [1, 3, H, W] in [0, 1] -> colours [1, 3, scale * H, scale * W] of the network's range."""
+    g = graph
+    order = np.arange(3 * FACTOR**2).reshape(FACTOR, 3, FACTOR).swapaxes(0, 1).flatten()  # (colour, row, column)
+    picture = g("DepthToSpace", add_planes(g, weights, decoder, IMAGE, order), blocksize=FACTOR, mode="CRD")
+    # The next ``outputs`` look at fine lines ``stride`` further on.
+    outputs, stride = (n // math.gcd(scale, FACTOR) for n in (scale, FACTOR))
+    cells, inner = 5, 2  # far from both edges
+    positions = inner + (np.arange(outputs) + 0.5) / scale
+    taps = decoder.tables(positions, cells, grid.cell(0, 1, scale, clamp))
+    first = taps.first.numpy() - inner * FACTOR
+    before, length = -int(first[0]), int(first[-1] - first[0]) + TAPS
+    shares = np.zeros((outputs, length), np.float32)
+    for i in range(outputs):
+        start = first[i] + before
+        shares[i, start : start + TAPS] = taps.taps[i].numpy()
+    after = length - stride - before
+    # Lines outside the picture are that at its edge.
+    picture = g("Pad", picture, g.integers(0, 0, before, before, 0, 0, after, after), mode="edge")
+    down = g.constant(np.tile(shares, (3, 1))[:, None, :, None])
+    picture = g("Conv", picture, down, kernel_shape=[length, 1], strides=[stride, 1], group=3)
+    across = g.constant(np.tile(shares, (3 * outputs, 1))[:, None, None, :])
+    picture = g("Conv", picture, across, kernel_shape=[1, length], strides=[1, stride], group=3 * outputs)
+    return g("DepthToSpace", picture, blocksize=outputs, mode="CRD") if outputs > 1 else picture
+
+
 def whole(
     weights: Weights, decoder: Decoder | Resampler, clamp: float | None, scale: float | None = None
 ) -> onnx.ModelProto:
     """``image`` float32 [1, 3, H, W] in [0, 1] and ``size`` int64 [2] = (rows, columns) -> ``picture``.
 
     ``picture`` is float32 [1, 3, rows, columns], clamped to [0, 1]. With ``scale`` there is no ``size``; it is
-    ``scale`` times the image's. ``clamp``: see `grid.cell`.
+    ``scale`` times the image's, at a whole one by a filter where `add_filter` has one. ``clamp``: see `grid.cell`.
     """
     graph = g = Graph("upscaler")
-    cells = g("Shape", IMAGE, start=2)
+    notes = f"{weights.name}: {weights.architecture.summary()}"
     inputs = [helper.make_tensor_value_info(IMAGE, TensorProto.FLOAT, [1, 3, "height", "width"])]
+    if isinstance(decoder, Resampler) and scale is not None and scale in FILTERED:
+        colors = add_filter(g, weights, decoder, int(scale), clamp)
+        return graph.model(inputs, _finished(g, weights, colors), notes)
+    cells = g("Shape", IMAGE, start=2)
     if scale is None:
         size = SIZE
         inputs.append(helper.make_tensor_value_info(SIZE, TensorProto.INT64, [2]))
@@ -256,7 +299,7 @@ def whole(
     end = g.cast(cells, TensorProto.DOUBLE)
     y, x = (Axis(g, g.item(cells, i), g.item(size, i), g.double(0.0), g.item(end, i), clamp) for i in range(2))
     output = _picture(g, weights, decoder, add_encoder(g, weights, decoder, IMAGE), y, x)
-    return graph.model(inputs, output, f"{weights.name}: {weights.architecture.summary()}")
+    return graph.model(inputs, output, notes)
 
 
 def split(
@@ -282,8 +325,14 @@ def split(
 
 def _picture(g: Graph, weights: Weights, decoder: Decoder | Resampler, z: str, y: Axis, x: Axis) -> Any:
     colors = add_liif(g, decoder, z, y, x) if isinstance(decoder, Decoder) else add_resampling(g, decoder, z, y, x)
-    a = weights.architecture
-    image = g("Add", g("Mul", colors, g.constant(a.std)), g.constant(a.mean))
-    image = g("Clip", image, g.constant(0.0), g.constant(1.0))
-    g("Unsqueeze", g("Transpose", image, perm=[2, 0, 1]), g.integers(0), name=PICTURE)
+    planes = g("Unsqueeze", g("Transpose", colors, perm=[2, 0, 1]), g.integers(0))
+    return _finished(g, weights, planes)
+
+
+def _finished(g: Graph, weights: Weights, colors: str) -> Any:
+    """Colours [1, 3, rows, columns] of the network's range -> `PICTURE`."""
+    std, mean = (
+        g.constant(np.reshape(values, (1, 3, 1, 1))) for values in (weights.architecture.std, weights.architecture.mean)
+    )
+    g("Clip", g("Add", g("Mul", colors, std), mean), g.constant(0.0), g.constant(1.0), name=PICTURE)
     return helper.make_tensor_value_info(PICTURE, TensorProto.FLOAT, [1, 3, "rows", "columns"])

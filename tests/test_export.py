@@ -98,10 +98,11 @@ def test_windows(name: str) -> None:
         assert np.abs(window.run(None, inputs)[0][0].transpose(1, 2, 0) - ours).max() < 1e-5
 
 
-def test_a_fixed_scale() -> None:
-    weights = network("tiny")
+@pytest.mark.parametrize("name", ["tiny", "resample"])
+def test_a_fixed_scale(name: str) -> None:
+    weights = network(name)
     ours = Upscaler(weights, device="cpu", precision="fp32")
-    for scale in (2.0, 3.7, 0.5):
+    for scale in (2.0, 3.7, 0.5, 17):
         graph = session(onnx_graph.whole(weights, decoder(weights), 4.0, scale))
         assert [one.name for one in graph.get_inputs()] == ["image"]
         for shape in [(5, 7), (1, 3)]:
@@ -109,6 +110,23 @@ def test_a_fixed_scale() -> None:
             expected = ours(picture(shape), scale=scale)
             assert out[0].shape[1:] == expected.shape[:2]
             assert np.abs(out[0].transpose(1, 2, 0) - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize("name", ["resample", "rectified"])
+@pytest.mark.parametrize("clamp", [4.0, None])
+def test_a_whole_scale_of_a_resampling_decoder_is_a_filter(name: str, clamp: float | None) -> None:
+    weights = network(name)
+    ours = Upscaler(weights, device="cpu", precision="fp32", cell_clamp=clamp)
+    for scale in (1, 2, 3.0, 4, 5, 6, 8, 16):
+        model = onnx_graph.whole(weights, decoder(weights), clamp, scale)
+        # What any runtime has, and none does in another precision than the rest.
+        kinds = {node.op_type for node in model.graph.node}
+        assert kinds <= {"Conv", "Relu", "Add", "Sub", "Mul", "Div", "Gather", "DepthToSpace", "Pad", "Clip"}
+        assert onnx.TensorProto.DOUBLE not in {tensor.data_type for tensor in model.graph.initializer}
+        graph = session(model)
+        for shape in [(9, 7), (1, 1), (1, 13)]:
+            (out,) = graph.run(None, {"image": picture(shape).transpose(2, 0, 1)[None]})
+            assert np.abs(out[0].transpose(1, 2, 0) - ours(picture(shape), scale=scale)).max() < 1e-5
 
 
 @pytest.mark.parametrize("name", ["tiny", "resample"])
