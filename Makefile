@@ -41,7 +41,7 @@ format: $(VENV)/installed
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(find csrc -type f)
 
-# The generated parts of README.md: the table from benchmarks/results, and the picture.
+# The generated parts of README.md and docs/speed.md: tables from benchmarks/results, and the picture.
 readme: $(VENV)/installed
 	$(BIN)/python benchmarks/readme.py
 
