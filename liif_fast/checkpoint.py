@@ -26,12 +26,11 @@ from safetensors.torch import save as serialize
 from .architecture import FLAGS, Architecture, CheckpointError, require, show
 from .fp8 import FP8, Quantized
 from .output import whole_file
+from .weights import BUNDLED, DEFAULT
 
-DEFAULT = "edsr-baseline-resample"
 MODELS_VARIABLE = "LIIF_FAST_MODELS"
 FORMAT, FORMAT_VERSIONS = "liif_fast", ("1", "2")  # the second where relu_after_add changes what a network computes
 
-_BUNDLED = Path(__file__).parent / "weights"
 _SUFFIXES = (".safetensors", ".pth", ".pt")
 # Defaults of the reference code (models/edsr.py): n_resblocks, n_feats, res_scale.
 _ENCODERS = {"edsr-baseline": (16, 64, 1.0), "edsr": (32, 256, 0.1)}
@@ -93,7 +92,7 @@ def available() -> dict[str, Path]:
     """Names that `load` knows, each with its file: the bundled models, then the folders of `LIIF_FAST_MODELS`."""
     found: dict[str, Path] = {}
     folders = [Path(folder) for folder in os.environ.get(MODELS_VARIABLE, "").split(os.pathsep) if folder]
-    for folder, suffix in [(_BUNDLED, ".safetensors"), *product(folders, _SUFFIXES)]:
+    for folder, suffix in [(BUNDLED, ".safetensors"), *product(folders, _SUFFIXES)]:
         for path in folder.glob(f"*{suffix}"):
             if path.is_file():
                 found.setdefault(path.stem, path)

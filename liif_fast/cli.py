@@ -15,21 +15,10 @@ import typer
 
 from . import batch, export_commands, standard
 from .console import NAME, SOME_FAILED, Command, Commands, Meter, advised, explain, printable, say, say_error, speed
-from .options import (
-    DEFAULT_MODEL,
-    PAPER_MODEL,
-    Backend,
-    CellClamp,
-    Device,
-    Engine,
-    Model,
-    Precision,
-    SelfEnsemble,
-    Threads,
-    clamp,
-)
+from .options import Backend, CellClamp, Device, Engine, Model, Precision, SelfEnsemble, Threads, clamp
 from .training import commands
 from .video import commands as films
+from .weights import DEFAULT, PAPER
 
 if TYPE_CHECKING:
     import numpy as np
@@ -155,7 +144,7 @@ def upscale(
             rich_help_panel="Size",
         ),
     ] = None,
-    model: Model = DEFAULT_MODEL,
+    model: Model = DEFAULT,
     device: Device = "auto",
     precision: Precision = "auto",
     backend: Backend = "auto",
@@ -360,7 +349,7 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="As one JSON objec
 
 @app.command(cls=Command, epilog=BENCH_EXAMPLES)
 def bench(
-    model: Model = PAPER_MODEL,
+    model: Model = PAPER,
     device: Device = "auto",
     backend: Backend = "auto",
     precision: Annotated[

@@ -7,9 +7,6 @@ from typing import Annotated
 
 import typer
 
-DEFAULT_MODEL = "edsr-baseline-resample"
-PAPER_MODEL = "edsr-baseline"  # what others can be compared with
-
 Model = Annotated[
     str,
     typer.Option("--model", "-m", help="A name from `liif-fast info` or a checkpoint file.", rich_help_panel="Engine"),

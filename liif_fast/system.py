@@ -18,6 +18,7 @@ from .backends import cpu
 from .fp8 import stored
 from .output import FORMATS
 from .upscaler import PRECISIONS, find_device, find_precision
+from .weights import DEFAULT
 
 
 def describe() -> dict[str, Any]:
@@ -36,7 +37,7 @@ def describe() -> dict[str, Any]:
         "devices": {str(device): _of_device(device) for device in _devices()},
         "default_device": str(find_device("auto")),
         "models": {name: _model(path) for name, path in checkpoint.available().items()},
-        "default_model": checkpoint.DEFAULT,
+        "default_model": DEFAULT,
         "formats_read": [*_formats(), "GIF"],
         "formats_written": _formats(),
     }

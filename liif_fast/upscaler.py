@@ -15,7 +15,7 @@ import torch
 
 from . import engines, grid, memory
 from .backends import BackendUnavailable, cpu, triton
-from .checkpoint import DEFAULT, Weights, load
+from .checkpoint import Weights, load
 from .encoder import one_thread_in_forks
 from .field import Box, Field, Progress, least_memory
 from .fp8 import FP8, stored
@@ -25,6 +25,7 @@ from .image import Unpacked, join, unpack
 from .ops import Decoder
 from .resample import Resampler
 from .stream import Dropped, Workers, copied, stream
+from .weights import DEFAULT
 from .words import counted
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp8": FP8}

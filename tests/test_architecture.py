@@ -15,7 +15,7 @@ from common import ROOT
 
 PACKAGE = ROOT / "liif_fast"
 KERNELS = sorted((ROOT / "kernels").glob("*.py"))  # liif_fast.kernels, once installed
-MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent.name not in ("weights", "kernels")) + KERNELS
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent.name != "kernels") + KERNELS
 # From the top down; a module imports what stands in a row below its own, never beside or above it. Functions may import
 # later what their command needs, which the command line does throughout, but by the same arrows.
 ROWS = [
@@ -66,7 +66,7 @@ ROWS = [
     ["bands"],
     ["grid"],
     ["fp8", "architecture", "tiling", "modes", "deflate", "colorimetry", "_cpu", "_cuda"],
-    ["stream", "cuda_streams", "memory", "words"],
+    ["stream", "cuda_streams", "memory", "weights", "words"],
 ]
 RANK = {name: i for i, row in enumerate(ROWS) for name in row}
 # Subpackages that only the command line knows.

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from checkpoints import GOLDEN, TINY, official, refused, same, smallest, state, written
 from liif_fast import checkpoint
 from liif_fast.checkpoint import Architecture, CheckpointError, available, load, resolve, save
+from liif_fast.weights import DEFAULT
 
 # ---- architecture ----
 
@@ -324,7 +325,7 @@ def test_forged_safetensors_header(tmp_path: Path) -> None:
 
 def test_bundled_default() -> None:
     weights = load()
-    assert weights.name == checkpoint.DEFAULT
+    assert weights.name == DEFAULT
     assert weights.architecture == Architecture(16, 64, (32, 32), decoder="resample")
     assert {"description", "licence", "training", "data"} <= weights.metadata.keys()
     assert same(weights, load("edsr-baseline-resample"))

@@ -16,7 +16,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import liif_fast
-from liif_fast import batch, checkpoint, cli, console, output, system
+from liif_fast import batch, cli, console, output, system
+from liif_fast.weights import DEFAULT, PAPER
 
 TINY = str(Path(__file__).parent / "data" / "golden" / "tiny.pth")
 
@@ -290,7 +291,7 @@ def test_refusals(folder, options, word):
 
 
 def test_refuses_what_is_no_model(folder):
-    refused(run("upscale", "a.png", model="nothing"), "no model named 'nothing'", checkpoint.DEFAULT)
+    refused(run("upscale", "a.png", model="nothing"), "no model named 'nothing'", DEFAULT)
     refused(run("upscale", "a.png", model="a.png"), "a.png: not a checkpoint")
     refused(run("upscale", "a.png", "missing.png", "-o", "out"), "missing.png")
     assert names() == ["a.png"]
@@ -335,7 +336,6 @@ def test_usage(folder):
     result = CliRunner().invoke(cli.app, ["eval", "-h"], prog_name="liif-fast")
     assert "[lpips]" in result.stdout, "taken for markup"
     assert CliRunner().invoke(cli.app, ["--version"]).stdout == f"liif-fast {liif_fast.__version__}\n"
-    assert cli.DEFAULT_MODEL == checkpoint.DEFAULT
 
 
 def test_bench_gets_its_options(monkeypatch):
@@ -345,7 +345,7 @@ def test_bench_gets_its_options(monkeypatch):
     monkeypatch.setitem(sys.modules, "liif_fast.bench", module)
     monkeypatch.setattr(liif_fast, "bench", module, raising=False)
     assert run("bench", "--quick", "--json", "x.json", "--threads", 2).exit_code == 0
-    assert calls == [(cli.PAPER_MODEL, "auto", "auto", None, 2, True, Path("x.json"))]
+    assert calls == [(PAPER, "auto", "auto", None, 2, True, Path("x.json"))]
 
 
 def test_info():
@@ -355,7 +355,7 @@ def test_info():
     assert found["devices"]["cpu"]["engines"]["fp32"]["torch"] is None
     assert "CUDA" in found["devices"]["cpu"]["engines"]["bf16"]["tensorrt"]
     assert found["devices"]["cpu"]["precision_auto"] in ("fp32", "bf16")
-    assert checkpoint.DEFAULT in found["models"]
+    assert DEFAULT in found["models"]
     assert {"PNG", "TIFF", "JPEG"} <= set(found["formats_written"])
     assert "GIF" in found["formats_read"]
     text = run("info").stdout

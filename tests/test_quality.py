@@ -10,8 +10,9 @@ from PIL import Image, ImageDraw, ImageFilter
 from common import ROOT, supported_isas
 from liif_fast import Upscaler
 from liif_fast.backends.cpu import ISA_VARIABLE
-from liif_fast.checkpoint import DEFAULT, load
+from liif_fast.checkpoint import load
 from liif_fast.training.resize import resize
+from liif_fast.weights import DEFAULT
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:

@@ -13,18 +13,8 @@ import typer
 
 from .. import batch
 from ..console import SOME_FAILED, say, say_error
-from ..options import (
-    DEFAULT_MODEL,
-    Backend,
-    CellClamp,
-    Device,
-    Engine,
-    Model,
-    Precision,
-    SelfEnsemble,
-    Threads,
-    clamp,
-)
+from ..options import Backend, CellClamp, Device, Engine, Model, Precision, SelfEnsemble, Threads, clamp
+from ..weights import DEFAULT
 from ..words import counted
 
 if TYPE_CHECKING:
@@ -132,7 +122,7 @@ def video(
         ),
     ] = None,
     force: Force = False,
-    model: Model = DEFAULT_MODEL,
+    model: Model = DEFAULT,
     device: Device = "auto",
     precision: Precision = "auto",
     backend: Backend = "auto",
@@ -269,7 +259,7 @@ def zoom(
     pixel_format: PixelFormat = None,
     codec_option: CodecOption = None,
     force: Force = False,
-    model: Model = DEFAULT_MODEL,
+    model: Model = DEFAULT,
     device: Device = "auto",
     precision: Precision = "auto",
     backend: Backend = "auto",
@@ -350,7 +340,7 @@ def pipe(
     latency: Annotated[
         bool, typer.Option("--latency", help="Write each frame before the next is read: least delay, less speed.")
     ] = False,
-    model: Model = DEFAULT_MODEL,
+    model: Model = DEFAULT,
     device: Device = "auto",
     precision: Precision = "auto",
     backend: Backend = "auto",
