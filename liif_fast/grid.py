@@ -143,6 +143,14 @@ def taps(positions: torch.Tensor | NDArray[np.float64], cells: int, weigh: Weigh
     return Taps(first.int(), folded.float(), lines)
 
 
+def cubic(x: torch.Tensor) -> torch.Tensor:
+    """Keys' cubic convolution kernel with a = -1/2."""
+    x = x.abs()
+    near = 1.5 * x**3 - 2.5 * x**2 + 1
+    far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    return torch.where(x <= 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
+
+
 def _on_their_device(positions: torch.Tensor | NDArray[np.float64]) -> torch.Tensor:
     """float64. Of an array on the processor, whatever PyTorch's default device is."""
     return (torch.from_numpy(positions) if isinstance(positions, np.ndarray) else positions).to(torch.float64)

@@ -54,15 +54,12 @@ def shares(distance: torch.Tensor, cell: float | torch.Tensor, mlp: Sequence[tor
     reach = TAPS / 2
     inverse = torch.as_tensor(cell, device=distance.device, dtype=distance.dtype) / 2  # of the scale
     inverse = inverse.clamp(min=1 / FACTOR).expand_as(distance)  # beyond x4 nothing is known
-    x = distance / (FACTOR * inverse).clamp(1, WIDEST)
-    cubic = torch.where(x < 1, 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2)
-    cubic = torch.where(x < 2, cubic, 0)
     hidden = torch.stack([distance / reach, inverse], dim=-1).to(mlp[0].dtype)
     for weight, bias in zip(mlp[:-2:2], mlp[1:-2:2], strict=True):
         hidden = F.silu(F.linear(hidden, weight, bias))
     learned = F.linear(hidden, mlp[-2], mlp[-1])[..., 0]
     window = (1 - (distance / reach).square()).clamp(min=0).square()
-    return cubic + window * learned
+    return grid.cubic(distance / (FACTOR * inverse).clamp(1, WIDEST)) + window * learned
 
 
 def to_layout(tensor: torch.Tensor) -> torch.Tensor:

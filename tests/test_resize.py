@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from liif_fast.training.resize import cubic, matrices, resize
+from liif_fast.grid import cubic
+from liif_fast.training.resize import matrices, resize
 
 
 def imresize_line(line: np.ndarray, target: int) -> np.ndarray:

@@ -5,17 +5,11 @@ from __future__ import annotations
 
 import torch
 
+from ..grid import cubic
+
 # Of the mirrored line. The kernel is cut at 2 input (when reducing: output) pixels, so even where one sample is all
 # that is left of a line, it looks no further than 1.5 lines beyond either end.
 _PERIODS = (-1, 0, 1)
-
-
-def cubic(x: torch.Tensor) -> torch.Tensor:
-    """Keys' cubic convolution kernel with a = -1/2."""
-    x = x.abs()
-    near = 1.5 * x**3 - 2.5 * x**2 + 1
-    far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
-    return torch.where(x <= 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
 
 
 def matrices(sources: torch.Tensor, target: int, width: int) -> torch.Tensor:
