@@ -96,6 +96,26 @@ def test_orthogonal(shape: tuple[int, int]) -> None:
     assert 0.1 < rms < 0.25
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_layers_of_one_shape_move_as_each_alone(memory_format: torch.memory_format) -> None:
+    """Those that are stepped together, whatever their shape and however they lie in memory."""
+    weights = random_weights(Architecture(n_resblocks=2, n_feats=16, hidden_list=(32, 32, 32)))
+    one, other = (from_weights(weights).to(memory_format=memory_format) for _ in range(2))  # type: ignore[call-overload]
+    together = Muon(one.groups(), 1e-2, (0.9, 0.99))
+    alone = [Muon([parameter], 1e-2, (0.9, 0.99)) for parameter in other.parameters()]
+    for step in range(3):
+        for i, pair in enumerate(zip(one.parameters(), other.parameters(), strict=True)):
+            random = torch.Generator().manual_seed(100 * step + i)
+            for parameter in pair:
+                parameter.grad = torch.randn(parameter.shape, generator=random.clone_state())
+        together.step()
+        for optimizer in alone:
+            optimizer.step()
+    for name, parameter in one.named_parameters():
+        assert not torch.equal(parameter, weights.tensors[name])
+        torch.testing.assert_close(parameter, other.get_parameter(name), rtol=1e-5, atol=1e-6)
+
+
 def test_muon_minimises() -> None:
     torch.manual_seed(0)
     target = torch.randn(20, 30)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -32,36 +32,72 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """All matrices of one shape at once, and all else at once: on a GPU the launches of a thousand small products
+        would take longer than the network."""
         for group in self.param_groups:
-            lr, (b1, b2), momentum = group["lr"], group["betas"], group["momentum"]
+            matrices: dict[torch.Size, list[torch.Tensor]] = {}
+            rest: list[torch.Tensor] = []
             for p in group["params"]:
                 if p.grad is None:
                     continue
-                state = self.state[p]
                 if group["matrices"] and p.ndim >= 2 and min(p.shape[0], p[0].numel()) > 3:
-                    if not state:
-                        state["momentum"] = torch.zeros_like(p)
-                    state["momentum"].lerp_(p.grad, 1 - momentum)
-                    update = p.grad.lerp(state["momentum"], momentum)
-                    p.sub_(orthogonal(update.reshape(len(p), -1)).view(p.shape), alpha=lr)
-                    continue
-                if not state:
-                    state.update(step=0, mean=torch.zeros_like(p), square=torch.zeros_like(p))
-                state["step"] += 1
-                state["mean"].lerp_(p.grad, 1 - b1)
-                state["square"].lerp_(p.grad.square(), 1 - b2)
-                mean = state["mean"] / (1 - b1 ** state["step"])
-                root = (state["square"] / (1 - b2 ** state["step"])).sqrt() + 1e-8
-                p.addcdiv_(mean, root, value=-lr)
+                    matrices.setdefault(p.shape, []).append(p)
+                else:
+                    rest.append(p)
+            for alike in matrices.values():
+                self._turn(alike, group["lr"], group["momentum"])
+            if rest:
+                self._adam(rest, group["lr"], group["betas"])
+
+    def _turn(self, parameters: list[torch.Tensor], lr: float, momentum: float) -> None:
+        for p in parameters:
+            if not self.state[p]:
+                self.state[p]["momentum"] = torch.zeros_like(p)
+        kept, gradients = [self.state[p]["momentum"] for p in parameters], _gradients(parameters)
+        torch._foreach_lerp_(kept, gradients, 1 - momentum)
+        updates = orthogonal(stacked(torch._foreach_lerp(gradients, kept, momentum)))
+        torch._foreach_add_(parameters, unstacked(updates, parameters[0].shape), alpha=-lr)
+
+    def _adam(self, parameters: list[torch.Tensor], lr: float, betas: tuple[float, float]) -> None:
+        for p in parameters:
+            if not self.state[p]:
+                self.state[p].update(step=0, mean=torch.zeros_like(p), square=torch.zeros_like(p))
+            self.state[p]["step"] += 1
+        states, gradients = [self.state[p] for p in parameters], _gradients(parameters)
+        means, squares = ([state[name] for state in states] for name in ("mean", "square"))
+        seen = [[1 - beta ** state["step"] for state in states] for beta in betas]
+        torch._foreach_lerp_(means, gradients, 1 - betas[0])
+        torch._foreach_lerp_(squares, torch._foreach_mul(gradients, gradients), 1 - betas[1])
+        roots = torch._foreach_sqrt(torch._foreach_div(squares, seen[1]))
+        torch._foreach_add_(roots, 1e-8)
+        torch._foreach_addcdiv_(parameters, means, roots, [-lr / share for share in seen[0]])
+
+
+def _gradients(parameters: list[torch.Tensor]) -> list[torch.Tensor]:
+    return [p.grad for p in parameters if p.grad is not None]
+
+
+def stacked(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Weights of one shape, [out, in] or [out, in, rows, columns], as matrices [N, out, rows * columns * in]: channels
+    last, as those of convolutions lie in memory, so that they are copied once."""
+    return torch.stack([tensor.movedim(1, -1).flatten(1) for tensor in tensors])
+
+
+def unstacked(matrices: torch.Tensor, shape: torch.Size) -> list[torch.Tensor]:
+    """`stacked` undone, for weights of ``shape``."""
+    out, into, *kernel = shape
+    return list(matrices.view(len(matrices), out, *kernel, into).movedim(-1, 2).unbind())
 
 
 def orthogonal(update: torch.Tensor) -> torch.Tensor:
-    """The nearest orthogonal matrix, about, times 0.2 sqrt(longer side): the root mean square of Adam's updates."""
-    tall = update.shape[0] > update.shape[1]
-    x = update.mT if tall else update
-    x = x / (x.norm() + 1e-12)
+    """The nearest orthogonal matrices, about, of one or several [..., rows, columns], times 0.2 sqrt(longer side): the
+    root mean square of Adam's updates."""
+    x = update[None] if update.ndim == 2 else update
+    tall = x.shape[1] > x.shape[2]
+    x = x.mT if tall else x
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-12)
     for _ in range(_STEPS):
         gram = x @ x.mT
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=_B, alpha=_C), x, beta=_A)
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=_B, alpha=_C), x, beta=_A)
     x = x.mT if tall else x
-    return x * (0.2 * math.sqrt(max(update.shape)))
+    return (x * (0.2 * math.sqrt(max(update.shape[-2:])))).view(update.shape)
