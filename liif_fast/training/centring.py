@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
 
-from .convolution import Convolution
 from .inputs import Inputs
+from .optimizer import stacked, unstacked
 
 
 @contextmanager
@@ -21,21 +20,35 @@ def centred(inputs: Inputs) -> Iterator[None]:
     gradient that would bring it back. (LeCun, Bottou, Orr, Müller, "Efficient BackProp", 1998, section 4.3, say why
     inputs should have no mean.) The network's form stays: the bias takes up what the weights would have shifted.
     """
-    layers = [(layer, inputs.means[name]) for name, layer in inputs.layers.items() if name in inputs.means]
-    for layer, mean in layers:
-        assert layer.weight.grad is not None
-        assert layer.bias is not None
-        assert layer.bias.grad is not None
-        shift = torch.outer(layer.bias.grad, mean)
-        layer.weight.grad -= shift[:, :, None, None] if layer.weight.ndim == 4 else shift
-    before = [_of_mean(layer, mean) for layer, mean in layers]
+    alike: dict[torch.Size, list[str]] = {}  # at once, as in `optimizer`
+    for name in inputs.means:
+        alike.setdefault(inputs.layers[name].weight.shape, []).append(name)
+    groups = [_Alike(inputs, names) for names in alike.values()]
+    for group in groups:
+        group.take_from_gradients()
+    before = [group.of_means() for group in groups]
     yield
-    for (layer, mean), kept in zip(layers, before, strict=True):
-        assert layer.bias is not None
-        layer.bias.data += kept - _of_mean(layer, mean)
+    for group, kept in zip(groups, before, strict=True):
+        torch._foreach_add_(group.biases, list((kept - group.of_means()).unbind()))
 
 
-def _of_mean(layer: Convolution | nn.Linear, mean: torch.Tensor) -> torch.Tensor:
-    """What a layer makes of its mean input, without the bias."""
-    weight = layer.weight.detach()
-    return (weight.sum((2, 3)) if weight.ndim == 4 else weight) @ mean
+class _Alike:
+    """Layers whose weights have one shape."""
+
+    def __init__(self, inputs: Inputs, names: list[str]) -> None:
+        layers = [inputs.layers[name] for name in names]
+        self.weights = [layer.weight.detach() for layer in layers]
+        self.biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
+        self.gradients = [layer.weight.grad for layer in layers if layer.weight.grad is not None]
+        self.of_biases = [layer.bias.grad for layer in layers if layer.bias is not None and layer.bias.grad is not None]
+        assert len(self.biases) == len(self.gradients) == len(self.of_biases) == len(layers)
+        # [N, places * in]: a place of a kernel is given the same means as the others.
+        self.means = torch.stack([inputs.means[name] for name in names]).repeat(1, self.weights[0][0, 0].numel())
+
+    def take_from_gradients(self) -> None:
+        shift = torch.stack(self.of_biases)[:, :, None] * self.means[:, None]
+        torch._foreach_sub_(self.gradients, unstacked(shift, self.weights[0].shape))
+
+    def of_means(self) -> torch.Tensor:
+        """[N, out]: what the layers make of their mean input, without the bias."""
+        return (stacked(self.weights) @ self.means[:, :, None])[:, :, 0]
