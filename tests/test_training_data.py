@@ -212,3 +212,29 @@ def test_a_grid_is_the_whole_crop(seed: int) -> None:
         both.select(axis, 0).fill_(False)
         steps = (255 * (batch.target - batch.target.roll(1, axis)))[both]
         torch.testing.assert_close(steps.abs().sum(-1), torch.ones(len(steps)))
+
+
+@pytest.mark.parametrize("queries", [None, 50])
+@pytest.mark.parametrize(("scales", "widest"), [((1.0, 4.0), 64), ((1.0, 2.28), 36), ((1.0, 16.0), 101)])
+def test_batches_of_one_shape(queries: int | None, scales: tuple[float, float], widest: int) -> None:
+    """As wide as the widest crop there can be, with the same in it."""
+    for seed in range(5):
+        made = []
+        for fixed in (False, True):
+            pictures = data.Pictures([ramp(140, 101), ramp(80, 250), ramp(18, 18)], CPU, drawings=1)
+            assert not pictures.fixed, "on a processor every batch is as small as can be"
+            pictures.fixed = fixed
+            made.append(pictures.batch(6, 16, queries, scales, torch.Generator().manual_seed(seed)))
+        one, other = made
+        torch.testing.assert_close(other.lr, one.lr, rtol=0, atol=1.01 / 255)  # sums in another order
+        assert torch.equal(other.cell, one.cell)
+        if queries:
+            assert all(torch.equal(getattr(one, name), getattr(other, name)) for name in ("y", "x", "target", "share"))
+            continue
+        wide = one.target.shape[1]
+        assert other.target.shape == (6, widest, widest, 3)
+        assert torch.equal(other.target[:, :wide, :wide], one.target)
+        assert torch.equal(other.share[:, :wide, :wide], one.share)
+        assert not other.share[:, wide:].any()
+        assert not other.share[:, :, wide:].any()
+        assert torch.equal(other.y.view(6, -1)[:, :wide], one.y.view(6, -1))

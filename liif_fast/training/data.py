@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,10 +41,14 @@ class Pictures:
         drawings: how many of them, at the end, are drawings: of their patches a quarter is reduced by area average and
             a quarter by nearest pixel, since programs draw edges as hard as that.
         places: random places in a picture, of which a patch takes the one with the strongest edges.
+
+    Attributes:
+        fixed: whether all batches have one shape, as a CUDA graph asks, and nothing is asked of the device meanwhile.
     """
 
     def __init__(self, arrays: Sequence[np.ndarray], device: torch.device, drawings: int = 0, places: int = 1) -> None:
-        self.photographs, self.places = len(arrays) - drawings, places
+        self.photographs, self.places, self.fixed = len(arrays) - drawings, places, device.type != "cpu"
+        self._largest = max(min(array.shape[:2]) for array in arrays)
         self.edges = Edges(arrays, device) if places > 1 else None
         self.pixels = torch.from_numpy(np.concatenate([a.reshape(-1, 3) for a in arrays])).to(device)
         self.height, self.width = (
@@ -72,8 +77,8 @@ class Pictures:
         As the paper has it (section 4.1): the scale is uniform in ``scales``, the HR crop is ``round(patch * scale)``
         pixels wide (or what the picture has), the LR patch is that crop reduced by antialiased bicubic (drawings: see
         the class) and rounded to 8 bits, and ``queries`` HR pixels are drawn from the crop. None takes all of them, as
-        a grid as wide as the widest crop, in which what is past a crop's own end has no share; then all patches have
-        one scale, so that hardly anything is past one.
+        a grid as wide as the widest crop (of any batch, where it is `fixed`), in which what is past a crop's own end
+        has no share; then all patches have one scale.
         """
         device = self.pixels.device
 
@@ -94,7 +99,7 @@ class Pictures:
         top, left = (corners.gather(0, best).T for corners in (top, left))  # [count, 1]
         flip = uniform(3, count, 1) < 0.5
 
-        widest = int(side.max())
+        widest = min(self._largest, math.floor(high * patch + 0.5)) if self.fixed else int(side.max())
         line = torch.arange(widest, device=device).expand(count, -1)
         # Past a crop's own end the last line repeats; it has no share in the LR patch.
         line = torch.minimum(line, side[:, None] - 1)
@@ -107,8 +112,10 @@ class Pictures:
         hr = self.pixels[at].permute(0, 3, 1, 2).float()
         reduce = matrices(side, patch, widest)
         drawn, way = (which >= self.photographs)[:, None, None], uniform(count, 1, 1)
-        reduce = torch.where(drawn & (way < 0.5), area_matrices(side, patch, widest), reduce)
-        reduce = torch.where(drawn & (way < 0.25), nearest_matrices(side, patch, widest), reduce)[:, None]
+        if self.photographs < len(self):
+            reduce = torch.where(drawn & (way < 0.5), area_matrices(side, patch, widest), reduce)
+            reduce = torch.where(drawn & (way < 0.25), nearest_matrices(side, patch, widest), reduce)
+        reduce = reduce[:, None]
         lr = (reduce @ hr @ reduce.mT).round().clamp(0, 255) / 255
 
         ratio = patch / side.double()
