@@ -24,6 +24,8 @@ class Inputs:
         active: name of a layer -> float32 [channels], the sum over the iterations `watched` of the share of pictures
             and places where the channel was above zero.
         watched: iterations since the last `forget`.
+        now: of the iteration at hand, name of a layer -> float32 [2, channels], the mean and the share above zero; None
+            where it is not watched.
     """
 
     def __init__(self, network: Network) -> None:
@@ -31,7 +33,7 @@ class Inputs:
         self.means: dict[str, torch.Tensor] = {}
         self.active: dict[str, torch.Tensor] = {}
         self.watched = 0
-        self._now: dict[str, torch.Tensor] | None = None
+        self.now: dict[str, torch.Tensor] | None = None
         for name, layer in network.named_modules():
             if isinstance(layer, Convolution | nn.Linear):
                 self.layers[name] = layer
@@ -39,14 +41,14 @@ class Inputs:
 
     def begin(self, iteration: int) -> None:
         """Called before the forward pass."""
-        self._now = {} if iteration % _EVERY == 0 else None
+        self.now = {} if iteration % _EVERY == 0 else None
 
     @torch.no_grad()
     def end(self, processes: int = 1) -> None:
         """Called after the forward pass; the same for all ``processes`` from then on."""
-        if self._now is None:
+        if self.now is None:
             return
-        for name, seen in self._now.items():
+        for name, seen in self.now.items():
             if processes > 1:
                 dist.all_reduce(seen)
                 seen /= processes
@@ -54,7 +56,7 @@ class Inputs:
             self.means[name] = torch.lerp(self.means.get(name, mean), mean, _RATE)
             self.active[name] = self.active.get(name, 0) + active
         self.watched += 1
-        self._now = None
+        self.now = None
 
     def forget(self) -> None:
         """Count what is active anew."""
@@ -71,8 +73,8 @@ class Inputs:
 
     @torch.no_grad()
     def _look(self, name: str, _: nn.Module, given: tuple[torch.Tensor]) -> None:
-        if self._now is None:
+        if self.now is None:
             return
         (x,) = given
         over = (0, 2, 3) if x.ndim == 4 else tuple(range(x.ndim - 1))
-        self._now[name] = torch.stack([x.mean(over, dtype=torch.float32), (x > 0).mean(over, dtype=torch.float32)])
+        self.now[name] = torch.stack([x.mean(over, dtype=torch.float32), (x > 0).mean(over, dtype=torch.float32)])

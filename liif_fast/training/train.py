@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from .evaluate import evaluate
 from .folder import WEIGHTS, check, check_data, held
 from .log import Log, check_library
 from .metrics import LUMA, PROTOCOLS
+from .replay import Replayed, own_stream, possible
 from .revival import revive
 from .state import STATE, State, begin
 from .testset import Pair, pair
@@ -92,7 +94,7 @@ def train(
         run = _Run(config, device, rank, size, tell, warn)
         check_library()
         check(run.folder, resume)
-        with held(run.folder) if rank == 0 else nullcontext():
+        with held(run.folder) if rank == 0 else nullcontext(), own_stream(device):
             run.prepare(resume)
             if device.type == "cpu":
                 keep_freed_memory()
@@ -176,6 +178,7 @@ class _Run:
         self.mean, self.std = (
             torch.tensor(v, device=self.device)[:, None, None] for v in (architecture.mean, architecture.std)
         )
+        self.luma = torch.tensor(LUMA, device=self.device)
         bf16 = config.precision == "bf16" or (
             config.precision == "auto" and faster_in_bf16(self.device, architecture.decoder)
         )
@@ -185,6 +188,9 @@ class _Run:
             cards = [self.device.index] if self.device.type == "cuda" else None
             model = nn.parallel.DistributedDataParallel(model, device_ids=cards)
         self.model = torch.compile(model) if config.compile else model
+        graph = partial(Replayed, generator=self.state.generator) if possible(self.device, self.size) else None
+        # Two, as what flows into layers is looked at in some iterations only.
+        self.differentiate = [graph(self._differentiate) if graph else self._differentiate for _ in range(2)]
         self.precision = "bf16" if bf16 else "fp32"
 
     def loop(self) -> None:
@@ -223,22 +229,11 @@ class _Run:
         config, state, network = self.config, self.state, self.state.network
         for group in state.optimizer.param_groups:
             group["lr"] = config.lr_at(state.iteration) * group["pace"]
-        batch = self.pictures.batch(
-            config.batch // self.size,
-            config.patch,
-            None if network.on_grid else config.queries,
-            (config.scale_min, config.scale_max),
-            state.generator,
-        )
-        image = ((batch.lr - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         state.inputs.begin(state.iteration)
-        with self.autocast:
-            colors = self.model(image, batch.y, batch.x, batch.cell)
+        loss, gradients, state.inputs.now = self.differentiate[state.inputs.now is not None]()
         state.inputs.end(self.size)
-        target = (batch.target - self.mean[:, 0, 0]) / self.std[:, 0, 0]
-        loss = (self._errors(colors.float() - target) * batch.share).sum()
-        state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        for parameter, gradient in zip(network.parameters(), gradients, strict=True):
+            parameter.grad = gradient
         with centred(state.inputs) if config.centred else nullcontext():
             if config.clip:
                 nn.utils.clip_grad_norm_(network.parameters(), config.clip)
@@ -246,14 +241,34 @@ class _Run:
         state.follow(config.ema)
         if config.revive_every and (state.iteration + 1) % config.revive_every == 0:
             revive(network, state.average, state.optimizer, state.inputs, state.iteration)
-        return loss.detach()
+        return loss
+
+    def _differentiate(self) -> tuple[torch.Tensor, list[torch.Tensor | None], dict[str, torch.Tensor] | None]:
+        """The loss of a new batch, its gradients, and what the layers were given. Nothing is asked of a GPU, and what
+        is new each time is in tensors that were there before."""
+        config, network, inputs = self.config, self.state.network, self.state.inputs
+        batch = self.pictures.batch(
+            config.batch // self.size,
+            config.patch,
+            None if network.on_grid else config.queries,
+            (config.scale_min, config.scale_max),
+            self.state.generator,
+        )
+        image = ((batch.lr - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        with self.autocast:
+            colors = self.model(image, batch.y, batch.x, batch.cell)
+        target = (batch.target - self.mean[:, 0, 0]) / self.std[:, 0, 0]
+        loss = (self._errors(colors.float() - target) * batch.share).sum()
+        self.state.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        return loss.detach(), [parameter.grad for parameter in network.parameters()], inputs.now
 
     def _errors(self, difference: torch.Tensor) -> torch.Tensor:
         """[..., 3] -> [...]: L1 of the colours and, for the share `Config.luma`, of the luma they make together."""
         share, colors = self.config.luma, difference.abs().mean(-1)
         if not share:
             return colors
-        return (1 - share) * colors + share * (difference @ difference.new_tensor(LUMA)).abs()
+        return (1 - share) * colors + share * (difference @ self.luma).abs()
 
     def validate(self) -> None:
         """PSNR on Y of the held-out pictures, through the product's own path; the weights are written."""
