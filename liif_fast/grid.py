@@ -62,7 +62,7 @@ class Axis:
         )
 
     def to(self, device: torch.device) -> Axis:
-        return Axis(self.index.to(device), self.offset.to(device), self.weight.to(device))
+        return Axis(*(_to(part, device) for part in (self.index, self.offset, self.weight)))
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,13 @@ class Taps:
         return Taps(first.contiguous(), self.taps[chosen].contiguous(), self.lines - FACTOR * origin)
 
     def to(self, device: torch.device) -> Taps:
-        return Taps(self.first.to(device), self.taps.to(device), self.lines)
+        return Taps(_to(self.first, device), _to(self.taps, device), self.lines)
+
+
+def _to(table: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """To a GPU without a wait for what it does, such as the features that will be looked up: memory that is not pinned
+    has been read when the call returns. From there to the processor it has to be waited for."""
+    return table.to(device, non_blocking=device.type == "cuda")
 
 
 def centres(start: float, stop: float, size: int) -> NDArray[np.float64]:

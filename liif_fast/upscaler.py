@@ -244,8 +244,11 @@ class Upscaler:
     def free_memory(self) -> int:
         """Bytes, on the device; on a GPU with those that PyTorch holds for later."""
         if self.device.type == "cuda":
-            unused = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
-            return int(torch.cuda.mem_get_info(self.device)[0]) + unused
+            free = int(torch.cuda.mem_get_info(self.device)[0])
+            # `memory_reserved` and `memory_allocated` would each sort all there is to tell, for every picture.
+            stats = torch.cuda.memory_stats_as_nested_dict(self.device)
+            reserved, allocated = (int(stats[f"{kind}_bytes"]["all"]["current"]) for kind in ("reserved", "allocated"))
+            return free + reserved - allocated
         return memory.free()
 
 

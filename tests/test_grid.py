@@ -267,3 +267,16 @@ def test_points_anywhere(at: list[float], cells: int, ensemble: bool) -> None:
     np.testing.assert_allclose(
         index + 0.5 + axis.offset.numpy() / 2, np.tile(positions, (len(index), 1)), rtol=0, atol=1e-4
     )
+
+
+def test_tables_go_to_a_gpu_without_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From there they have to be waited for."""
+    asked: list[tuple[str, bool]] = []
+    positions = grid.centres(0, 7, 11)
+    tables = grid.axis(positions, 7), grid.taps(positions, 7, lambda distance: 4 - distance)
+    monkeypatch.setattr(torch.Tensor, "to", lambda t, device, non_blocking: asked.append((device.type, non_blocking)))
+    for table in tables:
+        for device in ("cuda", "cpu"):
+            table.to(torch.device(device))
+    assert sorted(set(asked)) == [("cpu", False), ("cuda", True)]
+    assert len(asked) == 2 * (3 + 2)
