@@ -256,3 +256,16 @@ def test_progress_fits_into_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = written.decode()
     first, second = (f"{n}/20000  loss 0.0123  12.3 it/s  27 min left  x2 34.21  x3 31.02"[:57] for n in (10, 20))
     assert lines == f"\r\x1b[K{first}\r\x1b[K{second}\r\ninterrupted\r\n"
+
+
+def test_a_run_goes_on_elsewhere(folder: Path, tmp_path: Path) -> None:
+    """On a GPU the state of random numbers has another form: those that follow are others, also than at the start."""
+    seen: dict[str, torch.Tensor] = {}
+    train(make(folder, tmp_path / "run", iterations=3))
+    saved = content(tmp_path / "run")
+    for name, numbers in (("there", saved["generators"][0]), ("here", torch.zeros(16, dtype=torch.uint8))):
+        torch.save({**saved, "generators": [numbers]}, tmp_path / "run" / STATE)
+        train(make(folder, tmp_path / "run", iterations=6), resume=True)
+        assert content(tmp_path / "run")["iteration"] == 6
+        seen[name] = content(tmp_path / "run")["network"]["encoder.head.0.weight"]
+    assert not torch.equal(seen["here"], seen["there"])

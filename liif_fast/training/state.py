@@ -46,7 +46,7 @@ class State:
     def follow(self, ema: float) -> None:
         """Let the average follow the parameters; early on it follows faster, to forget the start."""
         rate = 1 - min(ema, (1 + self.iteration) / (10 + self.iteration)) if ema else 1.0
-        torch._foreach_lerp_(list(self.average.values()), list(self.network.state_dict().values()), rate)
+        torch._foreach_lerp_(list(self.average.values()), list(self.network.parameters()), rate)
 
     @torch.no_grad()
     def finite(self) -> bool:
@@ -75,7 +75,7 @@ class State:
             file.write(whole.getbuffer())
 
     def restore(self, path: Path, rank: int) -> None:
-        """Go on from ``path``, bit for bit if there are as many processes as there were.
+        """Go on from ``path``, bit for bit if there are as many processes as there were, on the same kind of device.
 
         Raises CheckpointError where it is damaged or of another network or optimiser.
         """
@@ -92,9 +92,10 @@ class State:
         try:
             self.network.load_state_dict(content["network"])
             self.optimizer.load_state_dict(content["optimizer"])
-            if rank < len(content["generators"]):
-                self.generator.set_state(content["generators"][rank])
-            else:  # one more than before: numbers of its own
+            numbers = content["generators"][rank : rank + 1]
+            if numbers and numbers[0].shape == self.generator.get_state().shape:
+                self.generator.set_state(numbers[0])
+            else:  # one process more than before, or a device that draws in another way: numbers of its own
                 self.generator.manual_seed(self.generator.initial_seed() + int(content["iteration"]) + 1)
             for key, value in self.average.items():
                 value.copy_(content["average"][key])
