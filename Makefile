@@ -24,6 +24,7 @@ test-gpu: $(VENV)/installed
 
 bench-gpu: $(VENV)/installed
 	$(BIN)/python -m pytest benchmarks/bench_triton.py benchmarks/bench_colors.py --benchmark-only
+	$(BIN)/python -m pytest benchmarks/bench_train.py -k gpu --benchmark-only
 	$(BIN)/liif-fast bench --device cuda
 
 bench: $(VENV)/installed

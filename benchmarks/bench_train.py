@@ -1,10 +1,12 @@
 """Iterations of training: the published formulation, ours with the same queries, and the fast recipe; fp32, and the
-fast recipe in bf16 too where the processor multiplies it."""
+fast recipe in bf16 too where the processor multiplies it. `-k gpu`: the published one and whole recipes on a GPU."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +16,12 @@ import torch
 from conftest import PAPER, random_weights
 from liif_fast import published
 from liif_fast.backends import cpu
-from liif_fast.training.config import RECIPES, Config
+from liif_fast.training.config import RECIPES, Config, read
 from liif_fast.training.data import Pictures
 from liif_fast.training.network import from_weights
 from liif_fast.training.optimizer import Muon
+from liif_fast.training.replay import own_stream
+from liif_fast.training.train import _Run
 
 PATCHES, PATCH = 4, 48
 PAPER_QUERIES, FAST_QUERIES = RECIPES["paper"]["queries"], Config(output="", data=("",)).queries
@@ -27,14 +31,14 @@ def pictures() -> Pictures:
     return Pictures([np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)], torch.device("cpu"))
 
 
-def published_step() -> Callable[[], None]:
+def published_step(patches: int = PATCHES, device: str = "cpu") -> Callable[[], None]:
     """As the authors' trainer: unfolded features, nearest neighbours by grid_sample, the whole MLP, Adam."""
     weights = random_weights(PAPER)
-    network = from_weights(weights)
+    network = from_weights(weights).to(device)
     parameters = dict(network.named_parameters())
     optimizer = torch.optim.Adam(network.parameters(), 1e-4)
-    image = torch.rand(PATCHES, 3, PATCH, PATCH)
-    coord, target = torch.rand(PATCHES, PAPER_QUERIES, 2) * 2 - 1, torch.rand(PATCHES, PAPER_QUERIES, 3)
+    image = torch.rand(patches, 3, PATCH, PATCH, device=device)
+    coord, target = (torch.rand(patches, PAPER_QUERIES, n, device=device) * 2 - 1 for n in (2, 3))
     cell = torch.full_like(coord, 2 / (2.5 * PATCH))
 
     def step() -> None:
@@ -87,3 +91,31 @@ def test_train_iteration(benchmark: Any, formulation: str) -> None:
     }
     benchmark.pedantic(steps[formulation](), rounds=5, iterations=1, warmup_rounds=1)
     benchmark.extra_info["patches_per_s"] = PATCHES / benchmark.stats.stats.median
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("formulation", ["published", "paper recipe", "fast recipe", "fast recipe, resample"])
+def test_iterations_on_a_gpu(benchmark: Any, formulation: str, tmp_path: Path) -> None:
+    """A hundred, with the paper's batch; of the published one without the making of batches."""
+    device, patches, count = torch.device("cuda", 0), 16, 100
+    with own_stream(device):
+        if formulation == "published":
+            step: Callable[[], object] = published_step(patches, "cuda")
+        else:
+            recipe, _, decoder = formulation.replace(" recipe", "").partition(", ")
+            config = read(recipe, None, {"output": str(tmp_path), "synthetic": 40, "batch": patches})
+            run = _Run(replace(config, decoder=decoder or "liif"), device, 0, 1, lambda _: None, lambda _: None)
+            run.prepare(False)
+
+            def step() -> None:
+                run.step()
+                run.state.iteration += 1
+
+        def steps() -> None:
+            for _ in range(count):
+                step()
+            torch.cuda.synchronize()
+
+        benchmark.pedantic(steps, rounds=5, iterations=1, warmup_rounds=1)
+    benchmark.extra_info["device"] = torch.cuda.get_device_name()
+    benchmark.extra_info["iterations_per_s"] = count / benchmark.stats.stats.median
