@@ -1,0 +1,71 @@
+"""CUDA graphs without a GPU: operations are recorded as by a capture, and done again as by a replay.
+
+No Python is in a replay, every tensor has the memory it had, and what a capture forbids is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+aten = torch.ops.aten
+# They wait for the device, or copy from the host's memory.
+FORBIDDEN = (aten._local_scalar_dense, aten.nonzero, aten.lift_fresh, aten.masked_select, aten.repeat_interleave.Tensor)
+INDEXING = (aten.index, aten.index_put, aten.index_put_)
+
+
+class Graph:
+    """`torch.cuda.CUDAGraph`."""
+
+    made: ClassVar[list[Graph]] = []
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[Any, ...]] = []
+        self.generators: list[torch.Generator] = []
+        self.replays = 0
+        self.made.append(self)
+
+    def register_generator_state(self, generator: torch.Generator) -> None:
+        self.generators.append(generator)
+
+    @torch.inference_mode()
+    def replay(self) -> None:
+        self.replays += 1
+        for operation, args, kwargs, made in self.steps:
+            again = operation(*args, **kwargs)
+            if not operation._schema.is_mutable:
+                for old, new in zip(tree_leaves(made), tree_leaves(again), strict=True):
+                    if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr():  # a view has its memory
+                        old.copy_(new)
+
+
+class Capture(TorchDispatchMode):
+    def __init__(self, graph: Graph) -> None:
+        super().__init__()
+        self.graph = graph
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs, packet = kwargs or {}, operation.overloadpacket
+        masks = packet in INDEXING and any(t is not None and t.dtype == torch.bool for t in args[1])
+        if operation in FORBIDDEN or packet in FORBIDDEN or masks:
+            raise RuntimeError(f"{operation} is not permitted when stream is capturing")
+        if (generator := kwargs.get("generator")) is not None:
+            assert any(torch.equal(generator.get_state(), known.get_state()) for known in self.graph.generators)
+        made = operation(*args, **kwargs)
+        self.graph.steps.append((operation, args, kwargs, made))
+        return made
+
+
+@contextmanager
+def capture(graph: Graph, **_: Any) -> Iterator[None]:
+    """`torch.cuda.graph`. Nothing is computed yet, so no random number is drawn."""
+    before = [generator.get_state() for generator in graph.generators]
+    with Capture(graph):
+        yield
+    for generator, state in zip(graph.generators, before, strict=True):
+        generator.set_state(state)
