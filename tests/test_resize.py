@@ -85,3 +85,10 @@ def test_matrices_of_many_lengths() -> None:
 def test_kernel() -> None:
     x = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, -0.5])
     torch.testing.assert_close(cubic(x), torch.tensor([1.0, 0.5625, 0.0, -0.0625, 0.0, 0.0, 0.5625]))
+
+
+@pytest.mark.parametrize("target", [2, 3, 7, 48, 200])
+def test_no_kernel_reaches_a_far_image(target: int) -> None:
+    """Without them lines of two samples and more give the same bits."""
+    sources = torch.tensor([2, 3, 5, 47, 48, 49, 96, 190])
+    assert torch.equal(matrices(sources, target, 192, least=2), matrices(sources, target, 192))

@@ -48,7 +48,8 @@ class Pictures:
 
     def __init__(self, arrays: Sequence[np.ndarray], device: torch.device, drawings: int = 0, places: int = 1) -> None:
         self.photographs, self.places, self.fixed = len(arrays) - drawings, places, device.type != "cpu"
-        self._largest = max(min(array.shape[:2]) for array in arrays)
+        sides = [min(array.shape[:2]) for array in arrays]
+        self._least, self._largest = min(sides), max(sides)
         self.edges = Edges(arrays, device) if places > 1 else None
         self.pixels = torch.from_numpy(np.concatenate([a.reshape(-1, 3) for a in arrays])).to(device)
         self.height, self.width = (
@@ -110,7 +111,7 @@ class Pictures:
 
         at = self.start[which][:, None, None] + first[:, :, None] + second[:, None, :]
         hr = self.pixels[at].permute(0, 3, 1, 2).float()
-        reduce = matrices(side, patch, widest)
+        reduce = matrices(side, patch, widest, min(patch, self._least))
         drawn, way = (which >= self.photographs)[:, None, None], uniform(count, 1, 1)
         if self.photographs < len(self):
             reduce = torch.where(drawn & (way < 0.5), area_matrices(side, patch, widest), reduce)
