@@ -7,7 +7,6 @@ launches, whatever the network. Copies in, work and copies out have a CUDA strea
 from __future__ import annotations
 
 import os
-import threading
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -21,8 +20,6 @@ from . import cuda_streams
 from .encoder import CHECK_VARIABLE
 from .field import Field
 from .image import Planes, Unpacked, unpack
-
-_CAPTURING = threading.Lock()  # of one thread at a time
 
 
 class Plan:
@@ -138,13 +135,8 @@ class GpuLine:
             plan.run()  # compiles and tunes kernels, makes what is kept, and checks what a capture cannot
         if os.environ.get(CHECK_VARIABLE):  # which waits for the device in the middle of a frame
             return plan.run
-        graph = torch.cuda.CUDAGraph()
         try:
-            # Other threads may meanwhile do what would spoil a capture of theirs, but not capture: that begins with a
-            # wait for the device. A capture that fails leaves its stream the current one, which the outer one undoes.
-            capture = torch.cuda.graph(graph, stream=self._work, capture_error_mode="thread_local")
-            with _CAPTURING, torch.cuda.stream(self._work), capture:
-                plan.run()
+            graph, _ = cuda_streams.capture(plan.run, self._work)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:

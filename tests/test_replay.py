@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -25,7 +26,8 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Graph]:
         "CUDAGraph": Graph,
         "graph": capture,
         "stream": lambda _: nullcontext(),
-        "current_stream": lambda: None,
+        "current_stream": lambda: SimpleNamespace(device_index=0),
+        "graph_pool_handle": lambda: (0, 7),
     }.items():
         monkeypatch.setattr(torch.cuda, name, stand_in)
     return Graph.made
@@ -54,8 +56,12 @@ def test_results_are_those_of_the_work(graphs: list[Graph]) -> None:
 @pytest.mark.parametrize(
     "asks", [lambda t: t.max().item(), lambda t: t[t > 0], lambda t: t + torch.tensor([1.0, 2.0, 3.0])]
 )
-def test_what_cannot_be_captured_is_done_as_it_is(graphs: list[Graph], asks: Callable[[torch.Tensor], object]) -> None:
-    total = torch.zeros(3)
+def test_what_cannot_be_captured_is_done_as_it_is(
+    graphs: list[Graph], asks: Callable[[torch.Tensor], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And PyTorch hears that the capture has ended, which it would not find out."""
+    total, ended = torch.zeros(3), []
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", lambda *of: ended.append(of), raising=False)
 
     def work() -> torch.Tensor:
         asks(total)
@@ -64,10 +70,12 @@ def test_what_cannot_be_captured_is_done_as_it_is(graphs: list[Graph], asks: Cal
     replayed = Replayed(work, torch.Generator())
     for _ in range(3):
         replayed()
+    assert not ended
     with pytest.warns(UserWarning, match="one kernel at a time, not as a CUDA graph: .* not permitted"):
         replayed()
     assert replayed().tolist() == [5.0] * 3
     assert len(graphs) == 1
+    assert ended == [(0, (0, 7))]
 
 
 @pytest.mark.parametrize("decoder", ["liif", "resample"])

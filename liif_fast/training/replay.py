@@ -39,18 +39,11 @@ class Replayed(Generic[T]):
         return self._made
 
     def _capture(self) -> None:
-        graph = torch.cuda.CUDAGraph()
-        graph.register_generator_state(self._generator)
-        stream = torch.cuda.current_stream()
         try:
-            # A capture that fails leaves its stream the current one, which the outer one undoes.
-            with torch.cuda.stream(stream), torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-                self._made = self._work()
+            self._graph, self._made = cuda_streams.capture(self._work, torch.cuda.current_stream(), [self._generator])
         except RuntimeError as error:
             reason = str(error).partition("\n")[0]
             warnings.warn(f"iterations are launched one kernel at a time, not as a CUDA graph: {reason}", stacklevel=2)
-        else:
-            self._graph = graph
 
 
 def possible(device: torch.device, processes: int) -> bool:
