@@ -89,7 +89,7 @@ TRAIN_EXAMPLES = """\
   liif-fast train runs/first --data photographs --iterations 20000
   liif-fast train runs/first --resume
   liif-fast train runs/better --init edsr-baseline --data photographs --synthetic 100 --lr 1.5e-3
-  liif-fast train runs/paper --recipe paper --data DIV2K_train_HR --device cuda
+  liif-fast train runs/paper --recipe paper --data DIV2K_train_HR --set save_every=2000 --set validate_every=10000
   torchrun --nproc-per-node 4 -m liif_fast train runs/four --config run.toml"""
 CALIBRATE_EXAMPLES = """\
   liif-fast calibrate mine.safetensors mine_fp8.safetensors --data photographs
