@@ -1,4 +1,4 @@
-"""Training with products of bf16 and of float32, and which of them `auto` takes."""
+"""Training with products of bf16 and of float32, which of them `auto` takes, and on which device a process does."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from common import CPU
+from liif_fast.backends import BackendUnavailable
 from liif_fast.checkpoint import load
 from liif_fast.training.train import faster_in_bf16, train
 from runs import make, pictures
@@ -50,3 +51,23 @@ def test_precision_is_the_faster_one(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         monkeypatch.setattr("liif_fast.training.train._cpu_flags", lambda flags=flags: flags)
         assert faster_in_bf16(CPU, decoder) == wanted
+
+
+def test_each_process_has_a_gpu_of_its_own(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one of its number on this machine, chosen before the processes meet."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    chosen: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+
+    def meet(backend: str) -> None:
+        raise InterruptedError(backend)
+
+    monkeypatch.setattr(torch.distributed, "init_process_group", meet)
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    for rank, found in (("1", InterruptedError), ("2", BackendUnavailable)):
+        monkeypatch.setenv("RANK", "0")
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        with pytest.raises(found, match=r"nccl|no device cuda:2: PyTorch .* finds 2 CUDA devices"):
+            train(make(folder, tmp_path / "run", device="cuda:0"))
+    assert chosen == [torch.device("cuda", 1)]

@@ -79,7 +79,7 @@ def train(
     """Train to the end; a later call with ``resume`` goes on where the state was last saved, on processors bit for bit
     (on GPUs sums of gradients have no fixed order).
 
-    Under ``torchrun`` every process takes its share of the batch, on a device of its own.
+    Under ``torchrun`` every process takes its share of the batch, on a device of its own, or raises BackendUnavailable.
 
     The weights are the moving average; the settings are kept beside them. Raises FileExistsError for a folder that
     holds a run or a network, without ``resume``; FileNotFoundError for one that holds no run, with it; BlockingIOError
@@ -87,10 +87,10 @@ def train(
     OSError for data that cannot be used and for fewer iterations than are done already.
     """
     device = find_device(config.device)
+    if device.type == "cuda" and _processes() > 1:
+        device = find_device(f"cuda:{os.environ.get('LOCAL_RANK') or os.environ.get('RANK', '0')}")
+        torch.cuda.set_device(device)  # where its collectives run
     with _group(device) as (rank, size), torch_threads(config.threads or None):
-        if device.type == "cuda" and size > 1:
-            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)))
-            torch.cuda.set_device(device)  # where its collectives run
         run = _Run(config, device, rank, size, tell, warn)
         check_library()
         check(run.folder, resume)
@@ -354,16 +354,19 @@ def _without_denormals() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
+def _processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 @contextmanager
 def _group(device: torch.device) -> Iterator[tuple[int, int]]:
     """(rank, number of processes), as ``torchrun`` says."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
+    if _processes() == 1:
         yield 0, 1
         return
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield dist.get_rank(), size
+        yield dist.get_rank(), dist.get_world_size()
         # All leave together, and nothing holds on to the group: its threads must end before the process does.
         dist.barrier()
     finally:
