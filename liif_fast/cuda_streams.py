@@ -51,8 +51,13 @@ def capture(
         with _CAPTURING, torch.cuda.stream(stream), captured:
             made = work()
     except RuntimeError:
-        # PyTorch goes on as if it were capturing, and keeps all memory that two streams have worked on until it ends.
+        # PyTorch goes on as if it were capturing: it keeps all memory that two streams have worked on until that ends,
+        # and in older versions draws no random numbers, unless a generator gets another state, of the same values.
+        index = stream.device_index
         with suppress(RuntimeError, AttributeError):
-            torch._C._cuda_endAllocateToPool(stream.device_index, pool)
+            torch._C._cuda_endAllocateToPool(index, pool)
+        for generator in (*generators, *torch.cuda.default_generators[index : index + 1]):
+            with suppress(RuntimeError):
+                generator.graphsafe_set_state(generator.clone_state())
         raise
     return graph, made

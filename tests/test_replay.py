@@ -53,6 +53,22 @@ def test_results_are_those_of_the_work(graphs: list[Graph]) -> None:
     assert torch.equal(generator.get_state(), twin.get_state())
 
 
+class Numbers:
+    """A GPU's `torch.Generator`, whose state is an object that several may share."""
+
+    def __init__(self) -> None:
+        self.state = object()
+
+    def get_state(self) -> None: ...
+    def set_state(self, _: None) -> None: ...
+
+    def clone_state(self) -> Numbers:
+        return Numbers()
+
+    def graphsafe_set_state(self, other: Numbers) -> None:
+        self.state = other.state
+
+
 @pytest.mark.parametrize(
     "asks", [lambda t: t.max().item(), lambda t: t[t > 0], lambda t: t + torch.tensor([1.0, 2.0, 3.0])]
 )
@@ -60,22 +76,26 @@ def test_what_cannot_be_captured_is_done_as_it_is(
     graphs: list[Graph], asks: Callable[[torch.Tensor], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And PyTorch hears that the capture has ended, which it would not find out."""
-    total, ended = torch.zeros(3), []
+    total, ended, ours, common = torch.zeros(3), [], Numbers(), Numbers()
     monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", lambda *of: ended.append(of), raising=False)
+    monkeypatch.setattr(torch.cuda, "default_generators", (common,))
 
     def work() -> torch.Tensor:
         asks(total)
         return total.add_(1)
 
-    replayed = Replayed(work, torch.Generator())
+    replayed: Replayed[torch.Tensor] = Replayed(work, ours)  # type: ignore[arg-type]
     for _ in range(3):
         replayed()
+    states = ours.state, common.state
     assert not ended
     with pytest.warns(UserWarning, match="one kernel at a time, not as a CUDA graph: .* not permitted"):
         replayed()
     assert replayed().tolist() == [5.0] * 3
     assert len(graphs) == 1
     assert ended == [(0, (0, 7))]
+    assert ours.state is not states[0]
+    assert common.state is not states[1]
 
 
 @pytest.mark.parametrize("decoder", ["liif", "resample"])

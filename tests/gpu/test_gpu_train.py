@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
 
+from common import ROOT
 from liif_fast.training import train
 from liif_fast.training.replay import Replayed
 from runs import content, make, pictures
@@ -66,3 +69,30 @@ def test_random_numbers_are_new_in_each_replay() -> None:
         for _ in range(8):
             assert torch.equal(replayed(), torch.rand(5, generator=twin, device="cuda"))
     assert torch.equal(generator.get_state(), twin.get_state())
+
+
+def test_a_capture_that_fails_harms_nothing() -> None:
+    """Random numbers go on, and memory that two streams have worked on is used again."""
+    code = """
+import warnings
+import torch
+from liif_fast.training.replay import Replayed
+generator, twin = (torch.Generator("cuda").manual_seed(0) for _ in range(2))
+with torch.cuda.stream(torch.cuda.Stream()), warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    replayed = Replayed(lambda: torch.rand(5, generator=generator, device="cuda").tolist(), generator)
+    for _ in range(8):
+        assert replayed() == torch.rand(5, generator=twin, device="cuda").tolist()
+assert sum("not as a CUDA graph" in str(warning.message) for warning in said) == 1
+torch.rand(5, device="cuda")
+side, before = torch.cuda.Stream(), torch.cuda.memory_reserved()
+for _ in range(20):
+    block = torch.empty(1 << 26, dtype=torch.uint8, device="cuda")
+    block.record_stream(side)
+    del block
+    torch.cuda.synchronize()
+print((torch.cuda.memory_reserved() - before) >> 26)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) <= 2
