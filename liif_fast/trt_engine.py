@@ -20,7 +20,9 @@ from . import __version__, cuda_streams, engine_cache, tiling
 from .backends import BackendUnavailable
 from .checkpoint import Weights
 from .encoder import BaseEncoder, Encoder, Head, in_tiles
-from .trt_network import IMAGE, Z, build, largest
+from .trt_context import Context
+from .trt_kernels import Kernels
+from .trt_network import build, largest
 
 # dB of z to PyTorch's in fp32 that an engine must reach; PyTorch itself is at 83 to 87 in fp16 and at 65 to 69 in bf16.
 LEAST_PSNR = {torch.float16: 60.0, torch.bfloat16: 50.0}
@@ -110,8 +112,8 @@ class TensorRTEncoder(BaseEncoder):
             )
         self._trt, self._logger = FLAVOURS[engine].trt, _listener(engine)
         self._logger.said.clear()
-        self._lock, self._contexts = threading.Lock(), dict[int, Any]()
-        self._kernels: Any = None
+        self._lock, self._contexts, self._private = threading.Lock(), dict[int, Context](), False
+        self._kernels = Kernels()
         with torch.cuda.device(device):
             self._engine = self._ready(weights, head)
 
@@ -121,7 +123,7 @@ class TensorRTEncoder(BaseEncoder):
     def private(self) -> TensorRTEncoder:
         """TensorRT asks that a context which a CUDA graph was captured of works for nothing else."""
         own = object.__new__(TensorRTEncoder)
-        own.__dict__ |= {**self.__dict__, "_contexts": {}}
+        own.__dict__ |= {**self.__dict__, "_contexts": {}, "_private": True}
         return own
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -187,39 +189,23 @@ class TensorRTEncoder(BaseEncoder):
                 stream = _side(self.device)
             self._logger.said.clear()
             context = self._contexts.get(stream.cuda_stream)
-            if context is None:  # one may not work on two streams at once
+            if context is None:
                 context = self._contexts[stream.cuda_stream] = self._context()
-            sized = context.set_input_shape(IMAGE, (1, *x.shape))
-            # Buffers for this size, not for the largest, and from PyTorch, which reuses them in the stream's order.
-            size = context.update_device_memory_size_for_shapes()
-            buffers = torch.empty(max(1, size), dtype=torch.uint8, device=self.device)
-            context.set_device_memory(buffers.data_ptr(), size)
-            context.set_tensor_address(IMAGE, x.data_ptr())
-            context.set_tensor_address(Z, z.data_ptr())
+            scratch = context.prepare(x, z)
             if stream is not current:  # after all that had the memory given out above
                 stream.wait_stream(current)
-            if not (sized and context.execute_async_v3(stream.cuda_stream)):
-                raise RuntimeError(f"engine {self.engine!r} failed: {_said(self._logger)}")
-            if stream is not current:
+            done = scratch is not None and context.run(stream.cuda_stream)
+            if stream is not current:  # before any of it is given out again, whatever came of the run
                 current.wait_stream(stream)
+        if not done:
+            raise RuntimeError(f"engine {self.engine!r} failed: {_said(self._logger)}")
         return z
 
-    def _context(self) -> Any:
-        """One whose scratch memory is PyTorch's. TensorRT for RTX would by default take better kernels for a size when
-        it has compiled them beside the work, and later frames would differ in their last bits."""
-        config: Any = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        if hasattr(self._trt, "DynamicShapesKernelSpecializationStrategy"):
-            strategy, config = config, self._engine.create_runtime_config()
-            config.set_execution_context_allocation_strategy(strategy)
-            eager = self._trt.DynamicShapesKernelSpecializationStrategy.EAGER
-            config.dynamic_shapes_kernel_specialization_strategy = eager
-            # Kernels compiled for one stream are there for the others.
-            self._kernels = self._kernels or config.create_runtime_cache()
-            config.set_runtime_cache(self._kernels)
-        context = self._engine.create_execution_context(config)
-        if context is None:
-            raise RuntimeError(f"engine {self.engine!r} does not start: {_said(self._logger)}")
-        return context
+    def _context(self) -> Context:
+        try:
+            return Context(self._trt, self._engine, self._kernels, self._private)
+        except RuntimeError as error:
+            raise RuntimeError(f"engine {self.engine!r} does not start: {_said(self._logger, error)}") from error
 
 
 def _again(

@@ -47,17 +47,20 @@ class Context:
     def __init__(self, log: list[Any], spoil: Any) -> None:
         self.log, self.spoil, self.addresses = log, spoil, dict[str, int]()
         self.encoder = Encoder(WEIGHTS, HEAD, CPU, BF16)
+        self.told: list[str] = []
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         assert name == IMAGE
+        self.told += ["shape"]
         self.shape = shape
         return True
 
     def update_device_memory_size_for_shapes(self) -> int:
-        return 1000
+        return 1000 * self.shape[1]
 
     def set_device_memory(self, address: int, size: int) -> None:
-        assert size == 1000
+        assert size == 1000 * self.shape[1]
+        self.told += ["memory"]
         ctypes.memset(address, 1, size)
 
     def set_tensor_address(self, name: str, address: int) -> bool:
@@ -77,7 +80,9 @@ class Context:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> types.SimpleNamespace:
     """A pretended GPU of architecture SM89 whose memory is the processor's; counts engines built and pieces run."""
-    log = types.SimpleNamespace(built=0, runs=[], stream=7, spoil=lambda z: z, load=lambda plan: plan[:4] == b"vtrt")
+    log = types.SimpleNamespace(
+        built=0, runs=[], contexts=[], stream=7, spoil=lambda z: z, load=lambda plan: plan[:4] == b"vtrt"
+    )
     strategies, caches = [], list[Any]()
 
     class Engine:
@@ -90,7 +95,8 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> types.SimpleName
 
         def create_execution_context(self, config: Any) -> Context:
             strategies.append((config.strategy.name, config.dynamic_shapes_kernel_specialization_strategy.name))
-            return Context(log.runs, lambda z: log.spoil(z))
+            log.contexts.append(Context(log.runs, lambda z: log.spoil(z)))
+            return log.contexts[-1]
 
     def build(*args: Any) -> bytes:
         log.built += 1
@@ -241,6 +247,32 @@ def test_a_context_for_each_stream_and_errors_by_name(machine: types.SimpleNames
     machine.stream = 13
     with pytest.raises(RuntimeError, match="'tensorrt-rtx' failed"):
         one(image)
+
+
+@needs_rtx
+def test_a_graph_finds_all_as_it_was_in_the_run_before(machine: types.SimpleNamespace) -> None:
+    """What TensorRT prepares anew, for a size or for other memory, may not be captured."""
+    own = encoder().private()
+    for rows, told in ((5, ["shape", "memory"]), (5, []), (8, ["shape", "memory"]), (8, []), (5, ["shape", "memory"])):
+        image = torch.rand(rows, 7, 3)
+        others = torch.empty(1 << 16)  # memory is not in its place by chance
+        assert torch.equal(own(image), Encoder(WEIGHTS, HEAD, CPU, BF16)(image))
+        del others
+        assert machine.contexts[-1].told == told
+        machine.contexts[-1].told = []
+
+
+@needs_rtx
+def test_a_shape_that_is_not_taken_is_not_remembered(
+    machine: types.SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, image = encoder(), torch.rand(5, 7, 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(Context, "set_input_shape", lambda *_: False)
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="'tensorrt-rtx' failed"):
+                one(image)
+    assert torch.equal(one(image), Encoder(WEIGHTS, HEAD, CPU, BF16)(image))
 
 
 @needs_rtx

@@ -1,0 +1,71 @@
+"""An engine's execution context on one stream, told only what has changed since its last run."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from .trt_kernels import Kernels
+from .trt_network import IMAGE, Z
+
+
+class Context:
+    """An `IExecutionContext` whose scratch memory is PyTorch's. It may not work on two streams at once.
+
+    A CUDA graph may be captured of a run in the shape of the run before: TensorRT has nothing left to prepare then, and
+    is told two addresses only.
+
+    Args:
+        kept: the scratch memory stays from run to run, as a graph holds its address; else it is the caller's to drop.
+
+    RuntimeError where TensorRT makes none.
+    """
+
+    def __init__(self, trt: ModuleType, engine: Any, kernels: Kernels, kept: bool) -> None:
+        self._config = _config(trt, engine, kernels)  # lives as long as what was made with it
+        self._context, self._kept = engine.create_execution_context(self._config), kept
+        if self._context is None:
+            raise RuntimeError("no execution context")
+        self._shape: torch.Size | None = None
+        self._size, self._address = 0, 0
+        self._scratch: torch.Tensor | None = None
+
+    def prepare(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor | None:
+        """For x [H, W, 3] -> z [H, W, C], both contiguous: scratch memory from the current stream, which must be held
+        until that stream comes after the run. None where TensorRT does not take the shape."""
+        if x.shape != self._shape:
+            self._shape, self._scratch, self._address = None, None, 0
+            if not self._context.set_input_shape(IMAGE, (1, *x.shape)):
+                return None
+            # For this size, not for the largest.
+            self._size = max(1, self._context.update_device_memory_size_for_shapes())
+            self._shape = x.shape
+        scratch = self._scratch
+        if scratch is None:
+            scratch = torch.empty(self._size, dtype=torch.uint8, device=x.device)
+            self._scratch = scratch if self._kept else None
+        if scratch.data_ptr() != self._address:
+            self._address = scratch.data_ptr()
+            self._context.set_device_memory(self._address, self._size)
+        self._context.set_tensor_address(IMAGE, x.data_ptr())
+        self._context.set_tensor_address(Z, z.data_ptr())
+        return scratch
+
+    def run(self, stream: int) -> bool:
+        """Queues what was prepared on a stream's handle; False where TensorRT refuses."""
+        return bool(self._context.execute_async_v3(stream))
+
+
+def _config(trt: ModuleType, engine: Any, kernels: Kernels) -> Any:
+    """What a context is made with. TensorRT for RTX would by default take better kernels for a size when it has
+    compiled them beside the work, and later frames would differ in their last bits."""
+    strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+    if not hasattr(trt, "DynamicShapesKernelSpecializationStrategy"):
+        return strategy
+    config = engine.create_runtime_config()
+    config.set_execution_context_allocation_strategy(strategy)
+    config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+    kernels.give(config)
+    return config
