@@ -1,8 +1,8 @@
 """Built engines on disk: whole or not at all, and never read where anything about them does not fit.
 
 A file is one line of JSON (``key``: what it was built from and for; ``check``: how it compared; ``sha256``) and the
-engine's bytes. Its name is what the engine is of and for; versions are in the key, so that an engine of another one is
-replaced and none piles up.
+bytes of the engine, or of what it has compiled as it ran. Its name is what that is of and for; versions are in the key,
+so that an engine of another one is replaced and none piles up.
 """
 
 from __future__ import annotations
@@ -54,4 +54,4 @@ def write(path: Path, key: dict[str, str], engine: bytes, check: dict[str, Any])
         with whole_file(path, overwrite=True) as file:
             file.write(json.dumps(header).encode() + b"\n" + engine)
     except (OSError, ImageError) as error:
-        warnings.warn(f"the engine is not kept and will be built again: {error}", stacklevel=2)
+        warnings.warn(f"what TensorRT has made is not kept and will be made again: {error}", stacklevel=2)

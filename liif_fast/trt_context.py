@@ -24,11 +24,14 @@ class Context:
     """
 
     def __init__(self, trt: ModuleType, engine: Any, kernels: Kernels, kept: bool) -> None:
-        self._config = _config(trt, engine, kernels)  # lives as long as what was made with it
-        self._context, self._kept = engine.create_execution_context(self._config), kept
+        rtx = hasattr(trt, "DynamicShapesKernelSpecializationStrategy")
+        self._kernels, self._kept = kernels if rtx else None, kept
+        self._config = _config(trt, engine, self._kernels)  # lives as long as what was made with it
+        self._context = engine.create_execution_context(self._config)
         if self._context is None:
             raise RuntimeError("no execution context")
         self._shape: torch.Size | None = None
+        self._ran = False  # in that shape
         self._size, self._address = 0, 0
         self._scratch: torch.Tensor | None = None
 
@@ -41,7 +44,7 @@ class Context:
                 return None
             # For this size, not for the largest.
             self._size = max(1, self._context.update_device_memory_size_for_shapes())
-            self._shape = x.shape
+            self._shape, self._ran = x.shape, False
         scratch = self._scratch
         if scratch is None:
             scratch = torch.empty(self._size, dtype=torch.uint8, device=x.device)
@@ -55,14 +58,18 @@ class Context:
 
     def run(self, stream: int) -> bool:
         """Queues what was prepared on a stream's handle; False where TensorRT refuses."""
-        return bool(self._context.execute_async_v3(stream))
+        done = bool(self._context.execute_async_v3(stream))
+        if done and not self._ran and self._kernels:
+            self._kernels.keep()
+        self._ran = done
+        return done
 
 
-def _config(trt: ModuleType, engine: Any, kernels: Kernels) -> Any:
+def _config(trt: ModuleType, engine: Any, kernels: Kernels | None) -> Any:
     """What a context is made with. TensorRT for RTX would by default take better kernels for a size when it has
     compiled them beside the work, and later frames would differ in their last bits."""
     strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
-    if not hasattr(trt, "DynamicShapesKernelSpecializationStrategy"):
+    if kernels is None:
         return strategy
     config = engine.create_runtime_config()
     config.set_execution_context_allocation_strategy(strategy)

@@ -113,9 +113,10 @@ class TensorRTEncoder(BaseEncoder):
         self._trt, self._logger = FLAVOURS[engine].trt, _listener(engine)
         self._logger.said.clear()
         self._lock, self._contexts, self._private = threading.Lock(), dict[int, Context](), False
-        self._kernels = Kernels()
+        path, compiled, key = self._named(weights, head)
+        self._kernels = Kernels(compiled, key)
         with torch.cuda.device(device):
-            self._engine = self._ready(weights, head)
+            self._engine = self._ready(weights, head, path, key)
 
     def takes(self, height: int, width: int) -> bool:
         return height <= self.largest[0] and width <= self.largest[1]
@@ -138,30 +139,34 @@ class TensorRTEncoder(BaseEncoder):
         in_tiles(self.z, image, self.halo, (rows, columns), z)
         return z
 
-    def _ready(self, weights: Weights, head: Head) -> Any:
-        """The engine of the cache, or a new one, checked and kept."""
+    def _named(self, weights: Weights, head: Head) -> tuple[Path, Path, dict[str, str]]:
+        """The files of its engine and of what that compiles as it runs, and what both must be of."""
         # What plain TensorRT has timed on one card may be slow on another of its architecture.
-        rtx = self.engine == "tensorrt-rtx"
-        capability = _capability(self.device)
-        card = capability if rtx else f"{capability}-{torch.cuda.get_device_name(self.device)}"
+        rtx, card = self.engine == "tensorrt-rtx", _card(self.device)
+        made_for = _capability(self.device) if rtx else card
         precision = str(self.dtype).removeprefix("torch.")
         network = network_of(weights, head)
-        path = engine_cache.place(network, self.engine, precision, card)
         key = {
             "network": network,
             "engine": self.engine,
             "precision": precision,
-            "card": card,
+            "card": made_for,
             "memory": "given by size",  # all of it by PyTorch, and no more than a picture of that size needs
             "version": self._trt.__version__,
             "liif_fast": __version__,
         }
+        names = network, self.engine, precision
+        return engine_cache.place(*names, made_for), engine_cache.place(*names, card, "kernels"), key
+
+    def _ready(self, weights: Weights, head: Head, path: Path, key: dict[str, str]) -> Any:
+        """The engine of the cache, or a new one, checked and kept."""
         if kept := engine_cache.read(path, key):
             plan, outcome = kept
             trust(self.engine, outcome, path)
             if loaded := self._load(plan):
                 return loaded
-        plan = serialized(self.engine, weights, head, self.dtype, (capability,) if rtx else ())
+        architectures = (_capability(self.device),) if self.engine == "tensorrt-rtx" else ()
+        plan = serialized(self.engine, weights, head, self.dtype, architectures)
         self._engine = self._load(plan)
         if not self._engine:
             raise BackendUnavailable(f"engine {self.engine!r} was built but not loaded: {_said(self._logger)}")
@@ -293,3 +298,7 @@ def _said(logger: Any, error: Exception | None = None) -> str:
 def _capability(device: torch.device) -> str:
     major, minor = torch.cuda.get_device_capability(device)
     return f"SM{major}{minor}"
+
+
+def _card(device: torch.device) -> str:
+    return f"{_capability(device)}-{torch.cuda.get_device_name(device)}"

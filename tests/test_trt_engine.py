@@ -41,11 +41,25 @@ def memory(address: int, *shape: int) -> torch.Tensor:
     return torch.frombuffer(buffer, dtype=torch.int16).view(BF16).view(*shape)
 
 
+class Compiled:
+    """An `IRuntimeCache`: heights of pictures for which there are kernels."""
+
+    def __init__(self, fits: bool) -> None:
+        self.heights, self.fits = set[int](), fits
+
+    def serialize(self) -> bytearray:
+        return bytearray(sorted(self.heights))
+
+    def deserialize(self, kept: bytes) -> bool:
+        self.heights = set(kept) if self.fits else set()
+        return self.fits
+
+
 class Context:
     """An execution context; see the top of the file."""
 
-    def __init__(self, log: list[Any], spoil: Any) -> None:
-        self.log, self.spoil, self.addresses = log, spoil, dict[str, int]()
+    def __init__(self, log: list[Any], spoil: Any, compiled: Compiled) -> None:
+        self.log, self.spoil, self.addresses, self.compiled = log, spoil, dict[str, int](), compiled
         self.encoder = Encoder(WEIGHTS, HEAD, CPU, BF16)
         self.told: list[str] = []
 
@@ -72,6 +86,7 @@ class Context:
         one, height, width, colors = self.shape
         assert (one, colors) == (1, 3)
         self.log.append((height, width))
+        self.compiled.heights.add(height)
         z = self.encoder.run(memory(self.addresses[IMAGE], height, width, 3))
         memory(self.addresses[Z], height, width, self.encoder.width).copy_(self.spoil(z))
         return stream != 13
@@ -81,7 +96,7 @@ class Context:
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> types.SimpleNamespace:
     """A pretended GPU of architecture SM89 whose memory is the processor's; counts engines built and pieces run."""
     log = types.SimpleNamespace(
-        built=0, runs=[], contexts=[], stream=7, spoil=lambda z: z, load=lambda plan: plan[:4] == b"vtrt"
+        built=0, runs=[], contexts=[], stream=7, spoil=lambda z: z, fits=True, load=lambda plan: plan[:4] == b"vtrt"
     )
     strategies, caches = [], list[Any]()
 
@@ -89,13 +104,13 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> types.SimpleName
         def create_runtime_config(self) -> types.SimpleNamespace:
             config = types.SimpleNamespace()
             config.set_execution_context_allocation_strategy = lambda strategy: setattr(config, "strategy", strategy)
-            config.create_runtime_cache = object
+            config.create_runtime_cache = lambda: Compiled(log.fits)
             config.set_runtime_cache = caches.append
             return config
 
         def create_execution_context(self, config: Any) -> Context:
             strategies.append((config.strategy.name, config.dynamic_shapes_kernel_specialization_strategy.name))
-            log.contexts.append(Context(log.runs, lambda z: log.spoil(z)))
+            log.contexts.append(Context(log.runs, lambda z: log.spoil(z), caches[-1]))
             return log.contexts[-1]
 
     def build(*args: Any) -> bytes:
@@ -106,6 +121,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> types.SimpleName
     monkeypatch.setenv(engine_cache.FOLDER_VARIABLE, str(tmp_path))
     monkeypatch.setattr(trt_engine, "build", build)
     monkeypatch.setattr(trt_engine, "_capability", lambda device: "SM89")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "RTX 4090")
     monkeypatch.setattr(TensorRTEncoder, "_load", lambda self, plan: Engine() if log.load(plan) else None)
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: types.SimpleNamespace(cuda_stream=log.stream))
@@ -118,7 +134,7 @@ def encoder() -> TensorRTEncoder:
 
 
 def kept(machine: types.SimpleNamespace) -> Path:
-    (path,) = machine.folder.iterdir()
+    (path,) = (path for path in machine.folder.iterdir() if not path.match("*-kernels.engine"))
     return path
 
 
@@ -247,6 +263,24 @@ def test_a_context_for_each_stream_and_errors_by_name(machine: types.SimpleNames
     machine.stream = 13
     with pytest.raises(RuntimeError, match="'tensorrt-rtx' failed"):
         one(image)
+
+
+@needs_rtx
+def test_what_was_compiled_is_there_for_the_next_process(machine: types.SimpleNamespace) -> None:
+    encoder()(torch.rand(5, 7, 3))  # beside the check's picture
+    name = f"{trt_engine.network_of(WEIGHTS, HEAD)}-tensorrt_rtx-bfloat16-SM89_RTX_4090-kernels.engine"
+    file = machine.folder / name
+    written = file.stat()
+    assert file.read_bytes().partition(b"\n")[2] == bytes([5, 61])
+    second = encoder()
+    second(torch.rand(5, 9, 3))
+    assert machine.caches[-1].heights == {5, 61}
+    assert file.stat() == written  # nothing new
+    second(torch.rand(8, 9, 3))
+    assert file.read_bytes().partition(b"\n")[2] == bytes([5, 8, 61])
+    machine.fits = False  # after another driver was installed
+    encoder()(torch.rand(3, 9, 3))
+    assert file.read_bytes().partition(b"\n")[2] == bytes([3])
 
 
 @needs_rtx
