@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from . import __version__, cuda_streams, engine_cache, tiling
+from . import __version__, cuda_streams, engine_cache, tiling, trt_network
 from .backends import BackendUnavailable
 from .checkpoint import Weights
 from .encoder import BaseEncoder, Encoder, Head, in_tiles
@@ -151,7 +151,7 @@ class TensorRTEncoder(BaseEncoder):
             "engine": self.engine,
             "precision": precision,
             "card": made_for,
-            "memory": "given by size",  # all of it by PyTorch, and no more than a picture of that size needs
+            "recipe": _recipe(),
             "version": self._trt.__version__,
             "liif_fast": __version__,
         }
@@ -298,6 +298,12 @@ def _said(logger: Any, error: Exception | None = None) -> str:
 def _capability(device: torch.device) -> str:
     major, minor = torch.cuda.get_device_capability(device)
     return f"SM{major}{minor}"
+
+
+@cache
+def _recipe() -> str:
+    """Sixteen digits of the file that builds engines, so that none of them outlives a change there."""
+    return hashlib.sha256(Path(trt_network.__file__).read_bytes()).hexdigest()[:16]
 
 
 def _card(device: torch.device) -> str:

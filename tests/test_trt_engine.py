@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from common import BF16, CPU, FP32, GOLDEN, random_weights
-from liif_fast import BackendUnavailable, Upscaler, engine_cache, engines, trt_engine
+from liif_fast import BackendUnavailable, Upscaler, engine_cache, engines, trt_engine, trt_network
 from liif_fast.checkpoint import Architecture, load
 from liif_fast.encoder import Encoder
 from liif_fast.ops import Decoder
@@ -194,11 +194,16 @@ def test_never_on_the_default_stream(machine: types.SimpleNamespace, monkeypatch
 
 
 @needs_rtx
-@pytest.mark.parametrize("damage", ["stale", "corrupt", "not loaded"])
+@pytest.mark.parametrize("damage", ["stale", "recipe", "corrupt", "not loaded"])
 def test_rebuilt_when_of_no_use(machine: types.SimpleNamespace, damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder()
     if damage == "stale":
         monkeypatch.setattr(trt_engine, "__version__", "0.0.1")
+    elif damage == "recipe":
+        changed = machine.folder.parent / "trt_network.py"
+        changed.write_text("# built in another way\n")
+        monkeypatch.setattr(trt_network, "__file__", str(changed))
+        monkeypatch.setattr(trt_engine, "_recipe", trt_engine._recipe.__wrapped__)
     elif damage == "corrupt":
         kept(machine).write_bytes(kept(machine).read_bytes()[:-1])
     else:
