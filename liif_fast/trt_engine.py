@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import threading
+import warnings
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -165,7 +166,13 @@ class TensorRTEncoder(BaseEncoder):
             trust(self.engine, outcome, path)
             if loaded := self._load(plan):
                 return loaded
-        architectures = (_capability(self.device),) if self.engine == "tensorrt-rtx" else ()
+        rtx = self.engine == "tensorrt-rtx"
+        if not rtx:  # it tries every kernel there is
+            warnings.warn(
+                f"engine {self.engine!r} is built for this GPU and network, once; that may take minutes", stacklevel=2
+            )
+        torch.cuda.empty_cache()  # TensorRT takes memory beside PyTorch, which holds what it has had
+        architectures = (_capability(self.device),) if rtx else ()
         plan = serialized(self.engine, weights, head, self.dtype, architectures)
         self._engine = self._load(plan)
         if not self._engine:

@@ -11,6 +11,7 @@ import pickle
 import subprocess
 import sys
 import types
+import warnings
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -154,6 +155,22 @@ def test_built_once_checked_and_found_again(machine: types.SimpleNamespace) -> N
         assert torch.equal(one(image), expected)
         assert torch.equal(one(image[::2, 1:]), Encoder(WEIGHTS, HEAD, CPU, BF16)(image[::2, 1:]))
     assert set(machine.strategies) == {("USER_MANAGED", "EAGER")}
+
+
+@needs_rtx
+def test_who_waits_for_minutes_is_told(machine: types.SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        encoder()
+    # In its place, as it is not here.
+    monkeypatch.setitem(FLAVOURS, "tensorrt", FLAVOURS[RTX])
+    monkeypatch.setattr(trt_engine, "build", lambda *_: b"vtrt")
+    with pytest.warns(UserWarning, match="'tensorrt' is built for this GPU and network, once; that may take minutes"):
+        TensorRTEncoder("tensorrt", WEIGHTS, HEAD, CPU, BF16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        TensorRTEncoder("tensorrt", WEIGHTS, HEAD, CPU, BF16)
+    assert (machine.folder / f"{trt_engine.network_of(WEIGHTS, HEAD)}-tensorrt-bfloat16-SM89_RTX_4090.engine").exists()
 
 
 @needs_rtx
