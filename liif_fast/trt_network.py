@@ -85,7 +85,7 @@ class Network:
 
     def _pointer(self, tensor: torch.Tensor) -> Any:
         floats = tensor.is_floating_point()
-        self._held.append(tensor.to(self._dtype if floats else torch.int32).contiguous())
+        self._held.append(tensor.to("cpu", self._dtype if floats else torch.int32).contiguous())
         kind = self._type if floats else self._trt.DataType.INT32
         return self._trt.Weights(kind, self._held[-1].data_ptr(), tensor.numel())
 
@@ -112,6 +112,7 @@ def build(
     config = builder.create_builder_config()
     if dtype == torch.float32:
         config.clear_flag(trt.BuilderFlag.TF32)  # ten bits of mantissa are no fp32
+    config.max_aux_streams = 0  # layers come one after the other; a stream beside takes memory and waits
     if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):  # what takes memory by itself fits in no CUDA graph
         config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     resized = getattr(trt.PreviewFeature, "RUNTIME_ACTIVATION_RESIZE_10_10", None)
