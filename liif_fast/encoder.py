@@ -7,13 +7,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 
-from . import tiling
+from . import normalise, tiling
 from .architecture import Architecture
 from .checkpoint import Weights
 from .image import to_float
@@ -85,6 +85,8 @@ class BaseEncoder(ABC):
         self.mean, self.std = (
             torch.tensor(v, dtype=torch.float32, device=device) for v in (architecture.mean, architecture.std)
         )
+        at_once = partial(normalise.normalised, mean=architecture.mean, std=architecture.std, dtype=dtype)
+        self._at_once = at_once if normalise.can(device, dtype) else None
         self.flops_per_cell = 2 * sum(weight.numel() for weight, _ in convolutions(weights, head).values())
         # Image, residual, two activations and oneDNN's padded copies; then z beside the features.
         features = architecture.n_feats
@@ -133,6 +135,8 @@ class BaseEncoder(ABC):
 
     def _normalise(self, image: torch.Tensor) -> torch.Tensor:
         """Samples -> normalised image [H, W, 3] of ``dtype``."""
+        if self._at_once and image.device == self.device:
+            return self._at_once(image)
         image = to_float(image)
         if image.shape[2] == 1:
             return ((image - self.mean) / self.std).to(self.dtype)  # a gray channel becomes three
