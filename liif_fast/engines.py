@@ -6,10 +6,11 @@ import warnings
 
 import torch
 
-from . import native_encoder, trt_engine
+from . import fused_encoder, native_encoder, trt_engine
 from .backends import BackendUnavailable, cpu
 from .checkpoint import Weights
 from .encoder import BaseEncoder, Encoder, Head
+from .fused_encoder import FusedEncoder
 from .native_encoder import NativeEncoder
 
 # Best first.
@@ -55,4 +56,5 @@ def make(
                 warnings.warn(f"the encoder runs without it: {error}", stacklevel=2)
         elif candidate == NativeEncoder.engine:
             return NativeEncoder(weights, head, device, dtype, threads)
-    return Encoder(weights, head, device, dtype, threads)
+    plain = fused_encoder.unavailable(device, dtype) is not None
+    return (Encoder if plain else FusedEncoder)(weights, head, device, dtype, threads)
