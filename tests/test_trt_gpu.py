@@ -6,7 +6,6 @@ import math
 import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,12 +31,17 @@ WEIGHTS = {
 }
 
 
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Building takes minutes with plain TensorRT: once for all tests, and with a folder from outside for all runs."""
+    return os.environ.get("LIIF_FAST_TEST_CACHE") or str(tmp_path_factory.mktemp("engines"))
+
+
 @pytest.fixture(params=FLAVOURS)
-def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, folder: str) -> str:
     if reason := trt_engine.unavailable(request.param, CUDA, BF16):
         pytest.skip(reason)
-    # Building takes minutes with plain TensorRT, so that a folder from outside may be kept between runs.
-    monkeypatch.setenv(engine_cache.FOLDER_VARIABLE, os.environ.get("LIIF_FAST_TEST_CACHE", str(tmp_path)))
+    monkeypatch.setenv(engine_cache.FOLDER_VARIABLE, folder)
     return str(request.param)
 
 
