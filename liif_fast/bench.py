@@ -284,6 +284,7 @@ def machine(up: Upscaler) -> dict:
         "device": torch.cuda.get_device_name(up.device) if up.device.type == "cuda" else "cpu",
         "instruction_set": cpu.isa() if cpu.isas() else None,
         "backend": up.decoder.backend,
+        "encoder": up.encoder.engine,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "liif_fast": __version__,
@@ -301,7 +302,8 @@ def show(report: dict) -> None:
     if not console.is_terminal:
         console = Console(width=110)  # a file has no width of its own
     console.print(
-        f"{m['processor']}, {m['cores']} cores, {m['instruction_set']}, PyTorch {m['torch']}, device {m['device']}"
+        f"{m['processor']}, {m['cores']} cores, {m['instruction_set']}, PyTorch {m['torch']}, device {m['device']}, "
+        f"encoder by {m['encoder']}"
     )
     console.print(f"{report['model']['name']}: {report['model']['architecture']}")
     table = Table("stage", "precision")

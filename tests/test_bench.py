@@ -63,6 +63,7 @@ def test_a_named_backend_is_the_one_measured(tmp_path: Path, monkeypatch: pytest
     save(tmp_path / "net.safetensors", NETWORKS["liif"])
     report = bench.measure(str(tmp_path / "net.safetensors"), "cpu", "reference", "fp32", quick=True)
     assert report["machine"]["backend"] == "reference"
+    assert report["machine"]["encoder"] == "native"
     with pytest.raises(BackendUnavailable, match="backend 'triton' cannot run on cpu"):
         bench.measure(str(tmp_path / "net.safetensors"), "cpu", "triton", "bf16", quick=True)
     monkeypatch.setattr(bench, "Upscaler", None)  # it says so before there is any work
