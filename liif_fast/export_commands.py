@@ -66,8 +66,8 @@ def to_tensorrt(
 ) -> None:
     """Writes the encoder as a TensorRT engine for images from 1 x 1 to 3840 x 2160.
 
-    Input: 'image' [1, H, W, 3], RGB normalised as the model says, (x - mean) / std. Output: 'z' [1, H, W, C], which the
-    decoder reads. Both are of the precision asked for.
+    Input: 'image' [1, H, W, 3], RGB normalised as the model says, (x - mean) / std. Output: 'z' [1, C, H, W], channels
+    last (HWC8), which the decoder reads. Both are of the precision asked for.
     """
     from .checkpoint import load
     from .export import tensorrt

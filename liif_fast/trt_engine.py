@@ -23,7 +23,7 @@ from .checkpoint import Weights
 from .encoder import BaseEncoder, Encoder, Head, in_tiles
 from .trt_context import Context
 from .trt_kernels import Kernels
-from .trt_network import build, largest
+from .trt_network import CHANNELS, build, largest
 
 # dB of z to PyTorch's in fp32 that an engine must reach; PyTorch itself is at 74 to 88 in fp16 and at 54 to 69 in bf16.
 LEAST_PSNR = {torch.float16: 60.0, torch.bfloat16: 50.0}
@@ -86,7 +86,9 @@ def serialized(
     engine: str, weights: Weights, head: Head, dtype: torch.dtype, architectures: tuple[str, ...] = ()
 ) -> bytes:
     """An engine as `trt_network.build` makes it; BackendUnavailable with TensorRT's own words where it does not."""
-    trt = FLAVOURS[engine].trt
+    trt, width = FLAVOURS[engine].trt, len(head.weight)
+    if width % CHANNELS:
+        raise BackendUnavailable(f"engine {engine!r} takes a z of multiples of {CHANNELS} channels, not of {width}")
     logger = _listener(engine)
     logger.said.clear()
     try:

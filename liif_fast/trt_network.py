@@ -22,7 +22,9 @@ IMAGE, Z = "image", "z"
 SIZES = ((1, 1), (1080, 1920), (2160, 3840))
 # TensorRT counts the elements of a tensor with 32 bits.
 _MOST_ELEMENTS = 2**31 - 1
-_TYPES = {torch.float32: "FLOAT", torch.float16: "HALF", torch.bfloat16: "BF16"}
+_TYPES = {torch.float16: "HALF", torch.bfloat16: "BF16"}
+# Channels of z are a multiple of it: those of the format HWC8.
+CHANNELS = 8
 
 
 def largest(weights: Weights, head: Head) -> tuple[int, int]:
@@ -33,11 +35,11 @@ def largest(weights: Weights, head: Head) -> tuple[int, int]:
 
 
 class Network:
-    """An `INetworkDefinition`: ``image`` [1, H, W, 3], normalised, -> ``z`` [1, H, W, C], row-major and of one dtype.
+    """An `INetworkDefinition`: ``image`` [1, H, W, 3], normalised, -> ``z`` [1, C, H, W], channels last, of one dtype.
 
-    Both ends are in the order in which we hold them. The transpositions are layers, and not the format of a binding:
-    the layout is then part of the shape, which every version honours and everyone can check, C need not be a
-    multiple of any vector, and TensorRT, whose convolutions are channels last inside, can fold them into its own.
+    Both ends lie as we hold them, [H, W, 3] and [H, W, C]. z is in the format HWC8, in which convolutions write, so
+    that the last one fills it; C must be a multiple of its eight. There is no such format of three channels, so that
+    the image's order is in its shape, and a layer transposes it.
 
     The definition points into this object's memory; it must be built while the object lives.
     """
@@ -52,9 +54,9 @@ class Network:
         z = self._convolve("project", edsr(x, weights.architecture, self._convolve, self._relu, self._add))
         if head.skip:
             z = self._add(z, self._repeat(x, head.skip))
-        z = self._transpose(z, (0, 2, 3, 1))
         z.name = Z
         self.definition.mark_output(z)
+        z.allowed_formats = 1 << int(trt.TensorFormat.HWC8)
 
     def _convolve(self, name: str, x: Any) -> Any:
         weight, bias = self._convolutions[name]
@@ -110,8 +112,6 @@ def build(
     builder = trt.Builder(logger)
     network = Network(trt, builder, weights, head, dtype)
     config = builder.create_builder_config()
-    if dtype == torch.float32:
-        config.clear_flag(trt.BuilderFlag.TF32)  # ten bits of mantissa are no fp32
     config.max_aux_streams = 0  # layers come one after the other; a stream beside takes memory and waits
     if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):  # what takes memory by itself fits in no CUDA graph
         config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)

@@ -357,6 +357,13 @@ def test_what_cannot_be_built_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
         trt_engine.serialized(RTX, WEIGHTS, type(HEAD)(HEAD.weight[:, :3], HEAD.bias), BF16, ("SM89",))
 
 
+@needs_rtx
+def test_features_that_fit_no_format_are_refused() -> None:
+    odd = type(HEAD)(HEAD.weight[:30], HEAD.bias[:30])
+    with pytest.raises(BackendUnavailable, match="'tensorrt-rtx' takes a z of multiples of 8 channels, not of 30"):
+        trt_engine.serialized(RTX, WEIGHTS, odd, BF16, ("SM89",))
+
+
 def test_reasons_against() -> None:
     assert "CUDA devices, not on cpu" in str(trt_engine.unavailable("tensorrt", CPU, BF16))
     assert "not in torch.float32" in str(trt_engine.unavailable(RTX, CUDA, FP32))
