@@ -106,6 +106,8 @@ class TensorRTEncoder(BaseEncoder):
     def __init__(self, engine: str, weights: Weights, head: Head, device: torch.device, dtype: torch.dtype) -> None:
         super().__init__(weights, head, device, dtype)
         self.engine, self._of = engine, (engine, weights, head, device, dtype)
+        if head.skip:  # the image, spread over z's channels, lies beside it
+            self.bytes_per_cell += self.width * dtype.itemsize
         self.largest = largest(weights, head)
         around = tiling.around(self.halo)
         if min(self.largest) <= around:

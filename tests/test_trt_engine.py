@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import pickle
+import re
 import subprocess
 import sys
 import types
@@ -28,6 +29,7 @@ from liif_fast.encoder import Encoder
 from liif_fast.ops import Decoder
 from liif_fast.trt_engine import FLAVOURS, LEAST_PSNR, TensorRTEncoder, check
 from liif_fast.trt_network import IMAGE, Z
+from liif_fast.upscaler import DECODERS
 
 WEIGHTS = load(GOLDEN / "tiny.pth")
 HEAD = Decoder(WEIGHTS, CPU, FP32, "reference").head
@@ -255,6 +257,23 @@ def auto(machine: types.SimpleNamespace) -> Any:
 @needs_rtx
 def test_auto_takes_the_first_that_can(machine: types.SimpleNamespace) -> None:
     assert auto(machine).engine == RTX
+
+
+@needs_rtx
+@pytest.mark.parametrize("name", ["edsr-baseline", "realtime", "realtime-small"])
+def test_memory_is_counted(machine: types.SimpleNamespace, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """By the plan, as far as it can be read: its buffers for the largest picture, beside z and the image."""
+    weights = load(name)
+    head = DECODERS[weights.architecture.decoder](weights, CPU, FP32, "reference").head
+    monkeypatch.setitem(globals(), "WEIGHTS", weights)
+    monkeypatch.setitem(globals(), "HEAD", head)
+    one = TensorRTEncoder(RTX, weights, head, CPU, BF16)
+    found = re.findall(rb"name=devmem\S+ size=(\d+)", kept(machine).read_bytes())
+    if not found:
+        pytest.skip("this version's plans cannot be read")
+    rows, columns = one.largest
+    taken = sum(map(int, found)) / (rows * columns) + 2 * one.width + 2 * 3
+    assert 0.6 * one.bytes_per_cell < taken < one.bytes_per_cell
 
 
 @needs_rtx
