@@ -1,144 +1,32 @@
-"""What happens around an engine without a GPU: choice and reasons, building, cache, check, and the calls of a run.
-
-TensorRT for RTX builds the engines; in the place of its runtime stands one that computes with PyTorch what it is given
-by address, so that shapes, addresses and tiles are those a GPU would see.
-"""
+"""What happens around an engine on a pretended GPU: choice and reasons, building, cache, check."""
 
 from __future__ import annotations
 
-import ctypes
 import pickle
-import re
 import subprocess
 import sys
 import types
 import warnings
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-from common import BF16, CPU, FP32, GOLDEN, random_weights
-from liif_fast import BackendUnavailable, Upscaler, engine_cache, engines, trt_engine, trt_network
+from common import BF16, CPU, FP32, random_weights
+from liif_fast import BackendUnavailable, Upscaler, engines, trt_engine, trt_network
 from liif_fast.checkpoint import Architecture, load
 from liif_fast.encoder import Encoder
-from liif_fast.ops import Decoder
 from liif_fast.trt_engine import FLAVOURS, LEAST_PSNR, TensorRTEncoder, check
-from liif_fast.trt_network import IMAGE, Z
-from liif_fast.upscaler import DECODERS
+from pretended import HEAD, RTX, WEIGHTS, encoder, kept, needs_rtx, pretend
 
-WEIGHTS = load(GOLDEN / "tiny.pth")
-HEAD = Decoder(WEIGHTS, CPU, FP32, "reference").head
 CUDA = torch.device("cuda")
-RTX = "tensorrt-rtx"
-needs_rtx = pytest.mark.skipif(FLAVOURS[RTX].missing is not None, reason=str(FLAVOURS[RTX].missing))
-
-
-def memory(address: int, *shape: int) -> torch.Tensor:
-    """bfloat16 at an address, as a tensor."""
-    buffer = (ctypes.c_int16 * int(np.prod(shape))).from_address(address)
-    return torch.frombuffer(buffer, dtype=torch.int16).view(BF16).view(*shape)
-
-
-class Compiled:
-    """An `IRuntimeCache`: heights of pictures for which there are kernels."""
-
-    def __init__(self, fits: bool) -> None:
-        self.heights, self.fits = set[int](), fits
-
-    def serialize(self) -> bytearray:
-        return bytearray(sorted(self.heights))
-
-    def deserialize(self, kept: bytes) -> bool:
-        self.heights = set(kept) if self.fits else set()
-        return self.fits
-
-
-class Context:
-    """An execution context; see the top of the file."""
-
-    def __init__(self, log: list[Any], spoil: Any, compiled: Compiled) -> None:
-        self.log, self.spoil, self.addresses, self.compiled = log, spoil, dict[str, int](), compiled
-        self.encoder = Encoder(WEIGHTS, HEAD, CPU, BF16)
-        self.told: list[str] = []
-
-    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        assert name == IMAGE
-        self.told += ["shape"]
-        self.shape = shape
-        return True
-
-    def update_device_memory_size_for_shapes(self) -> int:
-        return 1000 * self.shape[1]
-
-    def set_device_memory(self, address: int, size: int) -> None:
-        assert size == 1000 * self.shape[1]
-        self.told += ["memory"]
-        ctypes.memset(address, 1, size)
-
-    def set_tensor_address(self, name: str, address: int) -> bool:
-        assert address % 64 == 0
-        self.addresses[name] = address
-        return True
-
-    def execute_async_v3(self, stream: int) -> bool:
-        one, height, width, colors = self.shape
-        assert (one, colors) == (1, 3)
-        self.log.append((height, width))
-        self.compiled.heights.add(height)
-        z = self.encoder.run(memory(self.addresses[IMAGE], height, width, 3))
-        memory(self.addresses[Z], height, width, self.encoder.width).copy_(self.spoil(z))
-        return stream != 13
 
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> types.SimpleNamespace:
-    """A pretended GPU of architecture SM89 whose memory is the processor's; counts engines built and pieces run."""
-    log = types.SimpleNamespace(
-        built=0, runs=[], contexts=[], stream=7, spoil=lambda z: z, fits=True, load=lambda plan: plan[:4] == b"vtrt"
-    )
-    strategies, caches = [], list[Any]()
-
-    class Engine:
-        def create_runtime_config(self) -> types.SimpleNamespace:
-            config = types.SimpleNamespace()
-            config.set_execution_context_allocation_strategy = lambda strategy: setattr(config, "strategy", strategy)
-            config.create_runtime_cache = lambda: Compiled(log.fits)
-            config.set_runtime_cache = caches.append
-            return config
-
-        def create_execution_context(self, config: Any) -> Context:
-            strategies.append((config.strategy.name, config.dynamic_shapes_kernel_specialization_strategy.name))
-            log.contexts.append(Context(log.runs, lambda z: log.spoil(z), caches[-1]))
-            return log.contexts[-1]
-
-    def build(*args: Any) -> bytes:
-        log.built += 1
-        return original(*args)
-
-    original = trt_engine.build
-    monkeypatch.setenv(engine_cache.FOLDER_VARIABLE, str(tmp_path))
-    monkeypatch.setattr(trt_engine, "build", build)
-    monkeypatch.setattr(trt_engine, "_capability", lambda device: "SM89")
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "RTX 4090")
-    monkeypatch.setattr(TensorRTEncoder, "_load", lambda self, plan: Engine() if log.load(plan) else None)
-    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: types.SimpleNamespace(cuda_stream=log.stream))
-    log.strategies, log.caches, log.folder = strategies, caches, tmp_path
-    return log
-
-
-def encoder() -> TensorRTEncoder:
-    return TensorRTEncoder(RTX, WEIGHTS, HEAD, CPU, BF16)
-
-
-def kept(machine: types.SimpleNamespace) -> Path:
-    (path,) = (path for path in machine.folder.iterdir() if not path.match("*-kernels.engine"))
-    return path
+    return pretend(monkeypatch, tmp_path)
 
 
 @needs_rtx
@@ -186,33 +74,6 @@ def test_pickled(machine: types.SimpleNamespace) -> None:
 
 
 @needs_rtx
-def test_never_on_the_default_stream(machine: types.SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There TensorRT waits for the whole device, which spoils what other threads capture."""
-    waits: list[tuple[int, int]] = []
-    ran: list[int] = []
-
-    class Stream:
-        def __init__(self, at: int) -> None:
-            self.cuda_stream = at
-
-        def wait_stream(self, other: Any) -> None:
-            waits.append((self.cuda_stream, other.cuda_stream))
-
-    one, other = encoder(), encoder()
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream(0))
-    handles = iter([21, 22])
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream(next(handles)))
-    trt_engine._side.cache_clear()
-    execute = Context.execute_async_v3
-    monkeypatch.setattr(Context, "execute_async_v3", lambda self, at: ran.append(at) or execute(self, at))
-    image = torch.rand(13, 17, 3)
-    for each in (one, other):  # one stream serves all, of which there are few
-        assert torch.equal(each(image), Encoder(WEIGHTS, HEAD, CPU, BF16)(image))
-    assert ran == [21, 21]
-    assert waits == [(21, 0), (0, 21)] * 2
-
-
-@needs_rtx
 @pytest.mark.parametrize("damage", ["stale", "recipe", "corrupt", "not loaded"])
 def test_rebuilt_when_of_no_use(machine: types.SimpleNamespace, damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder()
@@ -257,97 +118,6 @@ def auto(machine: types.SimpleNamespace) -> Any:
 @needs_rtx
 def test_auto_takes_the_first_that_can(machine: types.SimpleNamespace) -> None:
     assert auto(machine).engine == RTX
-
-
-@needs_rtx
-@pytest.mark.parametrize("name", ["edsr-baseline", "realtime", "realtime-small"])
-def test_memory_is_counted(machine: types.SimpleNamespace, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """By the plan, as far as it can be read: its buffers for the largest picture, beside z and the image."""
-    weights = load(name)
-    head = DECODERS[weights.architecture.decoder](weights, CPU, FP32, "reference").head
-    monkeypatch.setitem(globals(), "WEIGHTS", weights)
-    monkeypatch.setitem(globals(), "HEAD", head)
-    one = TensorRTEncoder(RTX, weights, head, CPU, BF16)
-    found = re.findall(rb"name=devmem\S+ size=(\d+)", kept(machine).read_bytes())
-    if not found:
-        pytest.skip("this version's plans cannot be read")
-    rows, columns = one.largest
-    taken = sum(map(int, found)) / (rows * columns) + 2 * one.width + 2 * 3
-    assert 0.6 * one.bytes_per_cell < taken < one.bytes_per_cell
-
-
-@needs_rtx
-def test_larger_than_the_engine_takes(machine: types.SimpleNamespace) -> None:
-    one = encoder()
-    one.largest = (2 * one.halo + 10, 2 * one.halo + 14)
-    for size, least in (((41, 37), 9), ((61, 2 * one.halo + 13), 3)):
-        del machine.runs[:]
-        image = torch.rand(*size, 3)
-        assert not one.takes(*size)
-        # Tiles are exact, but for what PyTorch rounds otherwise in pictures of another size.
-        torch.testing.assert_close(one(image), Encoder(WEIGHTS, HEAD, CPU, BF16)(image), rtol=2**-7, atol=2**-7)
-        assert len(machine.runs) > least
-        assert all(one.takes(*piece) for piece in machine.runs)
-
-
-@needs_rtx
-def test_a_context_for_each_stream_and_errors_by_name(machine: types.SimpleNamespace) -> None:
-    one, image = encoder(), torch.rand(5, 7, 3)
-    for machine.stream in (7, 8, 8, 7):
-        one(image)
-    assert len(machine.strategies) == 2
-    own = one.private()
-    assert torch.equal(own(image), one(image))
-    assert len(machine.strategies) == 3  # not the one of that stream, which may run in other shapes
-    assert len(machine.caches) == 3
-    assert len(set(map(id, machine.caches))) == 1
-    machine.stream = 13
-    with pytest.raises(RuntimeError, match="'tensorrt-rtx' failed"):
-        one(image)
-
-
-@needs_rtx
-def test_what_was_compiled_is_there_for_the_next_process(machine: types.SimpleNamespace) -> None:
-    encoder()(torch.rand(5, 7, 3))  # beside the check's picture
-    name = f"{trt_engine.network_of(WEIGHTS, HEAD)}-tensorrt_rtx-bfloat16-SM89_RTX_4090-kernels.engine"
-    file = machine.folder / name
-    written = file.stat()
-    assert file.read_bytes().partition(b"\n")[2] == bytes([5, 61])
-    second = encoder()
-    second(torch.rand(5, 9, 3))
-    assert machine.caches[-1].heights == {5, 61}
-    assert file.stat() == written  # nothing new
-    second(torch.rand(8, 9, 3))
-    assert file.read_bytes().partition(b"\n")[2] == bytes([5, 8, 61])
-    machine.fits = False  # after another driver was installed
-    encoder()(torch.rand(3, 9, 3))
-    assert file.read_bytes().partition(b"\n")[2] == bytes([3])
-
-
-@needs_rtx
-def test_a_graph_finds_all_as_it_was_in_the_run_before(machine: types.SimpleNamespace) -> None:
-    """What TensorRT prepares anew, for a size or for other memory, may not be captured."""
-    own = encoder().private()
-    for rows, told in ((5, ["shape", "memory"]), (5, []), (8, ["shape", "memory"]), (8, []), (5, ["shape", "memory"])):
-        image = torch.rand(rows, 7, 3)
-        others = torch.empty(1 << 16)  # memory is not in its place by chance
-        assert torch.equal(own(image), Encoder(WEIGHTS, HEAD, CPU, BF16)(image))
-        del others
-        assert machine.contexts[-1].told == told
-        machine.contexts[-1].told = []
-
-
-@needs_rtx
-def test_a_shape_that_is_not_taken_is_not_remembered(
-    machine: types.SimpleNamespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one, image = encoder(), torch.rand(5, 7, 3)
-    with monkeypatch.context() as patch:
-        patch.setattr(Context, "set_input_shape", lambda *_: False)
-        for _ in range(2):
-            with pytest.raises(RuntimeError, match="'tensorrt-rtx' failed"):
-                one(image)
-    assert torch.equal(one(image), Encoder(WEIGHTS, HEAD, CPU, BF16)(image))
 
 
 @needs_rtx
