@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import torch
+import torch.nn.functional as F
 
 from .checkpoint import Weights
 from .encoder import Head, convolutions, edsr
@@ -47,13 +47,13 @@ class Network:
     def __init__(self, trt: ModuleType, builder: Any, weights: Weights, head: Head, dtype: torch.dtype) -> None:
         self._trt, self._type = trt, getattr(trt.DataType, _TYPES[dtype])
         self._dtype, self._held = dtype, list[torch.Tensor]()
-        self._convolutions = convolutions(weights, head)
+        self._convolutions = convolutions(weights, head) | {"skip": _repeats(head.skip)}
         self.definition = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         image = self.definition.add_input(IMAGE, self._type, (1, -1, -1, 3))
         x = self._transpose(image, (0, 3, 1, 2))
         z = self._convolve("project", edsr(x, weights.architecture, self._convolve, self._relu, self._add))
         if head.skip:
-            z = self._add(z, self._repeat(x, head.skip))
+            z = self._add(z, self._convolve("skip", x))
         z.name = Z
         self.definition.mark_output(z)
         z.allowed_formats = 1 << int(trt.TensorFormat.HWC8)
@@ -74,22 +74,23 @@ class Network:
     def _add(self, x: Any, y: Any) -> Any:
         return self.definition.add_elementwise(x, y, self._trt.ElementWiseOperation.SUM).get_output(0)
 
-    def _repeat(self, x: Any, times: int) -> Any:
-        """[1, 3, H, W] -> [1, 3 * times**2, H, W], each channel (row, colour, column) its colour's: see `Head`."""
-        colors = np.tile(np.repeat(np.arange(3, dtype=np.int32), times), times)
-        index = self.definition.add_constant(colors.shape, self._pointer(torch.from_numpy(colors)))
-        return self.definition.add_gather(x, index.get_output(0), 1).get_output(0)
-
     def _transpose(self, x: Any, order: tuple[int, ...]) -> Any:
         layer = self.definition.add_shuffle(x)
         layer.first_transpose = order
         return layer.get_output(0)
 
     def _pointer(self, tensor: torch.Tensor) -> Any:
-        floats = tensor.is_floating_point()
-        self._held.append(tensor.to("cpu", self._dtype if floats else torch.int32).contiguous())
-        kind = self._type if floats else self._trt.DataType.INT32
-        return self._trt.Weights(kind, self._held[-1].data_ptr(), tensor.numel())
+        self._held.append(tensor.to("cpu", self._dtype).contiguous())
+        return self._trt.Weights(self._type, self._held[-1].data_ptr(), tensor.numel())
+
+
+def _repeats(times: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight and bias of 1x1 that make of 3 channels 3 * times**2, each (row, colour, column) its colour's: see `Head`.
+
+    Exact, and to TensorRT one more convolution, to whose outputs it adds others as it writes them.
+    """
+    color = torch.arange(3).repeat_interleave(times).repeat(times)
+    return F.one_hot(color, 3).float()[:, :, None, None], torch.zeros(len(color))
 
 
 def build(

@@ -45,8 +45,6 @@ def operation(layer: Any) -> tuple[Any, Any]:
         trt.LayerType.ACTIVATION: trt.IActivationLayer,
         trt.LayerType.ELEMENTWISE: trt.IElementWiseLayer,
         trt.LayerType.SHUFFLE: trt.IShuffleLayer,
-        trt.LayerType.CONSTANT: trt.IConstantLayer,
-        trt.LayerType.GATHER: trt.IGatherLayer,
     }
     layer.__class__ = classes[kind]
     return kind, layer
@@ -71,13 +69,9 @@ def interpret(definition: Any, image: torch.Tensor) -> torch.Tensor:
         elif kind == trt.LayerType.ELEMENTWISE:
             assert layer.op == trt.ElementWiseOperation.SUM
             result = x[0] + x[1]
-        elif kind == trt.LayerType.SHUFFLE:
-            result = x[0].permute(*list(layer.first_transpose)[: x[0].dim()])
-        elif kind == trt.LayerType.CONSTANT:
-            result = torch.from_numpy(np.array(layer.weights))
         else:
-            assert kind == trt.LayerType.GATHER
-            result = x[0].index_select(layer.axis, x[1].long().flatten())
+            assert kind == trt.LayerType.SHUFFLE
+            result = x[0].permute(*list(layer.first_transpose)[: x[0].dim()])
         values[layer.get_output(0).name] = result
     return values[definition.get_output(0).name]
 
@@ -112,19 +106,17 @@ def test_types_names_and_layers(name: str, dtype: torch.dtype, kind: str) -> Non
     assert (z.name, tuple(z.shape)) == (trt_network.Z, (1, len(head.weight), -1, -1))
     assert z.allowed_formats == 1 << int(trt.TensorFormat.HWC8)
     layers = [definition.get_layer(i) for i in range(definition.num_layers)]
-    indices = [layer for layer in layers if layer.type == trt.LayerType.CONSTANT]
-    assert all(layer.get_output(0).dtype == trt.DataType.INT32 for layer in indices)
-    computed = [layer.get_output(0).dtype for layer in layers if layer not in indices]
+    computed = [layer.get_output(0).dtype for layer in layers]
     assert {image.dtype, z.dtype, *computed} == {getattr(trt.DataType, kind)}
     blocks, skip = weights.architecture.n_resblocks, head.skip > 0
     count = {kind: sum(layer.type == kind for layer in layers) for kind in {layer.type for layer in layers}}
     expected = {
-        trt.LayerType.CONVOLUTION: 2 * blocks + 3,
+        trt.LayerType.CONVOLUTION: 2 * blocks + 3 + skip,
         trt.LayerType.ACTIVATION: 2 * blocks if name == "rectified" else blocks,
         trt.LayerType.ELEMENTWISE: blocks + 1 + skip,
         trt.LayerType.SHUFFLE: 1,
     }
-    assert count == expected | ({trt.LayerType.CONSTANT: 1, trt.LayerType.GATHER: 1} if skip else {})
+    assert count == expected
 
 
 @pytest.mark.parametrize("capability", ["SM89", "SM120"])
@@ -148,7 +140,7 @@ def test_nothing_is_between_a_convolution_and_the_next_or_z(name: str, dtype: to
         pytest.skip(f"plans of TensorRT for RTX {trt.__version__} cannot be read")
     program = text.partition("\nmain {")[2].partition("shape_main {")[0]
     steps = re.findall(r"^\s*(corrltn|function|copy|reformat)=", program, re.MULTILINE)
-    assert steps == ["function", *["corrltn"] * (2 * weights.architecture.n_resblocks + 3)]
+    assert steps == ["function", *["corrltn"] * (2 * weights.architecture.n_resblocks + 3 + (head.skip > 0))]
     assert "stream_capturable=1" in text
     z = re.search(r'name="z\.1".* stride_order={ 3 0 2 1 } strides={ \S+ 1 \S+ (\d+) }', text)
     assert z
