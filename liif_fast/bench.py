@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 import torch
 
-from . import __version__, published
+from . import __version__, engines, published
 from .backends import BACKENDS, cpu, select, triton
 from .encoder import torch_threads
 from .field import Field
@@ -108,26 +108,36 @@ def run(
     threads: int | None = None,
     quick: bool = False,
     json_path: Path | None = None,
+    engine: str = "auto",
 ) -> None:
     """Measure, print a table, and write it with data on the machine to ``json_path``, which is checked first."""
     if json_path:
         check_place(json_path, overwrite=True)
     with torch_threads(threads):
-        report = measure(model, device, backend, precision, quick)
+        report = measure(model, device, backend, precision, quick, engine)
     show(report)
     if json_path:
         write_text(json_path, json.dumps(report, indent=1) + "\n")
 
 
-def measure(model: str, device: str, backend: str, precision: str | None, quick: bool) -> dict:
+def measure(model: str, device: str, backend: str, precision: str | None, quick: bool, engine: str = "auto") -> dict:
     """All rows of one machine and model, as JSON data."""
     threads, seconds = torch.get_num_threads(), 0.5 if quick else 2.0
     on = find_device(device)
-    names = [find_precision(precision, on)] if precision else _with_kernels(on, backend)
-    select(backend, on, PRECISIONS[names[0]] if names else torch.float32)  # raises where it cannot
-    # What others are compared with; a backend that was named need not do fp32.
+    names = [find_precision(precision, on)] if precision else _with_kernels(on, backend, engine)
+    first = PRECISIONS[names[0]] if names else torch.float32
+    select(backend, on, first)  # raises where it cannot
+    engines.check(engine, on, stored(first))
+    # What others are compared with; a backend or an engine that was named need not do fp32.
     does_fp32 = backend == "auto" or BACKENDS[backend].unavailable(on, torch.float32) is None
-    exact = Upscaler(model, device=on, backend=backend if does_fp32 else "auto", precision="fp32")
+    encodes_fp32 = _encodes(engine, on, torch.float32)
+    exact = Upscaler(
+        model,
+        device=on,
+        backend=backend if does_fp32 else "auto",
+        engine=engine if encodes_fp32 else "auto",
+        precision="fp32",
+    )
     up, job = exact, STAGES[on.type]
     image = picture(*job.picture)
     rates: dict[str, float] = {}
@@ -138,8 +148,8 @@ def measure(model: str, device: str, backend: str, precision: str | None, quick:
         if name != "fp32" and precision is None and rates[name] * EMULATED < rates.get("fp32", 0):
             notes.append(f"{name}: not native here ({rates[name]:.0f} GFLOP/s matrix product), left out")
             continue
-        same = name == "fp32" and does_fp32
-        up = exact if same else Upscaler(exact.weights, device=on, backend=backend, precision=name)
+        same = name == "fp32" and does_fp32 and encodes_fp32
+        up = exact if same else Upscaler(exact.weights, device=on, backend=backend, engine=engine, precision=name)
         for count in sorted({1, threads} if on.type == "cpu" else {threads}):
             with torch_threads(count):
                 rate = rates[name] if count == threads else gemm_rate(stored(PRECISIONS[name]), on, seconds)
@@ -150,7 +160,8 @@ def measure(model: str, device: str, backend: str, precision: str | None, quick:
     is_liif = exact.weights.architecture.decoder == "liif"
     rows += _peers(exact, job, image, rates, 0 if quick else seconds, is_liif)
     if not quick:
-        rows.append(_whole(Upscaler(exact.weights, device=on, backend=backend, precision=precision or "auto")))
+        last = Upscaler(exact.weights, device=on, backend=backend, engine=engine, precision=precision or "auto")
+        rows.append(_whole(last))
     report = {
         "machine": machine(up),
         "model": {"name": exact.weights.name, "architecture": exact.weights.architecture.summary()},
@@ -163,13 +174,19 @@ def measure(model: str, device: str, backend: str, precision: str | None, quick:
     return {**report, "rows": [asdict(row) for row in rows]}
 
 
-def _with_kernels(device: torch.device, backend: str) -> list[str]:
-    """Precisions that the backend decodes in; of "auto", those that another than plain PyTorch does, and fp32."""
+def _with_kernels(device: torch.device, backend: str, engine: str) -> list[str]:
+    """Precisions that the backend decodes and the engine encodes in; of "auto", those that another than plain PyTorch
+    does, and fp32."""
     # fp8 only where it is asked for: not every model can.
-    every = {name: dtype for name, dtype in PRECISIONS.items() if dtype != FP8}
+    every = {n: dtype for n, dtype in PRECISIONS.items() if dtype != FP8 and _encodes(engine, device, dtype)}
     if backend in BACKENDS:
         return [name for name, dtype in every.items() if BACKENDS[backend].unavailable(device, dtype) is None]
     return [n for n, dtype in every.items() if n == "fp32" or select("auto", device, dtype) != "reference"]
+
+
+def _encodes(engine: str, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether it can; what is no engine at all is refused later."""
+    return engines.reasons_against(device, dtype).get(engine) is None
 
 
 def picture(height: int, width: int) -> np.ndarray:

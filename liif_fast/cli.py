@@ -352,6 +352,7 @@ def bench(
     model: Model = PAPER,
     device: Device = "auto",
     backend: Backend = "auto",
+    engine: Engine = "auto",
     precision: Annotated[
         str | None,
         typer.Option(help="fp32, bf16 or fp16; default: each that has kernels here.", rich_help_panel="Engine"),
@@ -365,7 +366,7 @@ def bench(
     """Measures how fast this machine is, stage by stage."""
     from .bench import run
 
-    run(model, device, backend, precision, threads, quick, json_path)
+    run(model, device, backend, precision, threads, quick, json_path, engine)
 
 
 app.command("eval", cls=Command, epilog=commands.EVAL_EXAMPLES)(commands.evaluate)

@@ -33,6 +33,21 @@ def reasons_against(
     return {**reasons, NativeEncoder.engine: native, Encoder.engine: None}
 
 
+def check(
+    name: str, device: torch.device, dtype: torch.dtype, network: tuple[Weights, Head] | None = None
+) -> dict[str, str | None]:
+    """`reasons_against`, if there is none against ``name``, or that is "auto"; else BackendUnavailable with the reason.
+
+    ValueError for a name that is none.
+    """
+    if name not in ("auto", *ENGINES):
+        raise ValueError(f"engine must be one of auto, {', '.join(ENGINES)}; got {name!r}")
+    reasons = reasons_against(device, dtype, network)
+    if reason := reasons.get(name):
+        raise BackendUnavailable(f"engine {name!r} cannot run on {device} in {dtype}: {reason}")
+    return reasons
+
+
 def make(
     name: str, weights: Weights, head: Head, device: torch.device, dtype: torch.dtype, threads: int | None = None
 ) -> BaseEncoder:
@@ -41,11 +56,7 @@ def make(
     ``"auto"`` takes the first that can, with a warning about one that should and could not. Any other name is that
     engine or BackendUnavailable, never another one. ValueError for a name that is none.
     """
-    if name not in ("auto", *ENGINES):
-        raise ValueError(f"engine must be one of auto, {', '.join(ENGINES)}; got {name!r}")
-    reasons = reasons_against(device, dtype, (weights, head))
-    if reason := reasons.get(name):
-        raise BackendUnavailable(f"engine {name!r} cannot run on {device} in {dtype}: {reason}")
+    reasons = check(name, device, dtype, (weights, head))
     for candidate in [name] if name in ENGINES else [one for one, reason in reasons.items() if reason is None]:
         if candidate in trt_engine.FLAVOURS:
             try:

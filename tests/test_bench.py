@@ -76,6 +76,18 @@ def test_a_named_backend_is_the_one_measured(tmp_path: Path, monkeypatch: pytest
             bench.measure(str(tmp_path / "net.safetensors"), "cpu", backend, precision, quick=True)
 
 
+def test_a_named_engine_is_the_one_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "net.safetensors", NETWORKS["liif"])
+    report = bench.measure(str(tmp_path / "net.safetensors"), "cpu", "auto", "fp32", quick=True, engine="torch")
+    assert report["machine"]["encoder"] == "torch"
+    monkeypatch.setattr(bench, "Upscaler", None)  # it says so before there is any work
+    for precision in (None, "fp32"):
+        with pytest.raises(BackendUnavailable, match="engine 'tensorrt' cannot run on cpu"):
+            bench.measure(str(tmp_path / "net.safetensors"), "cpu", "auto", precision, quick=True, engine="tensorrt")
+    with pytest.raises(ValueError, match="got 'magic'"):
+        bench.measure(str(tmp_path / "net.safetensors"), "cpu", "auto", "fp32", quick=True, engine="magic")
+
+
 def test_frames_are_made_before_they_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     roll = np.roll
     monkeypatch.setattr(np, "roll", lambda *args, **how: (time.sleep(0.05), roll(*args, **how))[1])

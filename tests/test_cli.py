@@ -344,8 +344,8 @@ def test_bench_gets_its_options(monkeypatch):
     module.run = lambda *args: calls.append(args)
     monkeypatch.setitem(sys.modules, "liif_fast.bench", module)
     monkeypatch.setattr(liif_fast, "bench", module, raising=False)
-    assert run("bench", "--quick", "--json", "x.json", "--threads", 2).exit_code == 0
-    assert calls == [(PAPER, "auto", "auto", None, 2, True, Path("x.json"))]
+    assert run("bench", "--quick", "--json", "x.json", "--threads", 2, "--engine", "torch").exit_code == 0
+    assert calls == [(PAPER, "auto", "auto", None, 2, True, Path("x.json"), "torch")]
 
 
 def test_info():
