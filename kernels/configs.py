@@ -4,36 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from math import gcd
 from typing import NamedTuple
 
-# Every width is padded to a multiple of this, the narrowest chunk.
-PAD = 32
+# Narrowest width; all are padded to a power of two, as sides of Triton's tensors are.
+NARROW = 32
 
 
 class Config(NamedTuple):
-    """``rows`` of a program (neighbours of its pixels), columns of a ``chunk`` of its hidden state, and its ``warps``.
+    """``rows`` of a program (neighbours of its pixels), outputs in a ``chunk`` of its first layer, and its ``warps``.
 
-    A warp's rows times the width are the registers it needs: 16 rows of 256, 32 of 128. In float8 ``chunk`` is the
-    first layer's, ``wide`` the others', and with ``resident`` all weights stay in shared memory.
+    Others are chunked ``wide``, where they are chunked at all. A pipeline has ``stages``; with ``resident``, float8's,
+    all weights stay in shared memory. A warp's rows times the width are the registers it needs: 16 rows of 256.
     """
 
     rows: int
     chunk: int
     warps: int
-    wide: int = 0
+    wide: int
     resident: int = 0
+    stages: int = 1
 
 
-# (least compute capability, widest layer up to): candidates, first the one taken unless measured otherwise. None spills
-# registers; tests/test_triton_compile.py holds that.
+# (least compute capability, widest layer up to): candidates, first the one taken unless measured otherwise.
+# tests/test_triton_compile.py holds that they keep to registers and shared memory, in which every stage has the weights
+# of a chunk and, but on Hopper, whose products read activations from registers, there are ROWS times the width of them.
 TABLE: dict[tuple[int, int], tuple[Config, ...]] = {
-    (80, 128): (Config(64, 32, 4), Config(128, 32, 8)),
-    (80, 256): (Config(128, 32, 8), Config(64, 32, 4)),
-    (90, 128): (Config(128, 64, 4), Config(128, 64, 8)),
-    (90, 256): (Config(128, 64, 8), Config(64, 64, 4)),
-    (100, 128): (Config(128, 32, 4), Config(64, 32, 4), Config(128, 32, 8)),
-    (100, 256): (Config(128, 32, 8), Config(64, 32, 4)),
+    (80, 128): (Config(64, 64, 4, 64, stages=2), Config(128, 32, 8, 32, stages=2)),
+    (80, 256): (Config(128, 32, 8, 32, stages=2), Config(128, 32, 8, 16, stages=2)),
+    (86, 128): (Config(64, 64, 4, 64, stages=2), Config(128, 32, 8, 32, stages=2)),
+    (86, 256): (Config(128, 32, 8, 16, stages=2),),
+    (90, 128): (Config(128, 64, 8, 64, stages=3), Config(64, 64, 4, 64, stages=3)),
+    (90, 256): tuple(Config(128, chunk, 8, 32, stages=stages) for chunk, stages in ((64, 3), (64, 2), (32, 4))),
+    (100, 128): (Config(128, 64, 8, 64, stages=2), Config(128, 32, 8, 32, stages=2)),
+    (100, 256): (Config(128, 32, 8, 32, stages=2), Config(128, 64, 8, 64, stages=2)),
+    (120, 128): (Config(64, 64, 4, 64, stages=2), Config(128, 32, 8, 32, stages=2)),
+    (120, 256): (Config(128, 32, 8, 16, stages=2),),
 }
 # The same in float8. What is resident needs the bytes of the hidden weights, 32 KiB for the ends and a few more.
 FP8_TABLE: dict[tuple[int, int], tuple[Config, ...]] = {
@@ -51,26 +56,18 @@ ROOM = (227 - 32) << 10
 
 
 def padded(width: int) -> int:
-    return -(-width // PAD) * PAD
+    return max(NARROW, 1 << (width - 1).bit_length())
 
 
 def candidates(capability: int, widths: Sequence[int], float8: bool = False) -> list[Config]:
-    """Configurations for layers of padded ``widths`` on a card of that compute capability (80, 86, 89, 90, 120...)."""
-    column = 128 if max(widths) <= 128 else 256
-    if float8:
-        return _in_fp8(FP8_TABLE[max(least for least, _ in FP8_TABLE if least <= capability), column], widths)
-    row = max(least for least, _ in TABLE if least <= capability)
-    fitting = [config for config in TABLE[row, column] if all(width % config.chunk == 0 for width in widths)]
-    narrow = [config._replace(chunk=PAD) for config in TABLE[row, column]]
-    return list(dict.fromkeys(fitting or narrow))
-
-
-def _in_fp8(configs: Sequence[Config], widths: Sequence[int]) -> list[Config]:
-    """As `candidates`: ``wide`` as narrow as the widths need, and resident only what there is room for."""
-    weights = sum(into * out for into, out in pairwise(widths))
-    found = []
-    for config in configs:
-        wide, chunk = gcd(config.wide, *widths[1:]), gcd(config.chunk, widths[0])
-        if weights <= ROOM or not config.resident:
-            found.append(config._replace(wide=wide, chunk=chunk))
+    """Configurations for layers of padded ``widths`` on a card of that compute capability (80, 86, 89, 90, 120...):
+    chunks no wider than layers, and resident only what there is room for."""
+    table = FP8_TABLE if float8 else TABLE
+    row = max(least for least, _ in table if least <= capability), 128 if max(widths) <= 128 else 256
+    room = sum(into * out for into, out in pairwise(widths)) <= ROOM
+    found = [
+        config._replace(chunk=min(config.chunk, widths[0]), wide=min([config.wide, *widths[1:]]))
+        for config in table[row]
+        if room or not config.resident
+    ]
     return list(dict.fromkeys(found))

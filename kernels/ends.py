@@ -53,14 +53,6 @@ def tile(weight, k, n, OUT: tl.constexpr, DEPTH: tl.constexpr, WIDE: tl.constexp
 
 
 @triton.jit
-def product(h, weight, n, acc, OUT: tl.constexpr, DEPTH: tl.constexpr):
-    """``acc`` plus the chunks ``h``, DEPTH wide, times ``acc``'s columns, the n-th, of ``weight`` [in, OUT]."""
-    for k in tl.static_range(len(h)):
-        acc = tl.dot(h[k], tile(weight, k, n, OUT, DEPTH, acc.shape[1]), acc, input_precision="tf32x3")
-    return acc
-
-
-@triton.jit
 def gather(z, cell, cell_term, n, CHANNELS: tl.constexpr, CHUNK: tl.constexpr):
     """What the first layer adds to its queries' products: z and cell term of the n-th CHUNK of channels, float32."""
     channel = n * CHUNK + tl.arange(0, CHUNK)

@@ -1,7 +1,7 @@
 """Compiles kernels for cards that are not there, as its own process: `python compiled.py JSON`, one job or more.
 
-A job is [capability, kernel, type, widths, configuration]; what comes back, as JSON, is one {"registers",
-"stack", "shared", "products"} each.
+A job is [capability, kernel, type, widths, configuration]; what comes back, as JSON, is one dictionary of what its code
+takes and holds each.
 """
 
 from __future__ import annotations
@@ -42,15 +42,17 @@ def build(capability: int, kernel: str, dtype: str, widths: list[int], config: l
     signature |= {"z": f"*{dtype}", "out": "*u8"}
     more: dict[str, int] = {}
     if kernel.startswith("decode"):
-        rows, chunk, warps, wide, resident = config
+        rows, chunk, warps, wide, resident, stages = config
         hidden, stored = len(widths) - 1, dtype if len(widths) > 1 else "fp32"
         signature |= {"first": f"*{stored}", "last": f"*{stored}"}
         if kernel == "decode":
             signature |= {"weights": (f"*{dtype}",) * hidden, "biases": ("*fp32",) * hidden}
         constants = {"CHANNELS": widths[0], "WIDTHS": tuple(widths), "SIDES": 2, "ROWS": rows, "CHUNK": chunk}
+        constants |= {"WIDE": wide, "STAGES": stages}
         if kernel == "decode_fp8":
             signature |= {"blocks": "i32", "weights": ("*fp8e4nv",) * hidden, "steps": ("*fp32",) * hidden}
-            constants |= {"WIDE": wide, "RESIDENT": resident, "ZERO": ZERO}
+            del constants["STAGES"]
+            constants |= {"RESIDENT": resident, "ZERO": ZERO}
             more = {"num_stages": 1}
     else:
         hidden, warps = 0, module.WARPS
@@ -66,6 +68,7 @@ def build(capability: int, kernel: str, dtype: str, widths: list[int], config: l
         **usage(made.asm["cubin"]),
         "shared": made.metadata.shared,
         "products": {name: ptx.count(name) for name in ("mma.sync", "wgmma.mma_async", "tcgen05.mma")},
+        "copies": ptx.count("cp.async.cg"),
         "float8": len(re.findall(r"mma[^;\n]*(?:e4m3\.e4m3|kind::f8f6f4)", ptx)),
         "saturating": len(re.findall(r"cvt\.rn\.satfinite\.e4m3x2\.(?:f32|f16x2)", ptx)),
         "shuffles": ptx.count("shfl.sync"),
@@ -73,17 +76,19 @@ def build(capability: int, kernel: str, dtype: str, widths: list[int], config: l
 
 
 def usage(cubin: bytes) -> dict[str, int]:
-    """Registers of a thread and bytes of its stack, where spilled registers go."""
+    """Registers of a thread and bytes of its stack, where spilled registers go; Hopper's products, begun together."""
     import triton
 
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        text = subprocess.run([tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True)
-    found = re.search(r"REG:(\d+) STACK:(\d+)", text.stdout)
-    assert found, text.stdout
-    return {"registers": int(found[1]), "stack": int(found[2])}
+        called = [tool, "--dump-resource-usage", "--dump-sass", file.name]
+        text = subprocess.run(called, capture_output=True, text=True, check=True).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+)", text)
+    assert found, text
+    begun, issued = text.count("WARPGROUP.ARRIVE"), text.count("HGMMA")
+    return {"registers": int(found[1]), "stack": int(found[2]), "begun": begun, "issued": issued}
 
 
 if __name__ == "__main__":

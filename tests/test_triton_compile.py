@@ -1,4 +1,4 @@
-"""The table of configurations, compiled for every architecture without any of them: no spills, limits, tensor cores.
+"""The table of configurations, compiled for every architecture without any of them: limits, tensor cores, pipelines.
 
 By default what each architecture takes first; with LIIF_FAST_TEST_TABLE=1 every row of the table, at the paper's depth
 too, which takes many minutes.
@@ -27,14 +27,18 @@ PRODUCT = {**dict.fromkeys(SHARED, "mma.sync"), 90: "wgmma.mma_async", 100: "tcg
 # Bytes of a thread's stack that resident weights of 256 channels may cost: addresses and constants of the loop over
 # blocks, written and read once a block, some thirty of its thousands of instructions; each Triton makes its own choice.
 FP8_CONSTANTS = 128
+# The same of a decoder on cards before Hopper, at some depths: an address or two.
+ADDRESSES = 32
 WHOLE = bool(os.environ.get("LIIF_FAST_TEST_TABLE"))
 
 
 def jobs(capability: int) -> list[list[Any]]:
     widths = [(256, 256)]
     if WHOLE:
-        widths += [(128, 128), (64, 64), (256,) * 4, (96, 256, 32), (256,)]
-    elif capability in (80, 90):
+        widths += [(128, 128), (64, 64), (256,) * 4, (256,) * 3, (128, 256, 32), (256,)]
+    elif capability == 90:
+        widths += [(64, 64), (256,) * 4]
+    elif capability == 80:
         widths += [(64, 64)]
     found = [
         [capability, "decode", dtype, layers, config]
@@ -59,15 +63,19 @@ def said(script: str, cache: Path, *arguments: str) -> Any:
 
 
 @pytest.mark.parametrize("capability", SHARED)
-def test_compiles_without_spilling(capability: int, tmp_path: Path) -> None:
+def test_compiles(capability: int, tmp_path: Path) -> None:
     todo = jobs(capability)
     for job, made in zip(todo, said("compiled.py", tmp_path, json.dumps(todo)), strict=True):
         print(job, made)
-        # Without hidden layers the state is float32, twice as wide; such networks are toys.
-        assert made["stack"] == 0 or len(job[3]) == 1, (job, made)
+        assert made["stack"] <= (ADDRESSES if capability in (80, 86, 89, 120) else 0), (job, made)
         assert made["shared"] <= SHARED[capability], (job, made)
         if job[1] == "decode":
             assert made["products"][PRODUCT[capability]] > 0, (job, made)
+        if job[3] and job[3][-1] == 256:
+            # Weights are on their way while others are multiplied, and on Hopper a product follows another without a
+            # wait: where there are too few registers for that, each begins alone.
+            assert made["copies"] > 0, (job, made)
+            assert 2 * made["begun"] <= made["issued"], (job, made)
 
 
 def fp8_jobs(capability: int) -> list[list[Any]]:
@@ -75,7 +83,7 @@ def fp8_jobs(capability: int) -> list[list[Any]]:
     if capability == 90:
         widths += [(256,) * 4]
     if WHOLE:
-        widths += [(128, 128), (256,) * 4, (96, 256, 32)]
+        widths += [(128, 128), (256,) * 4, (128, 256, 32)]
     return [
         [capability, "decode_fp8", "fp16", layers, config]
         for layers in dict.fromkeys(widths)
@@ -88,7 +96,7 @@ def test_float8(capability: int, tmp_path: Path) -> None:
     todo = fp8_jobs(capability)
     for job, made in zip(todo, said("compiled.py", tmp_path, json.dumps(todo)), strict=True):
         print(job, made)
-        _, _, _, widths, (rows, _, warps, _, resident) = job
+        _, _, _, widths, (rows, _, warps, _, resident, _) = job
         assert made["stack"] <= (FP8_CONSTANTS if resident and max(widths) == 256 else 0), (job, made)
         assert sum(a * b for a, b in pairwise(widths)) * resident < made["shared"] <= SHARED[capability], (job, made)
         assert made["products"][PRODUCT[capability]] > 0, (job, made)
@@ -109,7 +117,7 @@ def test_table() -> None:
         for width in range(16, 257, 16):
             found = candidates(capability, [padded(width), 32])
             assert found
-            assert all(padded(width) % config.chunk == 0 and 32 % config.chunk == 0 for config in found)
+            assert all(padded(width) % config.chunk == 0 and 32 % config.wide == 0 for config in found)
     assert all(config.rows % 4 == 0 and config.rows // 16 >= config.warps for row in TABLE.values() for config in row)
     assert candidates(90, [256, 256])[0].chunk == 64
     assert candidates(103, [256])[0] == candidates(100, [256])[0]

@@ -17,6 +17,7 @@ from interpreted import Spy, interpret
 from liif_fast.backends import BackendUnavailable, select
 from liif_fast.backends import triton as backend
 from liif_fast.checkpoint import Architecture
+from liif_fast.kernels.configs import Config
 from liif_fast.ops import Decoder
 from liif_fast.upscaler import find_precision
 
@@ -50,6 +51,14 @@ def test_scales(kernel: Spy, scale: float, cells: tuple[int, int]) -> None:
 def test_paper(kernel: Spy) -> None:
     check_case(Case(dtype=FP16, hidden=(256,) * 4, size=(3, 5)), "triton")
     assert kernel.launches[-1]["WIDTHS"] == (256,) * 4
+
+
+@pytest.mark.parametrize("depth", range(1, 7))
+def test_pairs_of_layers(kernel: Spy, depth: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two chunks of each layer, and either or both of a pair at the end."""
+    monkeypatch.setattr("liif_fast.kernels.configs.candidates", lambda *_: [Config(32, 32, 4, 32, stages=2)])
+    check_case(Case(dtype=FP16, hidden=(64,) * depth, size=(3, 5)), "triton")
+    assert kernel.launches[-1]["WIDE"] == 32
 
 
 def test_ties_round_to_even_and_ends_are_reached(kernel: Spy) -> None:

@@ -14,7 +14,7 @@ pytest.importorskip("triton")
 from liif_fast.kernels import tuning
 from liif_fast.kernels.configs import Config
 
-SLOW, FAST = Config(128, 32, 8), Config(64, 32, 4)
+SLOW, FAST = Config(128, 32, 8, 32), Config(64, 32, 4, 32, stages=2)
 TIMES = {SLOW: 2.0, FAST: 1.0}
 AMONG = [SLOW, FAST]
 

@@ -179,11 +179,11 @@ def decode(
 
     def run(config: Config) -> None:
         blocks = programs = -(-lines // config.rows)
-        options: dict[str, float] = {}
+        options: dict[str, float] = {"STAGES": config.stages}
         more: tuple[int, ...] = ()
         if float8:
             more = (blocks,)
-            options = {"WIDE": config.wide, "RESIDENT": config.resident, "ZERO": ZERO, "num_stages": 1}
+            options = {"RESIDENT": config.resident, "ZERO": ZERO, "num_stages": 1}
         if config.resident:
             programs = min(blocks, _processors(z.device))
         kernel[(programs,)](
@@ -194,7 +194,7 @@ def decode(
             *scale, *shift, low, high,
             out, *strides, *more,
             CHANNELS=z.shape[2], WIDTHS=tuple(widths), SIDES=sides, ROWS=config.rows, CHUNK=config.chunk,
-            num_warps=config.warps, enable_fp_fusion=True, **options,
+            WIDE=config.wide, num_warps=config.warps, enable_fp_fusion=True, **options,
         )  # fmt: skip
 
     with _on(z.device):
