@@ -7,6 +7,7 @@ a configuration that is not a candidate any more, is as good as none.
 from __future__ import annotations
 
 import json
+import math
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from statistics import median
 
 import torch
 import triton
+from triton.runtime.errors import OutOfResources
 
 from .configs import Config
 
@@ -61,8 +63,12 @@ def choose(name: str, among: Sequence[Config], measure: Callable[[Config], float
 
 def milliseconds(run: Callable[[], object]) -> float:
     """Of work on the current device, after one run that may compile, queued while it is busy: a short kernel takes less
-    time than its launch takes the host."""
-    run()
+    time than its launch takes the host. Infinite where a card has too little room, in which versions of Triton differ.
+    """
+    try:
+        run()
+    except OutOfResources:
+        return math.inf
     times = []
     for _ in range(RUNS):
         start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))

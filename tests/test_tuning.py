@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 import torch
 
 pytest.importorskip("triton")
+from triton.runtime.errors import OutOfResources
+
 from liif_fast.kernels import tuning
 from liif_fast.kernels.configs import Config
 
@@ -91,6 +94,13 @@ def test_a_launch_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: queued.append("busy"))
     assert tuning.milliseconds(lambda: queued.append("kernel")) == 3
     assert queued == ["kernel", *["busy", "clock", "kernel", "clock"] * tuning.RUNS]
+
+
+def test_too_large_for_the_card() -> None:
+    def run(config: Config) -> None:
+        raise OutOfResources(233472, 232448, "shared memory")
+
+    assert tuning.milliseconds(lambda: run(SLOW)) == math.inf
 
 
 def test_key_says_all() -> None:
