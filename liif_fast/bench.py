@@ -158,7 +158,7 @@ def measure(model: str, device: str, backend: str, precision: str | None, quick:
         if on.type == "cuda":
             rows.append(_streamed(up, job, STREAMED // 4 if quick else STREAMED))
     is_liif = exact.weights.architecture.decoder == "liif"
-    rows += _peers(exact, job, image, rates, 0 if quick else seconds, is_liif)
+    rows += _peers(exact, job, image, rates, 0 if quick else seconds, is_liif, notes)
     if not quick:
         last = Upscaler(exact.weights, device=on, backend=backend, engine=engine, precision=precision or "auto")
         rows.append(_whole(last))
@@ -248,7 +248,13 @@ def _streamed(up: Upscaler, job: Job, frames: int) -> Row:
 
 
 def _peers(
-    exact: Upscaler, job: Job, image: np.ndarray, rates: dict[str, float], seconds: float, is_liif: bool
+    exact: Upscaler,
+    job: Job,
+    image: np.ndarray,
+    rates: dict[str, float],
+    seconds: float,
+    is_liif: bool,
+    notes: list[str],
 ) -> list[Row]:
     """The same job by the published algorithm in plain PyTorch, where the network is one for it, and fixed filters."""
     device, pixels = exact.device, math.prod(job.size)
@@ -268,8 +274,7 @@ def _peers(
                 # On processors it needs a C++ compiler, on a GPU Triton.
                 if device.type == "cuda" and triton.unavailable(device, PRECISIONS[half]) is None:
                     best = partial(plain, compiled=torch.compile)
-                    times = timed(best, device, seconds, most=3)
-                    rows.append(_row("published, autocast, torch.compile", half, times, pixels))
+                    rows += _compiled(half, best, device, seconds, pixels, notes)
     from PIL import Image
 
     small, host = Image.fromarray(image), torch.device("cpu")
@@ -277,6 +282,18 @@ def _peers(
         resize = partial(small.resize, job.size[::-1], method)
         rows.append(_row(f"{name}, Pillow", "uint8", timed(resize, host, 0.2), pixels))
     return rows
+
+
+def _compiled(
+    precision: str, run: Callable[[], object], device: torch.device, seconds: float, pixels: int, notes: list[str]
+) -> list[Row]:
+    """A row, or a note where PyTorch's compiler fails: all others have been measured by then."""
+    stage = "published, autocast, torch.compile"
+    try:
+        return [_row(stage, precision, timed(run, device, seconds, most=3), pixels)]
+    except Exception as error:
+        notes.append(f"{stage}: left out, {type(error).__name__}: {' '.join(str(error).split())[:200]}")
+        return []
 
 
 def _whole(up: Upscaler) -> Row:

@@ -109,6 +109,18 @@ def test_the_place_of_the_report_is_checked_first(tmp_path: Path, monkeypatch: p
         bench.run("edsr-baseline", json_path=tmp_path / "new" / "out.json")
 
 
+def test_a_compiler_that_fails_is_a_note() -> None:
+    def fails() -> None:
+        raise RuntimeError("no\nkernel")
+
+    notes: list[str] = []
+    assert bench._compiled("fp16", fails, torch.device("cpu"), 0, 1, notes) == []
+    assert notes == ["published, autocast, torch.compile: left out, RuntimeError: no kernel"]
+    (row,) = bench._compiled("fp16", lambda: time.sleep(0.001), torch.device("cpu"), 0, 1, notes)
+    assert row.ms > 0
+    assert len(notes) == 1
+
+
 def test_the_published_code_can_be_compiled() -> None:
     """Without a break in its graph, or a compiler would be measured that does little."""
     weights = random_weights(Architecture(1, 8, (16,)))
