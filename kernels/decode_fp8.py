@@ -9,8 +9,9 @@ them, zero points into biases; an output of a layer, sum ``acc``, becomes what t
 
 The first layer, the blend and the last layer are those of decode.py.
 
-With ``RESIDENT`` a program loads all tiles of weights once, into shared memory, and works on one block of ROWS queries
-after the other; else it loads what it multiplies with.
+With ``RESIDENT`` a program loads all tiles of weights but the last layer's once, into shared memory, and works on one
+block of ROWS queries after the other; else it loads what it multiplies with. (The last layer's would take the room in
+which wider chunks of z come in.)
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def _tile(weight, n, k, INTO: tl.constexpr, DEPTH: tl.constexpr, WIDE: tl.conste
 
 @triton.jit
 def _block(
-    block, of_first, tiles, of_last,
+    block, of_first, tiles,
     z, z_columns,
     y_index, y_offset, y_weight, rows,
     x_index, x_offset, x_weight, columns, x_size, paired,
@@ -95,10 +96,7 @@ def _block(
         h = hidden
     acc = tl.zeros((ROWS, 16), tl.float32)
     for k in tl.static_range(len(h)):
-        if RESIDENT:
-            acc = tl.dot(h[k], of_last[k], acc)
-        else:
-            acc = tl.dot(h[k], tile(last, k, 0, 16, WIDE, 16), acc)
+        acc = tl.dot(h[k], tile(last, k, 0, 16, WIDE, 16), acc)
     answer(
         acc, share, start, rows, columns, paired, last_bias,
         scale_0, scale_1, scale_2, shift_0, shift_1, shift_2, low, high,
@@ -123,12 +121,10 @@ def decode_fp8(
         weights: a tuple of [WIDTHS[i + 1], WIDTHS[i]] e4m3, inputs in the order of `_quantized`.
         steps: a tuple of [2, WIDTHS[i + 1]] float32: multiplier and bias of the layer's outputs.
     """
-    of_first, tiles, of_last = (), (), ()
+    of_first, tiles = (), ()
     if RESIDENT:
         for n in tl.static_range(WIDTHS[0] // CHUNK):
             of_first = of_first + (tile(first, 0, n, WIDTHS[0], 16, CHUNK),)
-        for k in tl.static_range(WIDTHS[-1] // WIDE):
-            of_last = of_last + (tile(last, k, 0, 16, WIDE, 16),)
         for i in tl.static_range(len(WIDTHS) - 1):
             of_layer = ()
             for n in tl.static_range(WIDTHS[i + 1] // WIDE):
@@ -137,7 +133,7 @@ def decode_fp8(
             tiles = tiles + (of_layer,)
         for block in tl.range(tl.program_id(0), blocks, tl.num_programs(0)):
             _block(
-                block, of_first, tiles, of_last,
+                block, of_first, tiles,
                 z, z_columns,
                 y_index, y_offset, y_weight, rows,
                 x_index, x_offset, x_weight, columns, x_size, paired,
@@ -149,7 +145,7 @@ def decode_fp8(
     else:
         # Not in a loop, out of which the compiler would keep more than there are registers.
         _block(
-            tl.program_id(0), of_first, tiles, of_last,
+            tl.program_id(0), of_first, tiles,
             z, z_columns,
             y_index, y_offset, y_weight, rows,
             x_index, x_offset, x_weight, columns, x_size, paired,
