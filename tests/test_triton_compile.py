@@ -27,8 +27,10 @@ PRODUCT = {**dict.fromkeys(SHARED, "mma.sync"), 90: "wgmma.mma_async", 100: "tcg
 # Bytes of a thread's stack that resident weights of 256 channels may cost: addresses and constants of the loop over
 # blocks, written and read once a block, some thirty of its thousands of instructions; each Triton makes its own choice.
 FP8_CONSTANTS = 144
-# The same of a decoder on cards before Hopper, at some depths: an address or two.
+# The same of decoders other than the paper's and the bundled one of two layers, but on data centres' cards since
+# Hopper: an address or two.
 ADDRESSES = 32
+BUNDLED = ([256] * 4, [256] * 2)
 WHOLE = bool(os.environ.get("LIIF_FAST_TEST_TABLE"))
 
 
@@ -67,7 +69,8 @@ def test_compiles(capability: int, tmp_path: Path) -> None:
     todo = jobs(capability)
     for job, made in zip(todo, said("compiled.py", tmp_path, json.dumps(todo)), strict=True):
         print(job, made)
-        assert made["stack"] <= (ADDRESSES if capability in (80, 86, 89, 120) else 0), (job, made)
+        spared = capability in (90, 100) or list(job[3]) in BUNDLED or job[1] == "resample"
+        assert made["stack"] <= (0 if spared else ADDRESSES), (job, made)
         assert made["shared"] <= SHARED[capability], (job, made)
         if job[1] == "decode":
             assert made["products"][PRODUCT[capability]] > 0, (job, made)
