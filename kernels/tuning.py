@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -33,10 +34,13 @@ _lock = threading.Lock()
 
 
 def cache_file() -> Path:
-    """In the folder ``LIIF_FAST_CACHE``, or liif_fast in that of the user's caches."""
-    folder = os.environ.get(VARIABLE)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return (Path(folder) if folder else Path(base, "liif_fast")) / "triton.json"
+    """In the folder ``LIIF_FAST_CACHE``, or liif_fast in that of the user's caches; of a user without a home, as some
+    containers have, in that for temporary files."""
+    if folder := os.environ.get(VARIABLE):
+        return Path(folder) / "triton.json"
+    home = Path(os.path.expanduser("~"))  # "~" itself where there is none; Path.home would raise
+    usual = home / ".cache" if home.is_absolute() else tempfile.gettempdir()
+    return Path(os.environ.get("XDG_CACHE_HOME") or usual) / "liif_fast" / "triton.json"
 
 
 def key(device: str, widths: Sequence[int], dtype: torch.dtype, sides: int) -> str:

@@ -15,6 +15,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from .backends import BackendUnavailable
 from .output import ImageError, whole_file
 
 FOLDER_VARIABLE = "LIIF_FAST_CACHE"
@@ -23,10 +24,19 @@ _HEADER_BYTES = 1 << 16
 
 
 def folder() -> Path:
-    """``LIIF_FAST_CACHE``, or liif_fast in the user's cache folder (``XDG_CACHE_HOME``, ~/.cache)."""
+    """``LIIF_FAST_CACHE``, or liif_fast in the user's cache folder (``XDG_CACHE_HOME``, ~/.cache).
+
+    BackendUnavailable where the user has no home, as in some containers: a folder that anyone can write to is no place
+    for code.
+    """
     if own := os.environ.get(FOLDER_VARIABLE):
         return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "liif_fast"
+    if not (shared := os.environ.get("XDG_CACHE_HOME")):
+        home = os.path.expanduser("~")
+        if not os.path.isabs(home):
+            raise BackendUnavailable(f"there is no home folder to keep engines in; {FOLDER_VARIABLE} can name another")
+        shared = os.path.join(home, ".cache")
+    return Path(shared) / "liif_fast"
 
 
 def place(*names: str) -> Path:

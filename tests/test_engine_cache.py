@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from liif_fast import engine_cache
+from liif_fast.backends import BackendUnavailable
 from liif_fast.engine_cache import FOLDER_VARIABLE, folder, place, read, write
 
 KEY = {"weights": "0123", "version": "1.0"}
@@ -24,6 +25,11 @@ def test_the_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert folder() == tmp_path / ".cache" / "liif_fast"
+    with monkeypatch.context() as homeless:
+        homeless.delenv("HOME")
+        homeless.setattr("pwd.getpwuid", lambda _: {}["nobody"])
+        with pytest.raises(BackendUnavailable, match=FOLDER_VARIABLE):
+            folder()
     assert place("ab", "tensorrt-rtx", "../RTX 4090").name == "ab-tensorrt_rtx-.._RTX_4090.engine"
 
 

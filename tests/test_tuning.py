@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -121,3 +122,6 @@ def test_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     assert tuning.cache_file() == Path("/x/liif_fast/triton.json")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert tuning.cache_file() == Path.home() / ".cache/liif_fast/triton.json"
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", lambda _: {}["nobody"])
+    assert tuning.cache_file() == Path(tempfile.gettempdir()) / "liif_fast/triton.json"
