@@ -34,6 +34,13 @@ class Head:
     bias: torch.Tensor
     skip: int = 0
 
+    @property
+    def repeats(self) -> torch.Tensor:
+        """[C, 3, 1, 1]: the convolution of ones that makes of the image what is added. Exact, and what runtimes are
+        best at: they add the other's outputs as they write its own."""
+        color = torch.arange(3).repeat_interleave(self.skip).repeat(self.skip)
+        return F.one_hot(color, 3).float()[:, :, None, None]
+
 
 T = TypeVar("T")
 

@@ -109,9 +109,8 @@ def add_planes(graph: Graph, weights: Weights, decoder: Decoder | Resampler, ima
     x = graph("Div", graph("Sub", image, per_color(a.mean)), per_color(a.std))
     features = edsr(x, a, convolve, lambda value: graph("Relu", value), lambda one, two: graph("Add", one, two))
     z = convolve("project", features)
-    if skip := decoder.head.skip:
-        colors = np.tile(np.repeat(np.arange(3), skip), skip)[order]  # of channels (row, colour, column)
-        z = graph("Add", z, graph("Gather", x, graph.constant(colors, np.int64), axis=1))
+    if decoder.head.skip:
+        z = graph("Add", z, graph("Conv", x, graph.constant(decoder.head.repeats[order]), kernel_shape=[1, 1]))
     return z
 
 

@@ -12,7 +12,6 @@ from types import ModuleType
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from .checkpoint import Weights
 from .encoder import Head, convolutions, edsr
@@ -47,7 +46,7 @@ class Network:
     def __init__(self, trt: ModuleType, builder: Any, weights: Weights, head: Head, dtype: torch.dtype) -> None:
         self._trt, self._type = trt, getattr(trt.DataType, _TYPES[dtype])
         self._dtype, self._held = dtype, list[torch.Tensor]()
-        self._convolutions = convolutions(weights, head) | {"skip": _repeats(head.skip)}
+        self._convolutions = convolutions(weights, head) | {"skip": (head.repeats, torch.zeros(len(head.weight)))}
         self.definition = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         image = self.definition.add_input(IMAGE, self._type, (1, -1, -1, 3))
         x = self._transpose(image, (0, 3, 1, 2))
@@ -82,15 +81,6 @@ class Network:
     def _pointer(self, tensor: torch.Tensor) -> Any:
         self._held.append(tensor.to("cpu", self._dtype).contiguous())
         return self._trt.Weights(self._type, self._held[-1].data_ptr(), tensor.numel())
-
-
-def _repeats(times: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weight and bias of 1x1 that make of 3 channels 3 * times**2, each (row, colour, column) its colour's: see `Head`.
-
-    Exact, and to TensorRT one more convolution, to whose outputs it adds others as it writes them.
-    """
-    color = torch.arange(3).repeat_interleave(times).repeat(times)
-    return F.one_hot(color, 3).float()[:, :, None, None], torch.zeros(len(color))
 
 
 def build(
