@@ -29,7 +29,9 @@ AVX512BF16 = [*AVX512, "-mavx512bf16"]
 NEON = ["-fno-schedule-insns"]
 ISA_FLAGS = {
     "avx2": ["-mavx2", "-mfma"],
+    "avxvnni": ["-mavx2", "-mfma", "-mavxvnni"],
     "avx512": AVX512,
+    "avx512vnni": [*AVX512, "-mavx512vnni"],
     "avx512bf16": AVX512BF16,
     "amx": [*AVX512BF16, "-mamx-tile", "-mamx-bf16"],
     "neon": NEON,

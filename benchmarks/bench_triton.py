@@ -14,10 +14,11 @@ import pytest
 import torch
 
 from conftest import PAPER, random_weights
-from liif_fast import fp8, grid
+from liif_fast import grid
 from liif_fast.checkpoint import Weights
 from liif_fast.kernels.tuning import BUSY
 from liif_fast.ops import Decoder
+from liif_fast.quantization import FP8, measure
 from liif_fast.resample import Resampler
 from liif_fast.upscaler import PRECISIONS
 
@@ -51,7 +52,8 @@ def in_fp8(weights: Weights) -> Weights:
     """Measured on noise: the values do not change the time."""
     names = [f"imnet.layers.{2 * i}" for i in range(1, len(weights.architecture.hidden_list))]
     hidden = [(weights.tensors[f"{name}.weight"], weights.tensors[f"{name}.bias"]) for name in names]
-    return replace(weights, fp8=fp8.measure(hidden, torch.randn(1000, weights.architecture.hidden_list[0]).relu()))
+    h = torch.randn(1000, weights.architecture.hidden_list[0]).relu()
+    return replace(weights, quantized={"fp8": measure(FP8, hidden, h)})
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,8 @@ inline void bind_type(pybind11::module_& m) {
       .value("u16", Type::u16)
       .value("f32", Type::f32)
       .value("bf16", Type::bf16)
-      .value("f16", Type::f16);
+      .value("f16", Type::f16)
+      .value("i8", Type::i8);
 }
 
 using Component = std::tuple<Pointer, int64_t, int64_t>;  // first sample, row stride, step

@@ -29,16 +29,22 @@ struct AxisTable {
 };
 
 // A hidden layer after the first: out = relu(W in + b).
+//
+// Of i8 it reads q, rectified values of 0 to 255, and makes those of the next layer: round(relu(multiplier (W q) + b)), 255 at
+// most; the last layer does not round.
 struct HiddenLayer {
-  // Packed panels of 16 outputs: f32 [out/16][in][16], bf16 [out/16][in/2][16][2]; 64-byte aligned.
+  // Packed panels of 16 outputs: f32 [out/16][in][16], bf16 [out/16][in/2][16][2], i8 [out/16][in/4][16][4], or in 16 bits as
+  // bf16 for what has no products of bytes; 64-byte aligned.
   const void* weight;
-  const float* bias;  // [out]
-  int32_t in, out;    // multiples of 16, at most 256
+  const float* multiplier;  // [out], of i8 alone
+  const float* bias;        // [out]
+  int32_t in, out;          // multiples of 16, at most 256
 };
 
 struct DecodeParams {
   const void* z;         // [rows][columns][width] of `type`, channels last: the projected features, bias included
-  Type type;             // f32 or bf16: storage of z, hidden layers and activations; sums are always f32
+  Type type;             // f32 or bf16: storage of z
+  Type products;         // of hidden layers: `type`, which activations have too and sums in f32, or i8 with whole sums
   int32_t width;         // channels of z
   int64_t z_row_stride;  // elements from one row of z to the next
   int32_t sides;         // 1 or 2: cells looked at per axis

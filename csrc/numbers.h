@@ -15,7 +15,7 @@
 namespace liif {
 
 // f16: IEEE 754 half precision.
-enum class Type : int32_t { u8 = 0, u16 = 1, f32 = 2, bf16 = 3, f16 = 4 };
+enum class Type : int32_t { u8 = 0, u16 = 1, f32 = 2, bf16 = 3, f16 = 4, i8 = 5 };
 
 namespace {
 

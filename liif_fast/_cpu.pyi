@@ -8,6 +8,7 @@ class Type(Enum):
     f32 = 2
     bf16 = 3
     f16 = 4
+    i8 = 5
 
 def isas() -> list[tuple[str, bool]]: ...
 def is_intel() -> bool: ...
@@ -17,6 +18,7 @@ def decode(
     threads: int,
     z: int,
     type: Type,
+    products: Type,
     width: int,
     z_row_stride: int,
     sides: int,
@@ -26,7 +28,7 @@ def decode(
     first: int,
     first_y: int,
     first_x: int,
-    hidden: list[tuple[int, int, int, int]],
+    hidden: list[tuple[int, int, int, int, int]],
     last: int,
     last_bias: int,
     scale: tuple[float, ...],

@@ -18,12 +18,13 @@ import numpy as np
 import psutil
 import torch
 
-from . import __version__, engines, published
-from .backends import BACKENDS, cpu, select, triton
+from . import __version__, backends, engines, published
+from .backends import BACKENDS, cpu, select, stored, triton
+from .checkpoint import Weights, load
 from .encoder import torch_threads
 from .field import Field
-from .fp8 import FP8, stored
 from .output import check_place, write_text
+from .quantization import FORMATS
 from .system import processor
 from .upscaler import PRECISIONS, Upscaler, find_device, find_precision
 
@@ -123,8 +124,8 @@ def run(
 def measure(model: str, device: str, backend: str, precision: str | None, quick: bool, engine: str = "auto") -> dict:
     """All rows of one machine and model, as JSON data."""
     threads, seconds = torch.get_num_threads(), 0.5 if quick else 2.0
-    on = find_device(device)
-    names = [find_precision(precision, on)] if precision else _with_kernels(on, backend, engine)
+    on, weights = find_device(device), load(model)
+    names = [find_precision(precision, on)] if precision else _with_kernels(weights, on, backend, engine)
     first = PRECISIONS[names[0]] if names else torch.float32
     select(backend, on, first)  # raises where it cannot
     engines.check(engine, on, stored(first))
@@ -132,7 +133,7 @@ def measure(model: str, device: str, backend: str, precision: str | None, quick:
     does_fp32 = backend == "auto" or BACKENDS[backend].unavailable(on, torch.float32) is None
     encodes_fp32 = _encodes(engine, on, torch.float32)
     exact = Upscaler(
-        model,
+        weights,
         device=on,
         backend=backend if does_fp32 else "auto",
         engine=engine if encodes_fp32 else "auto",
@@ -174,19 +175,23 @@ def measure(model: str, device: str, backend: str, precision: str | None, quick:
     return {**report, "rows": [asdict(row) for row in rows]}
 
 
-def _with_kernels(device: torch.device, backend: str, engine: str) -> list[str]:
+def _with_kernels(weights: Weights, device: torch.device, backend: str, engine: str) -> list[str]:
     """Precisions that the backend decodes and the engine encodes in; of "auto", those that another than plain PyTorch
     does, and fp32."""
-    # fp8 only where it is asked for: not every model can.
-    every = {n: dtype for n, dtype in PRECISIONS.items() if dtype != FP8 and _encodes(engine, device, dtype)}
+    # fp8 only where it is asked for, as it is of no use but on some devices; of 8 bits what the model was measured for.
+    able = [n for n, dtype in PRECISIONS.items() if dtype not in FORMATS or n in weights.quantized]
+    able = [name for name in able if name != "fp8" and _encodes(engine, device, PRECISIONS[name])]
+    every = {name: PRECISIONS[name] for name in able}
     if backend in BACKENDS:
         return [name for name, dtype in every.items() if BACKENDS[backend].unavailable(device, dtype) is None]
-    return [n for n, dtype in every.items() if n == "fp32" or select("auto", device, dtype) != "reference"]
+    kernels = [name for name in BACKENDS if name != "reference"]
+    against = {name: backends.reasons_against(device, dtype) for name, dtype in every.items()}
+    return [n for n, reasons in against.items() if n == "fp32" or None in (reasons[name] for name in kernels)]
 
 
 def _encodes(engine: str, device: torch.device, dtype: torch.dtype) -> bool:
     """Whether it can; what is no engine at all is refused later."""
-    return engines.reasons_against(device, dtype).get(engine) is None
+    return engines.reasons_against(device, stored(dtype)).get(engine) is None
 
 
 def picture(height: int, width: int) -> np.ndarray:

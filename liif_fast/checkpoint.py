@@ -24,8 +24,8 @@ from safetensors import safe_open
 from safetensors.torch import save as serialize
 
 from .architecture import FLAGS, Architecture, CheckpointError, require, show
-from .fp8 import FP8, Quantized
 from .output import whole_file
+from .quantization import FORMATS, Quantized
 from .weights import BUNDLED, DEFAULT
 
 MODELS_VARIABLE = "LIIF_FAST_MODELS"
@@ -45,16 +45,17 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 class Weights:
     """A network: its architecture and tensors (exactly `architecture.shapes`; fp32, contiguous, CPU, finite).
 
-    `metadata` is what else the file said (description, licence), which `save` keeps, as it does `fp8`, what `liif-fast
-    calibrate` measured: hidden layers in float8, which are not part of the fingerprint. Raises `CheckpointError` where
-    a tensor is missing, unknown, of the wrong shape or type, or holds NaN or infinity.
+    `metadata` is what else the file said (description, licence), which `save` keeps, as it does `quantized`, what
+    `liif-fast calibrate` measured: hidden layers in 8 bits by the name of their format ("fp8", "int8"), which are not
+    part of the fingerprint. Raises `CheckpointError` where a tensor is missing, unknown, of the wrong shape or type, or
+    holds NaN or infinity.
     """
 
     architecture: Architecture
     tensors: dict[str, torch.Tensor]
     name: str = "unnamed"
     metadata: dict[str, str] = field(default_factory=dict)
-    fp8: Quantized | None = None
+    quantized: Mapping[str, Quantized] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         shapes = self.architecture.shapes
@@ -68,8 +69,8 @@ class Weights:
             plain = tensor.dtype == torch.float32 and tensor.device.type == "cpu" and tensor.is_contiguous()
             require(plain, f"{key} must be a contiguous float32 tensor on the CPU")
             require(bool(torch.isfinite(tensor).all()), f"{key} holds NaN or infinite values: damaged or diverged")
-        if self.fp8 is not None:
-            _check_fp8(self.fp8, self.architecture)
+        for name, found in self.quantized.items():
+            _check_quantized(name, found, self.architecture)
 
     @property
     def imnet(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -166,10 +167,10 @@ def save(path: str | os.PathLike[str], weights: Weights, dtype: torch.dtype | No
     tensors = {key: tensor.detach().to(dtype) for key, tensor in weights.tensors.items()}
     for key, tensor in tensors.items():
         require(bool(torch.isfinite(tensor).all()), f"{key} does not fit {dtype}: save it as float32")
-    if weights.fp8 is not None:
-        tensors["fp8.scale"] = weights.fp8.scale
-        tensors |= {f"fp8.{i}.weight": tensor for i, tensor in enumerate(weights.fp8.weight)}
-        tensors |= {f"fp8.{i}.steps": tensor for i, tensor in enumerate(weights.fp8.steps)}
+    for name, found in weights.quantized.items():
+        tensors[f"{name}.scale"] = found.scale
+        tensors |= {f"{name}.{i}.weight": tensor for i, tensor in enumerate(found.weight)}
+        tensors |= {f"{name}.{i}.steps": tensor for i, tensor in enumerate(found.steps)}
     data = serialize(tensors, {**weights.metadata, **ours})
     with whole_file(path, overwrite=True) as file:
         file.write(data)
@@ -327,33 +328,39 @@ def _convert(state: dict[Any, Any], res_scale: float, size: int) -> dict[str, to
     return kept
 
 
-def _quantized(content: object) -> Quantized | None:
-    """What `save` wrote of `Weights.fp8`; None where there is none."""
-    if not isinstance(content, dict) or "fp8.scale" not in content:
-        return None
-    weight, steps = (
-        tuple(content[key] for i in range(len(content)) if (key := f"fp8.{i}.{what}") in content)
-        for what in ("weight", "steps")
-    )
-    return Quantized(content["fp8.scale"], weight, steps)
+def _quantized(content: object) -> dict[str, Quantized]:
+    """What `save` wrote of `Weights.quantized`."""
+    if not isinstance(content, dict):
+        return {}
+    found = {}
+    for name in (form.name for form in FORMATS.values() if f"{form.name}.scale" in content):
+        weight, steps = (
+            tuple(content[key] for i in range(len(content)) if (key := f"{name}.{i}.{what}") in content)
+            for what in ("weight", "steps")
+        )
+        found[name] = Quantized(content[f"{name}.scale"], weight, steps)
+    return found
 
 
-def _check_fp8(fp8: Quantized, architecture: Architecture) -> None:
+def _check_quantized(name: str, found: Quantized, architecture: Architecture) -> None:
+    form = next((form for form in FORMATS.values() if form.name == name), None)
+    if form is None:
+        raise CheckpointError(f"layers in {show(name)}, which is none of {', '.join(f.name for f in FORMATS.values())}")
     widths = architecture.hidden_list if architecture.decoder == "liif" else ()
-    require(len(widths) > 1, "it has float8 layers, but no hidden layers that could be")
+    require(len(widths) > 1, f"it has {name} layers, but no hidden layers that could be")
     expected: list[tuple[str, object, tuple[int, ...], torch.dtype]] = [
-        ("fp8.scale", fp8.scale, (widths[0],), torch.float32)
+        (f"{name}.scale", found.scale, (widths[0],), torch.float32)
     ]
-    both = len(fp8.weight), len(fp8.steps)
-    require(both == (len(widths) - 1,) * 2, f"{both[0]} float8 weights and {both[1]} steps of {len(widths) - 1} layers")
-    for i, (weight, steps) in enumerate(zip(fp8.weight, fp8.steps, strict=True)):
-        expected += [(f"fp8.{i}.weight", weight, (widths[i + 1], widths[i]), FP8)]
-        expected += [(f"fp8.{i}.steps", steps, (2, widths[i + 1]), torch.float32)]
+    both = len(found.weight), len(found.steps)
+    require(both == (len(widths) - 1,) * 2, f"{both[0]} {name} weights and {both[1]} steps of {len(widths) - 1} layers")
+    for i, (weight, steps) in enumerate(zip(found.weight, found.steps, strict=True)):
+        expected += [(f"{name}.{i}.weight", weight, (widths[i + 1], widths[i]), form.dtype)]
+        expected += [(f"{name}.{i}.steps", steps, (2, widths[i + 1]), torch.float32)]
     for key, tensor, shape, dtype in expected:
         if not (isinstance(tensor, torch.Tensor) and tensor.shape == shape and tensor.dtype == dtype):
             raise CheckpointError(f"{key} is not {dtype} of {shape}")
         require(bool(torch.isfinite(tensor.float()).all()), f"{key} holds NaN or infinite values: damaged")
-    require(bool((fp8.scale > 0).all()), "fp8.scale must be positive")
+    require(bool((found.scale > 0).all()), f"{name}.scale must be positive")
 
 
 def _count(layer: str, state: Mapping[str, object]) -> int:

@@ -7,7 +7,7 @@
 ``y``, ``x``   [index, offset, weight] of the rows and columns of the output, see `grid.Axis`
 ``paired``     False: a grid, ``out`` is [rows, columns, 3]. True: a list of points, ``out`` is [points, 3]
 ``layers``     what the backend's ``pack`` made of [first_y, first_x, last, last_bias, weight, bias, weight, bias, ...];
-               in float8 with the steps of `fp8.Quantized` in the place of biases
+               in 8 bits with the steps of `quantization.Quantized` in the place of biases
 ``cell_term``  [C] float32: the first layer's weights of the cell times the cell
 ``scale``      3 numbers; with ``shift`` from the network's range to the output's, then clamped to [low, high]
 ``out``        uint8, uint16 (rounded to nearest even), float16 or float32; any strides
@@ -24,12 +24,13 @@ import torch
 from numpy.typing import NDArray
 from torch import library
 
-from . import fp8, grid
-from .backends import BACKENDS, select
+from . import grid
+from .backends import BACKENDS, select, stored
 from .checkpoint import Weights
 from .encoder import Head
 from .grid import Axis
 from .image import WHITE
+from .quantization import FORMATS, Quantized
 
 OUT_RANGE = {**WHITE, torch.float16: 1.0, torch.float32: 1.0}
 
@@ -121,14 +122,14 @@ _library.impl("decode", _decode, "CompositeExplicitAutograd")
 _library.impl("decode", lambda *_: None, "Meta")
 
 
-def quantized(weights: Weights) -> fp8.Quantized:
-    """ValueError where the network has no layers in float8, with what to do about it."""
-    if weights.fp8 is None:
+def quantized(weights: Weights, name: str) -> Quantized:
+    """ValueError where the network has no layers in the format of that name, with what to do about it."""
+    if name not in weights.quantized:
         if weights.architecture.decoder != "liif" or len(weights.architecture.hidden_list) < 2:
-            raise ValueError(f"{weights.name} has no hidden layers to run in fp8")
+            raise ValueError(f"{weights.name} has no hidden layers to run in {name}")
         todo = f"`liif-fast calibrate {weights.name} OUTPUT --data FOLDER` measures it"
-        raise ValueError(f"{weights.name} was not measured for fp8: {todo}")
-    return weights.fp8
+        raise ValueError(f"{weights.name} was not measured for {name}: {todo}")
+    return weights.quantized[name]
 
 
 class Decoder:
@@ -151,13 +152,13 @@ class Decoder:
         threads: int | None = None,
     ) -> None:
         self.backend = select(backend, device, dtype)
-        self.device, self.dtype, self.threads = device, fp8.stored(dtype), threads
+        self.device, self.dtype, self.threads = device, stored(dtype), threads
         architecture = weights.architecture
         self.local_ensemble = architecture.local_ensemble
         self.mean, self.std = architecture.mean, architecture.std
         (first, first_bias), *hidden, (last, last_bias) = weights.imnet
-        if dtype == fp8.FP8:
-            ready = quantized(weights)
+        if dtype in FORMATS:
+            ready = quantized(weights, FORMATS[dtype].name)
             first, first_bias = first / ready.scale[:, None], first_bias / ready.scale
             hidden = list(zip(ready.weight, ready.steps, strict=True))
         # Inputs of the first layer: features, relative coordinate (y, x), cell (y, x).

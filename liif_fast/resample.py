@@ -28,9 +28,9 @@ from .architecture import FACTOR
 from .backends import BACKENDS, select
 from .checkpoint import Weights
 from .encoder import Head
-from .fp8 import FP8
 from .grid import TAPS, Taps
 from .ops import OUT_RANGE, output_range, together, within
+from .quantization import FORMATS
 
 # How much the cubic widens at most: at x2, where the fine picture is twice too fine, it spans all TAPS lines.
 WIDEST = 2.0
@@ -131,8 +131,8 @@ class Resampler:
         backend: str = "auto",
         threads: int | None = None,
     ) -> None:
-        if dtype == FP8:
-            raise ValueError(f"{weights.name} has no hidden layers to run in fp8")
+        if dtype in FORMATS:
+            raise ValueError(f"{weights.name} has no hidden layers to run in {FORMATS[dtype].name}")
         self.backend = select(backend, device, dtype)
         self.device, self.dtype, self.threads = device, dtype, threads
         self.mean, self.std = weights.architecture.mean, weights.architecture.std

@@ -14,8 +14,7 @@ import torch
 from PIL import features
 
 from . import __version__, backends, checkpoint, engines, memory
-from .backends import cpu
-from .fp8 import stored
+from .backends import cpu, stored
 from .output import FORMATS
 from .upscaler import PRECISIONS, find_device, find_precision
 from .weights import DEFAULT
@@ -62,7 +61,9 @@ def lines(found: dict[str, Any]) -> list[str]:
     for name, device in found["devices"].items():
         default = " (default)" if name == found["default_device"] else ""
         out += ["", f"device {name}{default}: {device['name']}"]
-        out.append(f"  precision auto is {device['precision_auto']}")
+        both = device["precision_auto"], device["precision_auto_liif"]
+        liif = "" if both[0] == both[1] else f", of LIIF models {both[1]}"
+        out.append(f"  precision auto is {both[0]}{liif}")
         for precision, reasons in device["backends"].items():
             for backend, reason in reasons.items():
                 out.append(f"  {precision:<4}  {backend:<10} {'usable' if reason is None else reason}")
@@ -106,6 +107,7 @@ def _of_device(device: torch.device) -> dict[str, Any]:
     return {
         "name": name,
         "precision_auto": find_precision("auto", device),
+        "precision_auto_liif": find_precision("auto", device, int8=True),
         "backends": against,
         "engines": encoders,
     }

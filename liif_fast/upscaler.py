@@ -14,21 +14,23 @@ import numpy as np
 import torch
 
 from . import engines, grid, memory
-from .backends import BackendUnavailable, cpu, triton
+from .backends import BackendUnavailable, cpu, stored, triton
 from .checkpoint import Weights, load
 from .encoder import one_thread_in_forks
 from .field import Box, Field, Progress, least_memory
-from .fp8 import FP8, stored
 from .frame import Frame
 from .gpu_stream import GpuLine
 from .image import Unpacked, join, unpack
 from .ops import Decoder
+from .quantization import FORMATS
 from .resample import Resampler
 from .stream import Dropped, Workers, copied, stream
 from .weights import DEFAULT
 from .words import counted
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp8": FP8}
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16} | {
+    form.name: form.dtype for form in FORMATS.values()
+}
 DECODERS: dict[str, type[Decoder] | type[Resampler]] = {"liif": Decoder, "resample": Resampler}
 # Enough for tiles whose halos cost little, and little enough not to be noticed.
 DEFAULT_MEMORY = 3 << 29
@@ -44,12 +46,14 @@ class Upscaler:
     Args:
         model: a name (see ``liif-fast info``), a checkpoint file, or loaded `Weights`.
         device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1", or a torch.device.
-        precision: "fp32", "bf16", "fp16", or "auto": the fastest within 0.01 dB of fp32, which is bf16 on processors
-            with AMX or AMD's AVX-512-BF16, fp16 on CUDA devices where the Triton kernels run, and fp32 elsewhere. On
-            CUDA devices PyTorch's convolutions in fp32 are in TF32 unless `torch.backends.cudnn.allow_tf32` is off.
-            "fp8": LIIF's hidden layers in float8 (e4m3), all else in fp16, on CUDA devices of compute capability 8.9
-            and up, for models that `liif-fast calibrate` has measured; "auto" never takes it, as no GPU has run it yet.
-            The backend "reference" emulates it anywhere, slowly.
+        precision: "fp32", "bf16", "fp16", "int8", "fp8", or "auto": the fastest within 0.01 dB of fp32. That is on
+            processors int8 for a LIIF decoder that has been measured for it, but with AMX; else bf16 with AMX or AMD's
+            AVX-512-BF16; on CUDA devices fp16 where the Triton kernels run; and fp32 elsewhere. On CUDA devices
+            PyTorch's convolutions in fp32 are in TF32 unless `torch.backends.cudnn.allow_tf32` is off.
+            "int8", on processors: LIIF's hidden layers in int8, all else in bf16 or fp32, whichever is faster. "fp8",
+            on CUDA devices of compute capability 8.9 and up: the same in float8 (e4m3), all else in fp16; "auto" never
+            takes it, as no GPU has run it yet. Both are for models that `liif-fast calibrate` has measured, and the
+            backend "reference" emulates them anywhere, slowly.
         threads: of the processor, 1 to 1024; None takes PyTorch's number.
         backend: "auto", or the name of one in ``liif-fast info``; a named one never falls back to another.
         engine: of the encoder: "auto", "tensorrt", "tensorrt-rtx", "native" (processors) or "torch", likewise. The
@@ -92,7 +96,8 @@ class Upscaler:
             name = self.weights.name
             raise ValueError(f"self_ensemble is for models whose decoder resamples, as {DEFAULT}, not for {name}")
         self.device = find_device(device)
-        self.precision = find_precision(precision, self.device)
+        int8 = backend in ("auto", "cpu") and "int8" in self.weights.quantized
+        self.precision = find_precision(precision, self.device, int8)
         self.threads, self.max_memory, self.cell_clamp = threads, max_memory, cell_clamp
         dtype = PRECISIONS[self.precision]
         make = DECODERS[self.weights.architecture.decoder]
@@ -349,15 +354,17 @@ def _why_none() -> str:
     return "none is visible"
 
 
-def find_precision(precision: str, device: torch.device) -> str:
+def find_precision(precision: str, device: torch.device, int8: bool = False) -> str:
+    """``int8``: whether the network has layers in it, and the backend is one for it."""
     if precision == "auto":
         if (reason := triton.unavailable(device, torch.float16)) is None:
             # As fast as bf16 there with three more bits; activations stay far below its largest value, 65504.
             return "fp16"
         if device.type == "cuda":
             warnings.warn(f"plain PyTorch decodes, in fp32, which is slow: {reason}", stacklevel=2)
-        usable = device.type == "cpu" and cpu.unavailable(device, torch.bfloat16) is None
-        return "bf16" if usable and cpu.prefers_bf16() else "fp32"
+        if device.type != "cpu" or cpu.unavailable(device, torch.float32) is not None:
+            return "fp32"
+        return "int8" if int8 and cpu.prefers_int8() else "bf16" if cpu.prefers_bf16() else "fp32"
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of auto, {', '.join(PRECISIONS)}; got {precision!r}")
     return precision

@@ -47,8 +47,8 @@ def random_weights(architecture: Architecture, seed: int = 0, contrast: float = 
 
 
 def supported_isas() -> list[str]:
-    """Instruction sets of this build that this processor has, best first."""
-    return [name for name, supported in cpu.isas().items() if supported]
+    """Instruction sets of this build that this processor has, best first, but those for int8 alone."""
+    return [name for name, supported in cpu.isas().items() if supported and name not in cpu.VNNI_ISAS]
 
 
 def taken(isa: str, dtype: torch.dtype) -> str:
@@ -65,7 +65,7 @@ def spied(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         native.decode(**arguments)
 
     native = cpu._cpu
-    monkeypatch.setattr(cpu, "_cpu", SimpleNamespace(decode=decode, isas=native.isas, Type=native.Type))
+    monkeypatch.setattr(cpu, "_cpu", SimpleNamespace(**{**vars(native), "decode": decode}))
     return asked
 
 
@@ -231,6 +231,9 @@ def check_case(case: Case, backend: str = "cpu", device: torch.device = CPU) -> 
     assert (whole == 77).all(), "wrote outside its output"
 
 
+X86 = ("AVX2", "AVXVNNI", "AVX512", "AVX512VNNI", "AVX512BF16", "AMX")
+
+
 def can_emulate() -> str | None:
     """Why the native sources cannot be compiled and run here with AVX2 and all else emulated, None if they can."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
@@ -261,7 +264,7 @@ def build_emulated(folder: Path, flags: list[str]) -> Path:
     ]
     # A namespace of its own: pybind11 knows types by name across all modules of a process.
     common += ["-Dliif=liif_emulated", "-DLIIF_EMULATED", *flags]
-    common += [f"-DLIIF_HAVE_{isa}" for isa in ("AVX2", "AVX512", "AVX512BF16", "AMX", "NEON", "NEONBF16")]
+    common += [f"-DLIIF_HAVE_{isa}" for isa in (*X86, "NEON", "NEONBF16")]
 
     def run(*arguments: object) -> None:
         done = subprocess.run([compiler, *map(str, arguments)], capture_output=True, text=True, check=False)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ["TRITON_INTERPRET"] = "0"
-ZERO = -4.0  # of liif_fast.fp8
+ZERO = -4.0  # of liif_fast.quantization.FP8
 
 
 def of_type(name: str) -> str:

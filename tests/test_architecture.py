@@ -67,7 +67,7 @@ ROWS = [
     ["exif", "iptc"],
     ["bands"],
     ["grid"],
-    ["fp8", "architecture", "tiling", "modes", "deflate", "colorimetry", "_cpu", "_cuda"],
+    ["quantization", "architecture", "tiling", "modes", "deflate", "colorimetry", "_cpu", "_cuda"],
     ["stream", "cuda_streams", "memory", "weights", "words"],
 ]
 RANK = {name: i for i, row in enumerate(ROWS) for name in row}

@@ -70,7 +70,7 @@ def test_a_named_backend_is_the_one_measured(tmp_path: Path, monkeypatch: pytest
     for backend, precision, error, text in (
         ("triton", None, BackendUnavailable, "backend 'triton' cannot run on cpu"),
         ("magic", None, ValueError, "got 'magic'"),
-        ("auto", "int8", ValueError, "got 'int8'"),
+        ("auto", "int4", ValueError, "got 'int4'"),
     ):
         with pytest.raises(error, match=text):
             bench.measure(str(tmp_path / "net.safetensors"), "cpu", backend, precision, quick=True)

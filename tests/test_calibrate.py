@@ -1,9 +1,10 @@
-"""Measuring a network for float8, and how files keep it."""
+"""Measuring a network for 8 bits, and how files keep it."""
 
 from __future__ import annotations
 
 import shutil
 import tracemalloc
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from common import random_weights
 from liif_fast import Upscaler
 from liif_fast.checkpoint import Architecture, CheckpointError, Weights, load, save
 from liif_fast.cli import app
-from liif_fast.fp8 import Quantized
+from liif_fast.quantization import Quantized
 from liif_fast.training.calibrate import calibrate
 
 WEIGHTS = random_weights(Architecture(1, 8, (32, 48, 32)), contrast=1.0)
@@ -38,21 +39,22 @@ def measured(folder: Path) -> Weights:
     return calibrate(WEIGHTS, [folder])
 
 
-def parts(fp8: Quantized | None) -> list[torch.Tensor]:
-    assert fp8 is not None
-    return [fp8.scale, *fp8.weight, *fp8.steps]
+def parts(weights: Weights) -> list[torch.Tensor]:
+    assert list(weights.quantized) == ["fp8", "int8"]
+    return [t for found in weights.quantized.values() for t in (found.scale, *found.weight, *found.steps)]
 
 
-def test_is_close_to_the_network(measured: Weights, folder: Path) -> None:
+@pytest.mark.parametrize("precision", ["fp8", "int8"])
+def test_is_close_to_the_network(measured: Weights, folder: Path, precision: str) -> None:
     picture = np.asarray(Image.open(folder / "0.png"), np.float32)[:48, :48] / 255
-    found = Upscaler(measured, device="cpu", precision="fp8", backend="reference")(picture, scale=2)
+    found = Upscaler(measured, device="cpu", precision=precision, backend="reference")(picture, scale=2)
     exact = Upscaler(measured, device="cpu", precision="fp32")(picture, scale=2)
     assert 40 < -10 * np.log10(np.mean((found - exact) ** 2)) < 70
 
 
 def test_the_same_pictures_give_the_same(measured: Weights, folder: Path) -> None:
     again = calibrate(WEIGHTS, [folder])
-    assert all(torch.equal(a.float(), b.float()) for a, b in zip(parts(measured.fp8), parts(again.fp8), strict=True))
+    assert all(torch.equal(a.float(), b.float()) for a, b in zip(parts(measured), parts(again), strict=True))
     assert measured.fingerprint == WEIGHTS.fingerprint
 
 
@@ -62,18 +64,18 @@ def test_an_unreadable_picture_is_skipped(measured: Weights, folder: Path, tmp_p
     (tmp_path / "1a.png").write_bytes(b"\x89PNG nothing")
     with pytest.warns(UserWarning, match=r"1a\.png: .*, skipped"):
         found = calibrate(WEIGHTS, [tmp_path])
-    assert all(torch.equal(a.float(), b.float()) for a, b in zip(parts(measured.fp8), parts(found.fp8), strict=True))
+    assert all(torch.equal(a.float(), b.float()) for a, b in zip(parts(measured), parts(found), strict=True))
 
 
 def test_files_keep_it(measured: Weights, tmp_path: Path) -> None:
     save(tmp_path / "a.safetensors", measured, torch.float32)
     back = load(tmp_path / "a.safetensors")
-    for a, b in zip(parts(measured.fp8), parts(back.fp8), strict=True):
+    for a, b in zip(parts(measured), parts(back), strict=True):
         assert a.dtype == b.dtype
         assert torch.equal(a.float(), b.float())
     assert back.fingerprint == WEIGHTS.fingerprint
     save(tmp_path / "b.safetensors", WEIGHTS, torch.float32)
-    assert load(tmp_path / "b.safetensors").fp8 is None
+    assert not load(tmp_path / "b.safetensors").quantized
 
 
 def test_command(folder: Path, tmp_path: Path) -> None:
@@ -84,25 +86,42 @@ def test_command(folder: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     a, b = load(before), load(after)
     assert all(torch.equal(a.tensors[key], b.tensors[key]) for key in a.tensors)
-    assert b.fp8 is not None
-    assert after.stat().st_size < before.stat().st_size + 8000, "weights are stored as they were, in halves"
+    assert list(b.quantized) == ["fp8", "int8"]
+    assert after.stat().st_size < before.stat().st_size + 16000, "weights are stored as they were, in halves"
     assert CliRunner().invoke(app, words).exit_code != 0, "replaced without --force"
 
 
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (lambda q: replace(q, scale=q.scale[:5]), r"fp8.scale is not torch.float32 of \(32,\)"),
-        (lambda q: replace(q, scale=-q.scale), "fp8.scale must be positive"),
-        (lambda q: replace(q, weight=q.weight[:1]), "1 float8 weights and 2 steps of 2 layers"),
-        (lambda q: replace(q, weight=tuple(w.float() for w in q.weight)), "fp8.0.weight is not torch.float8_e4m3fn"),
-        (lambda q: replace(q, steps=tuple(s * torch.nan for s in q.steps)), "fp8.0.steps holds NaN"),
+        (lambda q: replace(q, scale=q.scale[:5]), r"8.scale is not torch.float32 of \(32,\)"),
+        (lambda q: replace(q, scale=-q.scale), "8.scale must be positive"),
+        (lambda q: replace(q, weight=q.weight[:1]), "1 (fp8|int8) weights and 2 steps of 2 layers"),
+        (
+            lambda q: replace(q, weight=tuple(w.half() for w in q.weight)),
+            "8.0.weight is not torch.(float8_e4m3fn|int8) ",
+        ),
+        (lambda q: replace(q, steps=tuple(s * torch.nan for s in q.steps)), "8.0.steps holds NaN"),
     ],
     ids=["short", "negative", "missing", "wide", "nan"],
 )
-def test_damage(measured: Weights, change: object, text: str) -> None:
+@pytest.mark.parametrize("name", ["fp8", "int8"])
+def test_damage(measured: Weights, change: Callable[[Quantized], Quantized], text: str, name: str) -> None:
     with pytest.raises(CheckpointError, match=text):
-        replace(measured, fp8=change(measured.fp8))  # type: ignore[operator]
+        replace(measured, quantized={name: change(measured.quantized[name])})
+
+
+def test_unknown_format(measured: Weights) -> None:
+    with pytest.raises(CheckpointError, match="layers in 'int4', which is none of fp8, int8"):
+        replace(measured, quantized={"int4": measured.quantized["int8"]})
+
+
+def test_int8_holds_what_is_harder_than_photographs(measured: Weights) -> None:
+    """Noise of full contrast: with scales from the pictures alone its values would be cut off."""
+    noise = np.random.default_rng(5).integers(0, 2, (32, 32, 3)).astype(np.float32)
+    found = Upscaler(measured, device="cpu", precision="int8", backend="reference")(noise, scale=2)
+    exact = Upscaler(measured, device="cpu", precision="fp32")(noise, scale=2)
+    assert -10 * np.log10(np.mean((found - exact) ** 2)) > 36
 
 
 def test_one_picture_in_memory_at_a_time(tmp_path: Path) -> None:
@@ -116,7 +135,7 @@ def test_one_picture_in_memory_at_a_time(tmp_path: Path) -> None:
 
 
 def test_refusals(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no hidden layers to run in fp8"):
+    with pytest.raises(ValueError, match="no hidden layers to run in 8 bits"):
         calibrate(random_weights(Architecture(1, 8, (32,))), [folder])
     with pytest.raises(ValueError, match="no picture in"):
         calibrate(WEIGHTS, [tmp_path])
@@ -126,7 +145,7 @@ def test_refusals(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such folder"):
         calibrate(WEIGHTS, [tmp_path / "none"])
     with pytest.raises(CheckpointError, match="no hidden layers that could be"):
-        Weights(*vars_of_shallow(), fp8=Quantized(torch.ones(32), (), ()))
+        Weights(*vars_of_shallow(), quantized={"fp8": Quantized(torch.ones(32), (), ())})
 
 
 def vars_of_shallow() -> tuple[Architecture, dict[str, torch.Tensor]]:

@@ -9,8 +9,10 @@ import torch
 
 import test_convolve
 import test_decode
+import test_decode_int8
 import test_resample
-from common import BF16, CPU, FP32, Case, build_emulated, can_emulate, cases, check_case, load_native, problem
+from common import BF16, CPU, FP32, Case, build_emulated, can_emulate, cases, check_case, load_native, problem, spied
+from eight_bits import CASES
 from liif_fast.backends import cpu
 from liif_fast.ops import OUT_RANGE, Decoder
 from liif_fast.resample import Resampler
@@ -33,7 +35,7 @@ def isa(request: pytest.FixtureRequest, native: ModuleType, monkeypatch: pytest.
 
 
 def test_build_has_every_instruction_set(native: ModuleType) -> None:
-    names = ["amx", "avx512bf16", "avx512", "avx2", "neonbf16", "neon", "scalar"]
+    names = ["amx", "avx512bf16", "avx512vnni", "avx512", "avxvnni", "avx2", "neonbf16", "neon", "scalar"]
     assert native.isas() == [(name, True) for name in names]
     assert set(EMULATED) < set(names)
 
@@ -52,6 +54,17 @@ test_same_bits_whatever_the_threads = test_decode.test_same_bits_whatever_the_th
 test_a_part_has_the_bits_of_the_whole = test_decode.test_a_part_has_the_bits_of_the_whole
 test_points_equal_the_grid = test_decode.test_points_equal_the_grid
 test_nothing_to_decode = test_decode.test_nothing_to_decode
+
+
+@pytest.mark.parametrize("z", [FP32, BF16], ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("name", cpu.VNNI_ISAS)
+def test_int8(name: str, case: Case, z: torch.dtype, native: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "_cpu", native)
+    monkeypatch.setenv(cpu.ISA_VARIABLE, name)
+    asked = spied(monkeypatch)
+    test_decode_int8.check_is_the_emulation(case, z)
+    assert asked == [name]
 
 
 @pytest.mark.parametrize("out", OUT_RANGE, ids=str)

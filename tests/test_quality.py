@@ -82,18 +82,19 @@ def test_bf16_costs_nothing(photo: np.ndarray, isa: str, model: str, monkeypatch
     assert psnr(stored, truth) > psnr(exact, truth) - 0.01
 
 
-@pytest.mark.parametrize("model", [name for name in MODELS if load(name).fp8 is not None])
+@pytest.mark.parametrize("precision", ["fp8", "int8"])
+@pytest.mark.parametrize("model", [name for name in MODELS if load(name).quantized])
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_fp8_costs_next_to_nothing(photo: np.ndarray, model: str, scale: int) -> None:
-    """As PyTorch emulates it."""
+def test_8_bits_cost_next_to_nothing(photo: np.ndarray, model: str, scale: int, precision: str) -> None:
+    """As PyTorch emulates them."""
     truth = photo[24:120, 24:120]
     small = reduced(truth, scale)
     exact = Upscaler(model, device="cpu", precision="fp32")(small, scale=scale)
-    stored = Upscaler(model, device="cpu", precision="fp8", backend="reference")(small, scale=scale)
-    assert 50 < psnr(stored, exact) < 70, "exact: float8 did not run"
-    assert psnr(stored, truth) > psnr(exact, truth) - 0.03
+    stored = Upscaler(model, device="cpu", precision=precision, backend="reference")(small, scale=scale)
+    assert 50 < psnr(stored, exact) < 70, "exact: 8 bits did not run"
+    assert psnr(stored, truth) > psnr(exact, truth) - {"fp8": 0.03, "int8": 0.01}[precision]
 
 
 @pytest.mark.parametrize("model", ["edsr-baseline", "edsr-baseline-2"])
-def test_a_liif_is_measured_for_fp8(model: str) -> None:
-    assert load(model).fp8 is not None
+def test_a_liif_is_measured_for_8_bits(model: str) -> None:
+    assert list(load(model).quantized) == ["fp8", "int8"]

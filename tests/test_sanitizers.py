@@ -15,9 +15,9 @@ pytestmark = pytest.mark.skipif(can_emulate() is not None, reason=can_emulate() 
 DRIVER = Path(__file__).parent / "native/sanitized_driver.py"
 SANITIZERS = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
 BUFFERS = (
-    "z", "index", "offset", "share", "weight", "bias", "first", "by_y", "by_x", "last", "last_bias", "out",
-    "fine", "line", "taps", "resampled", "image", "skip", "kernel", "winograd", "winograd_skip", "shift", "convolved",
-    "samples", "normalised", "pictures", "gradient", "luma", "cb", "cr", "rgb",
+    "z", "index", "offset", "share", "weight", "multiplier", "bias", "first", "by_y", "by_x", "last", "last_bias",
+    "out", "fine", "line", "taps", "resampled", "image", "skip", "kernel", "winograd", "winograd_skip", "shift",
+    "convolved", "samples", "normalised", "pictures", "gradient", "luma", "cb", "cr", "rgb",
 )  # fmt: skip
 
 
@@ -52,7 +52,7 @@ def test_nothing_is_reported(module: Path) -> None:
     assert "Sanitizer" not in done.stderr
     assert "runtime error" not in done.stderr
     names = [line.split()[-1] for line in done.stdout.splitlines()]
-    assert names == ["amx", "avx512bf16", "avx512", "avx2", "neonbf16", "neon", "scalar"]
+    assert names == ["amx", "avx512bf16", "avx512vnni", "avx512", "avxvnni", "avx2", "neonbf16", "neon", "scalar"]
 
 
 @pytest.mark.parametrize("buffer", BUFFERS)

@@ -4,59 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from importlib import import_module
 
 import numpy as np
 import pytest
 import torch
 
-from common import CPU, FP16, FP32, ROUNDING, Case, destination, moved, problem, random_weights
+from common import CPU, FP16, FP32, ROUNDING, Case, destination, problem, random_weights
+from eight_bits import CASES, decoded, measured
 from interpreted import Spy, interpret
-from liif_fast import BackendUnavailable, Upscaler, fp8
+from liif_fast import BackendUnavailable, Upscaler
 from liif_fast.backends import select
 from liif_fast.backends import triton as backend
-from liif_fast.checkpoint import Architecture, Weights
-from liif_fast.fp8 import FP8
+from liif_fast.checkpoint import Architecture
 from liif_fast.kernels.configs import FP8_TABLE, Config, candidates, padded
 from liif_fast.ops import OUT_RANGE, Decoder
+from liif_fast.quantization import FP8, _rounded
 
 pytest.importorskip("triton")
 kernels = import_module("liif_fast.kernels.decode_fp8")
-
-CASES = [
-    *(Case(hidden=(width, width)) for width in (16, 48, 96)),
-    *(Case(hidden=h) for h in ((48, 128, 16), (16, 80, 112, 32), (32,) * 5, (64, 256, 32))),
-    *(Case(ensemble=e, cell=c, size=(11, 17)) for e in (True, False) for c in (True, False)),
-    *(Case(size=size, ensemble=e) for size in ((1, 1), (1, 47), (13, 31)) for e in (True, False)),
-    *(Case(out=o, layout=where) for o in OUT_RANGE for where in ("hwc", "chw", "sparse")),
-    Case(paired=True), Case(paired=True, size=(101, 1)), Case(padded=True), Case(size=(5, 3), cells=(1, 1)),
-]  # fmt: skip
-
-
-@cache
-def measured(weights: Weights) -> Weights:
-    """With float8 layers, for a first layer of normal z."""
-    hidden = weights.architecture.hidden_list
-    names = [f"imnet.layers.{2 * i}" for i in range(1, len(hidden))]
-    linear = [(weights.tensors[f"{name}.weight"], weights.tensors[f"{name}.bias"]) for name in names]
-    h = torch.randn(2000, hidden[0], generator=torch.Generator().manual_seed(1)).relu()
-    return replace(weights, fp8=fp8.measure(linear, h))
-
-
-def decoded(case: Case, name: str, view: torch.Tensor) -> torch.Tensor:
-    """z is that of a network whose first outputs are divided by its scale."""
-    posed = problem(replace(case, dtype=FP32))
-    weights = measured(posed.weights)
-    on = view.device
-    decoder = Decoder(weights, on, FP8, name)
-    assert weights.fp8 is not None
-    z = (posed.z / weights.fp8.scale).half()
-    if case.padded:
-        whole = torch.zeros(z.shape[0], z.shape[1] + 3, z.shape[2], dtype=FP16)
-        whole[:, 1:-2] = z
-        z = whole[:, 1:-2]
-    return decoder(moved(z, on), posed.y.to(on), posed.x.to(on), posed.cell, view, paired=case.paired)
 
 
 @pytest.fixture
@@ -67,8 +33,8 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Spy:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_is_its_emulation(kernel: Spy, case: Case) -> None:
     whole, view = destination(case)
-    expected = decoded(case, "reference", torch.empty(view.shape)).double().numpy()
-    decoded(case, "triton", torch.from_numpy(view))
+    expected = decoded(case, FP8, "reference", torch.empty(view.shape)).double().numpy()
+    decoded(case, FP8, "triton", torch.from_numpy(view))
     assert kernel.launches, "another backend answered"
     white, step = OUT_RANGE[case.out], ROUNDING[case.out]
     error = np.abs(view.astype(np.float64) / white - expected)
@@ -83,9 +49,9 @@ def test_is_its_emulation(kernel: Spy, case: Case) -> None:
 def test_every_cut_is_the_same(kernel: Spy, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """Resident weights, and programs that work on several blocks."""
     case = Case(hidden=(64, 64, 128), size=(7, 13))
-    expected = decoded(case, "reference", torch.empty(7, 13, 3))
+    expected = decoded(case, FP8, "reference", torch.empty(7, 13, 3))
     monkeypatch.setattr("liif_fast.kernels.configs.candidates", lambda *_: [config])
-    found = decoded(case, "triton", torch.empty(7, 13, 3))
+    found = decoded(case, FP8, "triton", torch.empty(7, 13, 3))
     assert kernel.launches[-1]["RESIDENT"] == config.resident
     assert (found - expected).abs().median() < 1e-3
     assert (found - expected).abs().max() < 0.03
@@ -94,7 +60,7 @@ def test_every_cut_is_the_same(kernel: Spy, config: Config, monkeypatch: pytest.
 def test_rounding_is_what_it_costs() -> None:
     """The emulation rounds: near the exact answer, and not there."""
     case = Case(hidden=(64, 64, 64), size=(13, 31))
-    found = decoded(case, "reference", torch.empty(13, 31, 3))
+    found = decoded(case, FP8, "reference", torch.empty(13, 31, 3))
     exact = problem(replace(case, dtype=FP32)).decode("reference", torch.empty(13, 31, 3))
     error = float((found - exact).square().mean().sqrt())
     assert 1e-4 < error < 0.05
@@ -103,10 +69,10 @@ def test_rounding_is_what_it_costs() -> None:
 def test_layout() -> None:
     """Inputs of each 16 in the order in which the kernel has its activations."""
     weights = measured(random_weights(Architecture(1, 2, (48, 32))))
-    layers = Decoder(weights, CPU, FP8, "reference").layers
-    packed = backend.pack(layers, FP8)
+    layers = Decoder(weights, CPU, FP8.dtype, "reference").layers
+    packed = backend.pack(layers, FP8.dtype)
     assert [tuple(t.shape) for t in packed] == [(16, 64), (32, 16), (3,), (32, 64), (2, 32)]
-    assert packed[3].dtype == FP8
+    assert packed[3].dtype == FP8.dtype
     order = [8 * high + 2 * four + low for four in range(4) for high in range(2) for low in range(2)]
     columns = torch.tensor([16 * group + i for group in range(3) for i in order])
     assert torch.equal(packed[3].float()[:, :48], layers[4].float()[:, columns])
@@ -115,7 +81,8 @@ def test_layout() -> None:
 
 def test_quantize() -> None:
     values = torch.tensor([-5e3, -4.0, 0.0, 1.0625, 1.1875, 17.0, 440.0, 448.0, 500.0, 1e9])
-    assert fp8.quantize(values).float().tolist() == [-448, -4, 0, 1, 1.25, 16, 448, 448, 448, 448]
+    assert FP8.quantize(values).tolist() == [-4, -4, 0, 1, 1.25, 16, 448, 448, 448, 448]
+    assert FP8.quantize_weight(values).float().tolist() == [-448, -4, 0, 1, 1.25, 16, 448, 448, 448, 448]
 
 
 def test_rounds_for_the_outputs() -> None:
@@ -123,20 +90,20 @@ def test_rounds_for_the_outputs() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(500, 4, generator=generator) @ torch.randn(4, 64, generator=generator)
     weight = torch.randn(32, 64, generator=generator) * 100
-    found = fp8._rounded(weight, x).float()
-    near = fp8.quantize(weight).float()
+    found = _rounded(FP8, weight, x).float()
+    near = FP8.quantize_weight(weight).float()
     assert (x @ (found - weight).T).square().mean() < 0.5 * (x @ (near - weight).T).square().mean()
 
 
 @pytest.mark.parametrize("bad", ["z", "unpacked", "missing", "halves"])
 def test_layers_of_another_network_are_refused(kernel: Spy, bad: str) -> None:
     posed = problem(Case(dtype=FP16, hidden=(32, 48, 32)))
-    decoder = Decoder(measured(posed.weights), CPU, FP8, "triton")
+    decoder = Decoder(measured(posed.weights), CPU, FP8.dtype, "triton")
     z = posed.z
     if bad == "z":
         z, decoder.dtype = z.bfloat16(), torch.bfloat16
     elif bad == "unpacked":
-        decoder.layers = Decoder(measured(posed.weights), CPU, FP8, "reference").layers
+        decoder.layers = Decoder(measured(posed.weights), CPU, FP8.dtype, "reference").layers
     elif bad == "missing":
         decoder.layers = decoder.layers[:-1]
     else:
@@ -155,7 +122,7 @@ def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
             BackendUnavailable,
             "'triton' cannot run on cpu in torch.float8_e4m3fn: it needs a",
         ),
-        (measured(weights), "cpu", BackendUnavailable, "float32 or bfloat16, not torch.float8_e4m3fn"),
+        (measured(weights), "cpu", BackendUnavailable, "bfloat16 or int8, not torch.float8_e4m3fn"),
         (weights, "reference", ValueError, "`liif-fast calibrate random0 OUTPUT --data FOLDER`"),
         (random_weights(Architecture(1, 2, (32,))), "reference", ValueError, "no hidden layers to run in fp8"),
         (random_weights(Architecture(1, 16, (16,), decoder="resample")), "reference", ValueError, "no hidden layers"),
@@ -168,13 +135,13 @@ def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setenv("CC", "cc")
     monkeypatch.setattr(backend, "_launcher_problem", lambda: None)
-    reasons: Callable[[], str | None] = lambda: backend.unavailable(card, FP8)  # noqa: E731
+    reasons: Callable[[], str | None] = lambda: backend.unavailable(card, FP8.dtype)  # noqa: E731
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
     assert reasons() == "compute capability 8.6 is too low for float8, 8.9 is needed"
     assert backend.unavailable(card, FP16) is None
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 9))
     assert reasons() is None
-    assert select("auto", card, FP8) == "triton"
+    assert select("auto", card, FP8.dtype) == "triton"
 
 
 def test_configurations_fit() -> None:

@@ -5,8 +5,10 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#if defined(LIIF_HAVE_AMX) && defined(__linux__)
+#ifdef LIIF_HAVE_AVX2
 #include <cpuid.h>
+#endif
+#if defined(LIIF_HAVE_AMX) && defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -44,6 +46,7 @@ struct Isa {
   WinogradGradientRange winograd_gradient;
   ConvertRange to_rgb, from_rgb;
   bool supported;  // by this processor and operating system
+  bool int8;       // whether `decode` has products of i8
 };
 
 #if defined(LIIF_HAVE_AMX) && !defined(LIIF_EMULATED)
@@ -58,6 +61,15 @@ bool may_use_amx() {
 #else
   return false;
 #endif
+}
+#endif
+
+#if defined(LIIF_HAVE_AVXVNNI) && !defined(LIIF_EMULATED)
+// Whether the processor has AVX-VNNI, by whose name not every compiler asks.
+bool has_avxvnni() {
+  unsigned a, b, c, d;
+  constexpr unsigned kAvxVnni = 1u << 4;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & kAvxVnni) != 0;
 }
 #endif
 
@@ -80,7 +92,7 @@ const std::vector<Isa>& isas() {
   static const std::vector<Isa> all = [] {
     std::vector<Isa> list;
 #ifdef LIIF_EMULATED
-    const bool avx512 = true, avx512bf16 = true, amx = true, neonbf16 = true;
+    const bool avx512 = true, avx512vnni = true, avxvnni = true, avx512bf16 = true, amx = true, neonbf16 = true;
 #elif defined(LIIF_HAVE_NEONBF16)
     const bool neonbf16 = has_neonbf16();
 #elif defined(LIIF_HAVE_AVX512)
@@ -90,37 +102,54 @@ const std::vector<Isa>& isas() {
 #ifdef LIIF_HAVE_AVX512BF16
     const bool avx512bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
 #endif
+#ifdef LIIF_HAVE_AVX512VNNI
+    const bool avx512vnni = avx512 && __builtin_cpu_supports("avx512vnni");
+#endif
 #ifdef LIIF_HAVE_AMX
     const bool amx = avx512bf16 && may_use_amx();
 #endif
 #endif
+#ifdef LIIF_HAVE_AVX2
+    __builtin_cpu_init();
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+#if defined(LIIF_HAVE_AVXVNNI) && !defined(LIIF_EMULATED)
+    const bool avxvnni = avx2 && has_avxvnni();
+#endif
 #ifdef LIIF_HAVE_AMX
     list.push_back({"amx", decode_amx, resample_avx512, convolve_amx, winograd_avx512, winograd_avx512bf16,
-                    winograd_gradient_avx512, to_rgb_avx2, from_rgb_avx2, amx});
+                    winograd_gradient_avx512, to_rgb_avx2, from_rgb_avx2, amx, false});
 #endif
 #ifdef LIIF_HAVE_AVX512BF16
     list.push_back({"avx512bf16", decode_avx512bf16, resample_avx512, convolve_avx512bf16, winograd_avx512, winograd_avx512bf16,
-                    winograd_gradient_avx512, to_rgb_avx2, from_rgb_avx2, avx512bf16});
+                    winograd_gradient_avx512, to_rgb_avx2, from_rgb_avx2, avx512bf16, false});
+#endif
+#ifdef LIIF_HAVE_AVX512VNNI
+    list.push_back({"avx512vnni", decode_avx512vnni, resample_avx512, convolve_avx512, winograd_avx512, nullptr,
+                    winograd_gradient_avx512, to_rgb_avx2, from_rgb_avx2, avx512vnni, true});
 #endif
 #ifdef LIIF_HAVE_AVX512
     list.push_back({"avx512", decode_avx512, resample_avx512, convolve_avx512, winograd_avx512, nullptr, winograd_gradient_avx512,
-                    to_rgb_avx2, from_rgb_avx2, avx512});
+                    to_rgb_avx2, from_rgb_avx2, avx512, false});
+#endif
+#ifdef LIIF_HAVE_AVXVNNI
+    list.push_back({"avxvnni", decode_avxvnni, resample_avx2, convolve_avx2, winograd_avx2, nullptr, winograd_gradient_avx2,
+                    to_rgb_avx2, from_rgb_avx2, avxvnni, true});
 #endif
 #ifdef LIIF_HAVE_AVX2
-    __builtin_cpu_init();
     list.push_back({"avx2", decode_avx2, resample_avx2, convolve_avx2, winograd_avx2, nullptr, winograd_gradient_avx2,
-                    to_rgb_avx2, from_rgb_avx2, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")});
+                    to_rgb_avx2, from_rgb_avx2, avx2, true});
 #endif
 #ifdef LIIF_HAVE_NEONBF16
     list.push_back({"neonbf16", decode_neonbf16, resample_neon, convolve_neonbf16, winograd_neon, winograd_neonbf16,
-                    winograd_gradient_neon, to_rgb_scalar, from_rgb_scalar, neonbf16});
+                    winograd_gradient_neon, to_rgb_scalar, from_rgb_scalar, neonbf16, false});
 #endif
 #ifdef LIIF_HAVE_NEON  // every processor of that kind has it, and colours in plain C++ are compiled to it
     list.push_back({"neon", decode_neon, resample_neon, convolve_neon, winograd_neon, nullptr, winograd_gradient_neon,
-                    to_rgb_scalar, from_rgb_scalar, true});
+                    to_rgb_scalar, from_rgb_scalar, true, false});
 #endif
     list.push_back({"scalar", decode_scalar, resample_scalar, convolve_scalar, winograd_scalar, nullptr, winograd_gradient_scalar,
-                    to_rgb_scalar, from_rgb_scalar, true});
+                    to_rgb_scalar, from_rgb_scalar, true, true});
     return list;
   }();
   return all;
@@ -144,24 +173,28 @@ bool is_intel() {
 #endif
 }
 
-using Table = std::tuple<Pointer, Pointer, Pointer, int64_t>;  // index, offset, weight, size
-using Layer = std::tuple<Pointer, Pointer, int32_t, int32_t>;  // weight, bias, in, out
+using Table = std::tuple<Pointer, Pointer, Pointer, int64_t>;           // index, offset, weight, size
+using Layer = std::tuple<Pointer, Pointer, Pointer, int32_t, int32_t>;  // weight, multiplier, bias, in, out
 using Floats3 = std::tuple<float, float, float>;
 
-void decode(const std::string& isa, int threads, Pointer z, Type type, int32_t width, int64_t z_row_stride, int32_t sides,
-            const Table& y, const Table& x, bool paired, Pointer first, Pointer first_y, Pointer first_x,
+void decode(const std::string& isa, int threads, Pointer z, Type type, Type products, int32_t width, int64_t z_row_stride,
+            int32_t sides, const Table& y, const Table& x, bool paired, Pointer first, Pointer first_y, Pointer first_x,
             const std::vector<Layer>& hidden, Pointer last, Pointer last_bias, const Floats3& scale, const Floats3& shift,
             std::pair<float, float> range, Pointer out, Type out_type, const Strides& out_strides) {
-  const DecodeRange run = find(isa).decode;
+  const Isa& with = find(isa);
+  if (products == Type::i8 && !with.int8) throw std::invalid_argument(isa + " does not multiply int8");
+  const DecodeRange run = with.decode;
   std::vector<HiddenLayer> layers;
-  for (const auto& [weight, bias, in, to] : hidden) layers.push_back({as<const void>(weight), as<const float>(bias), in, to});
+  for (const auto& [weight, multiplier, bias, in, to] : hidden) {
+    layers.push_back({as<const void>(weight), as<const float>(multiplier), as<const float>(bias), in, to});
+  }
   const auto table = [](const Table& t) {
     return AxisTable{as<const int32_t>(std::get<0>(t)), as<const float>(std::get<1>(t)), as<const float>(std::get<2>(t)),
                      std::get<3>(t)};
   };
   DecodeParams p{};
-  p.z = as<const void>(z), p.type = type, p.width = width, p.z_row_stride = z_row_stride, p.sides = sides;
-  p.y = table(y), p.x = table(x), p.paired = paired;
+  p.z = as<const void>(z), p.type = type, p.products = products, p.width = width, p.z_row_stride = z_row_stride;
+  p.sides = sides, p.y = table(y), p.x = table(x), p.paired = paired;
   p.first = as<const float>(first), p.first_y = as<const float>(first_y), p.first_x = as<const float>(first_x);
   p.hidden = layers.data(), p.hidden_count = static_cast<int32_t>(layers.size());
   p.last = as<const float>(last), p.last_bias = as<const float>(last_bias);
@@ -325,10 +358,10 @@ PYBIND11_MODULE(_cpu, m) {
       },
       "Instruction sets in this build, best first, and whether this processor has them.");
   m.def("is_intel", &is_intel);
-  m.def("decode", &decode, py::kw_only(), py::arg("isa"), py::arg("threads"), py::arg("z"), py::arg("type"), py::arg("width"),
-        py::arg("z_row_stride"), py::arg("sides"), py::arg("y"), py::arg("x"), py::arg("paired"), py::arg("first"),
-        py::arg("first_y"), py::arg("first_x"), py::arg("hidden"), py::arg("last"), py::arg("last_bias"), py::arg("scale"),
-        py::arg("shift"), py::arg("range"), py::arg("out"), py::arg("out_type"), py::arg("out_strides"));
+  m.def("decode", &decode, py::kw_only(), py::arg("isa"), py::arg("threads"), py::arg("z"), py::arg("type"), py::arg("products"),
+        py::arg("width"), py::arg("z_row_stride"), py::arg("sides"), py::arg("y"), py::arg("x"), py::arg("paired"),
+        py::arg("first"), py::arg("first_y"), py::arg("first_x"), py::arg("hidden"), py::arg("last"), py::arg("last_bias"),
+        py::arg("scale"), py::arg("shift"), py::arg("range"), py::arg("out"), py::arg("out_type"), py::arg("out_strides"));
   m.def("resample", &resample, py::kw_only(), py::arg("isa"), py::arg("threads"), py::arg("z"), py::arg("type"), py::arg("rows"),
         py::arg("columns"), py::arg("z_row_stride"), py::arg("y"), py::arg("x"), py::arg("paired"), py::arg("scale"),
         py::arg("shift"), py::arg("range"), py::arg("out"), py::arg("out_type"), py::arg("out_strides"));

@@ -8,28 +8,39 @@ namespace liif {
 namespace {
 
 float load(const void* base, Type type, int64_t i) {
-  return type == Type::bf16 ? bf16_to_float(static_cast<const uint16_t*>(base)[i]) : static_cast<const float*>(base)[i];
+  switch (type) {
+    case Type::bf16: return bf16_to_float(static_cast<const uint16_t*>(base)[i]);
+    case Type::i8: return static_cast<const int8_t*>(base)[i];
+    default: return static_cast<const float*>(base)[i];
+  }
 }
 
-// What storing an activation in `type` makes of it.
-float stored(float v, Type type) { return type == Type::bf16 ? bf16_to_float(float_to_bf16(v)) : v; }
+// What storing a rectified activation in `type` makes of it.
+float stored(float v, Type type) {
+  switch (type) {
+    case Type::bf16: return bf16_to_float(float_to_bf16(v));
+    case Type::i8: return static_cast<float>(round_even(v < 255 ? v : 255));
+    default: return v;
+  }
+}
 
-// One row through one hidden layer. bf16 weights are packed in pairs of inputs.
+// One row through one hidden layer. Floats hold the whole sums of int8 exactly.
 void hidden(const HiddenLayer& layer, Type type, const float* in, float* out) {
-  const int pair = type == Type::bf16 ? 2 : 1;
+  const int word = type == Type::bf16 ? 2 : type == Type::i8 ? 4 : 1;
   for (int n = 0; n < layer.out; n += kPanel) {
     float sum[kPanel];
-    std::memcpy(sum, layer.bias + n, sizeof sum);
+    if (type == Type::i8) {
+      std::memset(sum, 0, sizeof sum);
+    } else {
+      std::memcpy(sum, layer.bias + n, sizeof sum);
+    }
     const int64_t panel = static_cast<int64_t>(n) * layer.in;
     for (int k = 0; k < layer.in; ++k) {
-      const int64_t at = panel + static_cast<int64_t>(k / pair) * kPanel * pair + k % pair;
-      if (type == Type::bf16) {
-        const auto* w = static_cast<const uint16_t*>(layer.weight) + at;
-        for (int j = 0; j < kPanel; ++j) sum[j] += in[k] * bf16_to_float(w[2 * j]);
-      } else {
-        const auto* w = static_cast<const float*>(layer.weight) + at;
-        for (int j = 0; j < kPanel; ++j) sum[j] += in[k] * w[j];
-      }
+      const int64_t at = panel + static_cast<int64_t>(k / word) * kPanel * word + k % word;
+      for (int j = 0; j < kPanel; ++j) sum[j] += in[k] * load(layer.weight, type, at + word * j);
+    }
+    if (type == Type::i8) {
+      for (int j = 0; j < kPanel; ++j) sum[j] = sum[j] * layer.multiplier[n + j] + layer.bias[n + j];
     }
     for (int j = 0; j < kPanel; ++j) out[n + j] = sum[j] < 0 ? 0 : sum[j];
   }
@@ -54,8 +65,8 @@ void decode_scalar(const DecodeParams& p, int64_t begin, int64_t end, Scratch& s
           in[c] = v < 0 ? 0 : v;
         }
         for (int l = 0; l < p.hidden_count; ++l) {
-          for (int c = 0; c < width; ++c) in[c] = stored(in[c], p.type);
-          hidden(p.hidden[l], p.type, in, out);
+          for (int c = 0; c < width; ++c) in[c] = stored(in[c], p.products);
+          hidden(p.hidden[l], p.products, in, out);
           width = p.hidden[l].out;
           float* swap = in;
           in = out, out = swap;

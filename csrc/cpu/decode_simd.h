@@ -1,6 +1,6 @@
-// The decoder once, over a vector type. A tile of pixels is three steps: the first layer writes the activations of every
-// neighbour of every pixel, each hidden layer is a register-blocked matrix product over all of them, and the last step blends the
-// neighbours and applies the last layer.
+// The decoder once, over vector types: T of activations, Z of z where that is stored otherwise. A tile of pixels is three steps:
+// the first layer writes the activations of every neighbour of every pixel, each hidden layer is a register-blocked matrix
+// product over all of them, and the last step blends the neighbours and applies the last layer.
 #pragma once
 
 #include "isa.h"
@@ -13,12 +13,13 @@ template <class T, int N, class Out>
 __attribute__((noinline)) void hidden_columns(const HiddenLayer& layer, int column, int rows, const typename T::Elem* in,
                                               Out* out) {
   using V = typename T::V;
+  using Sum = typename Sums<T>::Reg;
   const auto* w = static_cast<const typename T::Elem*>(layer.weight) + static_cast<int64_t>(column) * layer.in;
   for (int r = 0; r < rows; r += T::kRows) {
     Out* to = out + static_cast<int64_t>(r) * layer.out + column;
-    product_block<T, N>(
-        in + static_cast<int64_t>(r) * layer.in, w, layer.bias + column, layer.in,
-        [&](int i, int c, typename V::Reg v) { T::store(to + static_cast<int64_t>(i) * layer.out + c, V::relu(v)); });
+    product_block<T, N>(in + static_cast<int64_t>(r) * layer.in, w, layer.bias + column, layer.in, [&](int i, int c, Sum sum) {
+      T::store(to + static_cast<int64_t>(i) * layer.out + c, V::relu(Sums<T>::finish(sum, layer, column + c)));
+    });
   }
 }
 
@@ -36,12 +37,12 @@ void hidden_layer(const HiddenLayer& layer, int rows, const typename T::Elem* in
 }
 
 // relu(z[cell] + first + first_y * offset_y + first_x * offset_x) for every neighbour of `count` pixels from `at` on.
-template <class T, class Out>
+template <class T, class Z, class Out>
 void first_layer(const DecodeParams& p, Cursor at, int count, float* row_term, Out* out) {
   using V = typename T::V;
   constexpr int L = V::kLanes;
   const int width = p.width;
-  const auto* z = static_cast<const typename T::Elem*>(p.z);
+  const auto* z = static_cast<const typename Z::Elem*>(p.z);
   int64_t row = -1;
   for (int i = 0; i < count; ++i, at.next()) {
     if (at.row != row) {
@@ -62,7 +63,7 @@ void first_layer(const DecodeParams& p, Cursor at, int count, float* row_term, O
         const typename V::Reg offset = V::set1(p.x.offset[x]);
         for (int c = 0; c < width; c += L) {
           const typename V::Reg terms = V::fma(V::load(p.first_x + c), offset, V::load(term + c));
-          T::store(out + c, V::relu(V::add(T::load(cell + c), terms)));
+          T::store(out + c, V::relu(V::add(Z::load(cell + c), terms)));
         }
       }
     }
@@ -89,7 +90,7 @@ void last_layer(const DecodeParams& p, Cursor at, int count, int width, const fl
   }
 }
 
-template <class T>
+template <class T, class Z = T>
 void decode_tiles(const DecodeParams& p, int64_t begin, int64_t end, Scratch& scratch) {
   using Elem = typename T::Elem;
   static_assert(kTileRows % T::kRows == 0, "a full tile is whole blocks");
@@ -100,9 +101,9 @@ void decode_tiles(const DecodeParams& p, int64_t begin, int64_t end, Scratch& sc
     float *in = scratch.a, *out = scratch.b;  // activations; of type Elem but for the last, which are f32
     int width = p.width;
     if (p.hidden_count == 0) {
-      first_layer<T>(p, at, count, scratch.row_term, in);
+      first_layer<T, Z>(p, at, count, scratch.row_term, in);
     } else {
-      first_layer<T>(p, at, count, scratch.row_term, reinterpret_cast<Elem*>(in));
+      first_layer<T, Z>(p, at, count, scratch.row_term, reinterpret_cast<Elem*>(in));
     }
     for (int l = 0; l < p.hidden_count; ++l) {
       const auto* from = reinterpret_cast<const Elem*>(in);

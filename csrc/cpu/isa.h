@@ -32,7 +32,9 @@ using DecodeRange = void (*)(const DecodeParams&, int64_t begin, int64_t end, Sc
 
 void decode_scalar(const DecodeParams&, int64_t begin, int64_t end, Scratch&);
 void decode_avx2(const DecodeParams&, int64_t begin, int64_t end, Scratch&);
+void decode_avxvnni(const DecodeParams&, int64_t begin, int64_t end, Scratch&);
 void decode_avx512(const DecodeParams&, int64_t begin, int64_t end, Scratch&);
+void decode_avx512vnni(const DecodeParams&, int64_t begin, int64_t end, Scratch&);
 void decode_avx512bf16(const DecodeParams&, int64_t begin, int64_t end, Scratch&);
 void decode_neon(const DecodeParams&, int64_t begin, int64_t end, Scratch&);
 void decode_neonbf16(const DecodeParams&, int64_t begin, int64_t end, Scratch&);

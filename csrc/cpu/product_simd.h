@@ -3,12 +3,20 @@
 // V describes vectors of floats:  Reg, kLanes (4, 8 or 16), load, store, set1, add, sub, mul, fma(a, b, c) = a b + c, relu, sum.
 // T describes stored activations: V, Elem, kPerWord (elements in 32 bits, multiplied in one step), kRows x kVectors (the register
 //   block), load and store (kLanes elements <-> Reg), Word and Weights with word(p), weights(p), mac(acc, word, weights).
+// Sums<T> are what T adds to: floats, but for what says otherwise.
 #pragma once
 
 #include "../decode.h"
 
 namespace liif {
 namespace {
+
+template <class T>
+struct Sums {
+  using Reg = typename T::V::Reg;
+  static Reg start(const float* bias) { return T::V::load(bias); }
+  static Reg finish(Reg sum, const HiddenLayer&, int /*column*/) { return sum; }
+};
 
 // [kRows, in] x [in, N vectors] -> [kRows, N vectors]; N * kLanes columns, consecutive panels.
 template <class T, int N, class Store>
@@ -20,11 +28,11 @@ inline __attribute__((always_inline)) void product_block(const typename T::Elem*
   const int64_t panel = static_cast<int64_t>(in) * kPanel;
   const Elem* row[R];
   for (int r = 0; r < R; ++r) row[r] = a + static_cast<int64_t>(r) * in;
-  typename V::Reg acc[R][N];
+  typename Sums<T>::Reg acc[R][N];
 #pragma GCC unroll 8
   for (int n = 0; n < N; ++n) {
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) acc[r][n] = V::load(bias + n * L);
+    for (int r = 0; r < R; ++r) acc[r][n] = Sums<T>::start(bias + n * L);
   }
   for (int k = 0; k < in; k += P) {
     typename T::Weights b[N];

@@ -15,7 +15,7 @@ from types import ModuleType
 
 import torch
 
-from ..fp8 import FP8
+from ..quantization import FORMATS, FP8, INT8
 from . import cpu, reference, triton
 
 # Best first.
@@ -29,7 +29,7 @@ class BackendUnavailable(RuntimeError):
 def select(name: str, device: torch.device, dtype: torch.dtype) -> str:
     """The backend that will decode on ``device`` with weights and activations stored as ``dtype``.
 
-    ``"auto"`` takes the first that can, and never float8 as `reference` emulates it; it warns where kernels that the
+    ``"auto"`` takes the first that can, and never 8 bits as `reference` emulates them; it warns where kernels that the
     device should have are missing. Any other name is that backend or BackendUnavailable, never another one; the same
     goes for an instruction set that the environment names.
     """
@@ -40,16 +40,24 @@ def select(name: str, device: torch.device, dtype: torch.dtype) -> str:
     reasons = reasons_against(device, dtype)
     if name == "auto":
         for candidate, reason in reasons.items():
-            if reason is None and not (candidate == "reference" and dtype == FP8):
+            if reason is None and not (candidate == "reference" and dtype in FORMATS):
                 missing = cpu.missing() if device.type == "cpu" else dtype != torch.float32  # Triton's are no fp32
                 if candidate == "reference" and missing:
                     why = reasons["cpu" if device.type == "cpu" else "triton"]
                     warnings.warn(f"plain PyTorch decodes, which is slow: {why}", stacklevel=2)
                 return candidate
-        name = "triton"  # only float8 has none that can, and only Triton has it at all
+        # Only 8 bits have none that can, and only these have them at all.
+        name = "triton" if dtype == FP8.dtype else "cpu"
     if reasons[name] is not None:
         raise BackendUnavailable(f"backend {name!r} cannot run on {device} in {dtype}: {reasons[name]}")
     return name
+
+
+def stored(dtype: torch.dtype) -> torch.dtype:
+    """How z, and all activations but those that hidden layers read, are stored where those are of ``dtype``."""
+    if dtype == INT8.dtype:
+        return torch.bfloat16 if cpu.prefers_bf16() else torch.float32
+    return torch.float16 if dtype == FP8.dtype else dtype
 
 
 def reasons_against(device: torch.device, dtype: torch.dtype) -> dict[str, str | None]:

@@ -1,5 +1,5 @@
-"""The decoders for processors: plain C++, and code for AVX2, AVX-512, AVX-512-BF16 and AMX or for NEON and ARM's BF16
-extension, in one binary.
+"""The decoders for processors: plain C++, and code for AVX2, AVX-512, AVX-512-BF16, AMX and both kinds of VNNI or for
+NEON and ARM's BF16 extension, in one binary.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
+
+from ..quantization import INT8
 
 try:
     from .. import _cpu
@@ -22,7 +24,10 @@ if TYPE_CHECKING:
 
 # What adds products of bf16 and nothing else.
 BF16_ISAS = ("amx", "avx512bf16", "neonbf16")
-# Forces an instruction set: one of amx, avx512bf16, avx512, avx2, neonbf16, neon, scalar.
+# What adds products of int8: those with an instruction for it and nothing else, and others.
+VNNI_ISAS = ("avx512vnni", "avxvnni")
+INT8_ISAS = (*VNNI_ISAS, "avx2", "scalar")
+# Forces an instruction set: one of amx, avx512bf16, avx512vnni, avx512, avxvnni, avx2, neonbf16, neon, scalar.
 ISA_VARIABLE = "LIIF_FAST_CPU_ISA"
 # kPanel and kMaxWidth in csrc/decode.h: columns of a packed weight panel, and the widest layer.
 PANEL, MAX_WIDTH = 16, 256
@@ -45,7 +50,10 @@ def isa(dtype: torch.dtype = torch.bfloat16) -> str:
                 f"{ISA_VARIABLE}={forced} cannot run here; this processor and build have {', '.join(usable)}"
             )
         usable = usable[usable.index(forced) :]
-    return next(name for name in usable if not (name in BF16_ISAS and dtype == torch.float32))
+    if dtype == INT8.dtype:
+        return next(name for name in usable if name in INT8_ISAS)
+    without = (*VNNI_ISAS, *BF16_ISAS) if dtype == torch.float32 else VNNI_ISAS
+    return next(name for name in usable if name not in without)
 
 
 def missing() -> bool:
@@ -70,8 +78,21 @@ def prefers_bf16() -> bool:
     before it, virtual machines that hide it, Linux before 5.16) it is slower there. AMD's has as many. On ARM it has
     not been measured.
     """
+    if unavailable(torch.device("cpu"), torch.bfloat16) is not None:
+        return False
     name = isa()
     return name == "amx" or (name == "avx512bf16" and not _cpu.is_intel())
+
+
+def prefers_int8() -> bool:
+    """Whether decoding int8 is faster here than anything else.
+
+    VNNI multiplies twice as many bytes as AVX-512-BF16 pairs, and four times as many as float32; AMX multiplies more
+    of bf16. AVX2 has twice as many products in 16 bits as in float32.
+    """
+    if unavailable(torch.device("cpu"), INT8.dtype) is not None or isa() == "amx":
+        return False
+    return isa(INT8.dtype) in VNNI_ISAS or isa(torch.float32) == "avx2"
 
 
 def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
@@ -79,9 +100,12 @@ def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
         return _missing
     if device.type != "cpu":
         return f"it runs on processors, not on {device.type}"
-    if dtype not in (torch.float32, torch.bfloat16):
-        return f"it stores activations as float32 or bfloat16, not {dtype}"
-    return refusal(dtype)
+    if dtype not in (torch.float32, torch.bfloat16, INT8.dtype):
+        return f"it stores activations as float32, bfloat16 or int8, not {dtype}"
+    problem = refusal(dtype)
+    if problem is None and dtype == INT8.dtype and isa(dtype) == "scalar" != os.environ.get(ISA_VARIABLE):
+        return f"int8 wants AVX2, AVX-VNNI or AVX-512-VNNI, none of which runs here ({ISA_VARIABLE}=scalar is slow)"
+    return problem
 
 
 def describe(dtype: torch.dtype) -> str:
@@ -92,30 +116,42 @@ def pack(layers: list[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
     """Hidden weights [out, in] -> panels of 16 outputs; see ``HiddenLayer`` in csrc/decode.h. All else is float32."""
     first, hidden = layers[:4], layers[4:]
     packed = [t.float().contiguous() for t in first]
+    kept, per_word = _packing(dtype)
     for weight, bias in zip(hidden[::2], hidden[1::2], strict=True):
         out, into = weight.shape
-        per_word = 2 if dtype == torch.bfloat16 else 1
-        panels = weight.to(dtype).reshape(out // PANEL, PANEL, into // per_word, per_word).permute(0, 2, 1, 3)
+        panels = weight.to(kept).reshape(out // PANEL, PANEL, into // per_word, per_word).permute(0, 2, 1, 3)
         packed += [panels.contiguous(), bias.float().contiguous()]
     return packed
 
 
-def _check(z: torch.Tensor, layers: list[torch.Tensor]) -> None:
-    """Layers that `pack` did not make for this z would be read past their ends."""
+def _packing(dtype: torch.dtype) -> tuple[torch.dtype, int]:
+    """How weights are stored, and how many inputs of an output lie together."""
+    if dtype == INT8.dtype:
+        return (torch.int16, 2) if isa(dtype) == "avx2" else (dtype, 4)
+    return dtype, 2 if dtype == torch.bfloat16 else 1
+
+
+def _check(z: torch.Tensor, layers: list[torch.Tensor]) -> torch.dtype:
+    """What hidden layers are multiplied in. Layers that `pack` did not make for this z would be read past their
+    ends."""
     if z.dtype not in (torch.float32, torch.bfloat16):
         raise TypeError(f"z must be float32 or bfloat16, got {z.dtype}")
-    per_word = 2 if z.dtype == torch.bfloat16 else 1
+    in_int8 = layers[4:5] and layers[4].dtype in (torch.int8, torch.int16)
+    products = INT8.dtype if in_int8 else z.dtype
+    kept, per_word = _packing(products)
     widths = [z.shape[2], *(len(weight) * PANEL for weight in layers[4::2])]
     expected: list[tuple[tuple[int, ...], torch.dtype]] = [
         (shape, torch.float32) for shape in ((widths[0],), (widths[0],), (3, widths[-1]), (3,))
     ]
     for into, out in pairwise(widths):
-        expected += [((out // PANEL, into // per_word, PANEL, per_word), z.dtype), ((out,), torch.float32)]
+        expected += [((out // PANEL, into // per_word, PANEL, per_word), kept)]
+        expected += [((2, out) if in_int8 else (out,), torch.float32)]
     given = [(tuple(t.shape), t.dtype) for t in layers]
     if given != expected or not all(t.is_contiguous() for t in layers):
-        raise ValueError(f"layers are not those packed for {z.dtype} z of {z.shape[2]} channels, got {given}")
+        raise ValueError(f"layers are not those packed for {products} and z of {z.shape[2]} channels, got {given}")
     if any(width % PANEL or width > MAX_WIDTH for width in widths):
         raise ValueError(f"widths must be multiples of {PANEL} up to {MAX_WIDTH}, got {widths}")
+    return products
 
 
 def decode(
@@ -132,19 +168,21 @@ def decode(
     threads: int,
     out: torch.Tensor,
 ) -> None:
-    _check(z, layers)
+    products = _check(z, layers)
     # Every pointer is taken here, right after what it points to was checked, the rest of it in ops.decode.
     first_y, first_x, last, last_bias = layers[:4]
-    hidden = [
-        (weight.data_ptr(), bias.data_ptr(), weight.shape[1] * weight.shape[3], len(bias))
-        for weight, bias in zip(layers[4::2], layers[5::2], strict=True)
-    ]
+    hidden = []
+    for weight, steps in zip(layers[4::2], layers[5::2], strict=True):
+        multiplier, bias = steps if steps.dim() == 2 else (steps, steps)  # the first of int8 alone
+        into = weight.shape[1] * weight.shape[3]
+        hidden.append((weight.data_ptr(), multiplier.data_ptr(), bias.data_ptr(), into, len(bias)))
     strides = (0, *out.stride()) if paired else out.stride()
     _cpu.decode(
-        isa=isa(z.dtype),
+        isa=isa(products),
         threads=threads,
         z=z.data_ptr(),
         type=getattr(_cpu.Type, TYPES[z.dtype]),
+        products=getattr(_cpu.Type, "i8" if products == INT8.dtype else TYPES[products]),
         width=z.shape[2],
         z_row_stride=z.stride(0),
         sides=y.index.shape[0],

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from ..fp8 import FP8, ZERO, quantize
+from ..quantization import FORMATS, Format
 
 if TYPE_CHECKING:
     from ..grid import Axis, Taps
@@ -17,7 +17,7 @@ CHUNK = 1 << 15
 
 
 def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
-    return None if dtype.is_floating_point else f"{dtype} is not a float type"
+    return None if dtype.is_floating_point or dtype in FORMATS else f"{dtype} is not a float type"
 
 
 def describe(dtype: torch.dtype) -> str:
@@ -27,7 +27,7 @@ def describe(dtype: torch.dtype) -> str:
 def pack(layers: list[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
     """Hidden weights in the storage type, all else as wide as sums are."""
     wide = torch.float64 if dtype == torch.float64 else torch.float32
-    if dtype == FP8:
+    if dtype in FORMATS:
         return [t.to(wide) for t in layers[:4]] + layers[4:]
     hidden = [t.to(dtype) if t.dim() == 2 else t.to(wide) for t in layers[4:]]
     return [t.to(wide) for t in layers[:4]] + hidden
@@ -50,6 +50,7 @@ def decode(
     first_y, first_x, last, last_bias = layers[:4]
     wide = last.dtype
     scales, shifts = (_on_device(v, wide, z.device) for v in (scale, shift))
+    form = FORMATS.get(layers[4].dtype) if layers[4:] else None
     pixels = x.size if paired else y.size * x.size
     for start in range(0, pixels, CHUNK):
         pixel = torch.arange(start, min(pixels, start + CHUNK), device=z.device)
@@ -60,7 +61,7 @@ def decode(
                 cells = z[y.index[sy, row].long(), x.index[sx, column].long()].to(wide)
                 offset_y, offset_x = y.offset[sy, row, None].to(wide), x.offset[sx, column, None].to(wide)
                 h = F.relu(cells + (cell_term.to(wide) + first_y * offset_y + first_x * offset_x))
-                h = _hidden_fp8(h, layers[4:]) if layers[4:5] and layers[4].dtype == FP8 else _hidden(h, layers[4:], z)
+                h = _hidden_quantized(form, h, layers[4:]) if form else _hidden(h, layers[4:], z)
                 blended += (y.weight[sy, row].to(wide) * x.weight[sx, column].to(wide))[:, None] * h
         rgb = _stored(((F.linear(blended, last) + last_bias) * scales + shifts).clamp(low, high), out.dtype)
         if paired:
@@ -77,11 +78,11 @@ def _hidden(h: torch.Tensor, layers: list[torch.Tensor], z: torch.Tensor) -> tor
     return h
 
 
-def _hidden_fp8(h: torch.Tensor, layers: list[torch.Tensor]) -> torch.Tensor:
-    """Its rounding, with products and sums in float32."""
-    h = h + ZERO
+def _hidden_quantized(form: Format, h: torch.Tensor, layers: list[torch.Tensor]) -> torch.Tensor:
+    """Its rounding, with products and sums in float32, which holds those of int8 exactly."""
+    h = h + form.zero
     for weight, (multiplier, bias) in zip(layers[::2], layers[1::2], strict=True):
-        h = F.linear(quantize(h.clamp(min=ZERO)).float(), weight.float()) * multiplier + bias
+        h = F.linear(form.quantize(h), weight.float()) * multiplier + bias
     return F.relu(h)
 
 

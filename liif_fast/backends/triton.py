@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..fp8 import FP8, ZERO
-from ..fp8 import stored as stored_as
+from ..quantization import FP8
 
 if TYPE_CHECKING:
     from ..grid import Axis, Taps
@@ -35,7 +34,7 @@ PRODUCT = 16
 def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
     if device.type != "cuda":
         return f"it needs a CUDA device, not {device.type}"
-    if dtype not in (torch.float16, torch.bfloat16, FP8):
+    if dtype not in (torch.float16, torch.bfloat16, FP8.dtype):
         return f"it stores activations as float16 or bfloat16, not {dtype}"
     if torch.version.cuda is None or not torch.cuda.is_available():
         return f"PyTorch {torch.__version__} finds no CUDA device"
@@ -48,7 +47,7 @@ def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
     capability = torch.cuda.get_device_capability(device)
     if capability < LEAST_CAPABILITY:
         return f"compute capability {capability[0]}.{capability[1]} is too low, 8.0 is needed"
-    if dtype == FP8 and capability < FP8_CAPABILITY:
+    if dtype == FP8.dtype and capability < FP8_CAPABILITY:
         return f"compute capability {capability[0]}.{capability[1]} is too low for float8, 8.9 is needed"
     if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
         return "triton needs a C compiler for its launchers: gcc, clang or what CC names"
@@ -84,7 +83,7 @@ def pack(layers: list[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
     first_y, first_x, last, last_bias = (t.float() for t in layers[:4])
     hidden = layers[4:]
     # Without hidden layers nothing is rounded on the way, so nothing may be.
-    stored = stored_as(dtype) if hidden else torch.float32
+    stored = torch.float32 if not hidden else torch.float16 if dtype == FP8.dtype else dtype
     offsets = first_y.new_zeros(PRODUCT, padded(len(first_y)), dtype=stored)
     for i, weight in enumerate((first_y, first_x)):
         high, low = _split(weight, stored)
@@ -92,7 +91,7 @@ def pack(layers: list[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
     colors = first_y.new_zeros(padded(last.shape[1]), PRODUCT, dtype=stored)
     colors[: last.shape[1], :6] = torch.stack(_split(last.T, stored), dim=-1).flatten(1)
     packed = [offsets, colors, last_bias]
-    if dtype == FP8:
+    if dtype == FP8.dtype:
         return packed + _padded_fp8(hidden)
     for weight, bias in zip(hidden[::2], hidden[1::2], strict=True):
         out, into = weight.shape
@@ -134,7 +133,7 @@ def _check(z: torch.Tensor, layers: list[torch.Tensor]) -> list[int]:
     expected = [((PRODUCT, widths[0]), stored), ((widths[-1], PRODUCT), stored), ((3,), torch.float32)]
     for into, out in pairwise(widths):
         expected += (
-            [((out, into), FP8), ((2, out), torch.float32)]
+            [((out, into), FP8.dtype), ((2, out), torch.float32)]
             if float8
             else [((into, out), z.dtype), ((out,), torch.float32)]
         )
@@ -183,7 +182,7 @@ def decode(
         more: tuple[int, ...] = ()
         if float8:
             more = (blocks,)
-            options = {"RESIDENT": config.resident, "ZERO": ZERO, "num_stages": 1}
+            options = {"RESIDENT": config.resident, "ZERO": FP8.zero, "num_stages": 1}
         if config.resident:
             programs = min(blocks, _processors(z.device))
         kernel[(programs,)](
@@ -211,13 +210,13 @@ def _config(
     among = candidates(_capability(z.device, FP8_CAPABILITY if float8 else LEAST_CAPABILITY), widths, float8)
     if z.device.type != "cuda":
         return among[0]
-    name = tuning.key(torch.cuda.get_device_name(z.device), widths, FP8 if float8 else z.dtype, sides)
+    name = tuning.key(torch.cuda.get_device_name(z.device), widths, FP8.dtype if float8 else z.dtype, sides)
     fit = lines >= tuning.LEAST_ROWS and not torch.cuda.is_current_stream_capturing()
     return tuning.choose(name, among, (lambda c: tuning.milliseconds(lambda: run(c))) if fit else None)
 
 
 def _in_fp8(layers: list[torch.Tensor]) -> bool:
-    return len(layers) > 3 and layers[3].dtype == FP8
+    return len(layers) > 3 and layers[3].dtype == FP8.dtype
 
 
 def _processors(device: torch.device) -> int:

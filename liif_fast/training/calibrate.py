@@ -1,4 +1,4 @@
-"""Scales for float8: what a network's hidden layers read on real pictures, and what rounding makes of it."""
+"""Hidden layers in 8 bits: what they read on real pictures, and what rounding makes of it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .. import engines, fp8, grid
+from .. import engines, grid
 from ..checkpoint import Weights
 from ..console import explain
 from ..ops import Decoder
+from ..quantization import FP8, INT8, measure
 from .data import picture_files
 from .metrics import PROTOCOLS
 from .testset import Skipped, pair, read
@@ -22,29 +23,36 @@ from .testset import Skipped, pair, read
 # A detail of each picture, so wide, reduced by each of these in turn, and so many places of it.
 DETAIL, SCALES, PLACES = 256, (2.0, 3.0, 4.0, 1.5), 128
 PICTURES, LEAST = 100, 64
+# Pictures that are harder than any photograph: sides in pixels of their squares and of themselves, and places.
+SQUARES, EXTREME, EXTREME_PLACES = (1, 2, 3, 5, 8), 96, 1024
 
 
 def calibrate(weights: Weights, folders: Sequence[Path], pictures: int = PICTURES) -> Weights:
-    """The same network with `Weights.fp8`, measured on at most ``pictures`` spread over those in ``folders``.
+    """The same network with `Weights.quantized`, measured on at most ``pictures`` spread over those in ``folders``.
+
+    What layers may read in int8 is taken from noise, checks and stripes of full contrast too, whose values are several
+    times as large as any photograph's and would be cut off; float8's range is wide enough.
 
     The same folders give the same; a file that cannot be read is skipped, with a UserWarning. ValueError for a network
-    without hidden layers that could run in float8, and where there are no pictures; FileNotFoundError for a missing
+    without hidden layers that could run in 8 bits, and where there are no pictures; FileNotFoundError for a missing
     folder.
     """
     if weights.architecture.decoder != "liif" or len(weights.architecture.hidden_list) < 2:
-        raise ValueError(f"{weights.name} has no hidden layers to run in fp8")
+        raise ValueError(f"{weights.name} has no hidden layers to run in 8 bits")
     paths = [path for folder in folders for path in picture_files(folder)]
     if not paths:
         raise ValueError(f"no picture in {', '.join(map(str, folders))}")
     spread = np.unique(np.linspace(0, len(paths) - 1, pictures).round().astype(int))
     chosen = (picture for i in spread if (picture := _large(paths[i])) is not None)  # one in memory at a time
     with torch.inference_mode():
-        outputs = list(_first_outputs(weights, chosen, np.random.default_rng(0)))
+        outputs = list(_first_outputs(weights, _reduced(chosen), PLACES))
         if not outputs:
             raise ValueError(f"no picture in {', '.join(map(str, folders))} has {LEAST} x {LEAST} pixels")
         h = torch.cat(outputs)
-        found = fp8.measure(weights.imnet[1:-1], h)
-    return replace(weights, fp8=found)
+        extreme = torch.cat(list(_first_outputs(weights, _extremes(), EXTREME_PLACES)))
+        hidden = weights.imnet[1:-1]
+        found = {"fp8": measure(FP8, hidden, h), "int8": measure(INT8, hidden, h, extreme)}
+    return replace(weights, quantized=found)
 
 
 def _large(path: Path) -> np.ndarray | None:
@@ -57,24 +65,54 @@ def _large(path: Path) -> np.ndarray | None:
     return picture if min(picture.shape[:2]) >= LEAST else None
 
 
+def _reduced(pictures: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, tuple[int, int]]]:
+    """A random detail of each, reduced, and its size before."""
+    random = np.random.default_rng(0)
+    for i, picture in enumerate(pictures):
+        top, left = (int(random.integers(0, max(1, side - DETAIL + 1))) for side in picture.shape[:2])
+        detail = picture[top : top + DETAIL, left : left + DETAIL]
+        found = pair("", detail, SCALES[i % len(SCALES)], PROTOCOLS["benchmark"])
+        yield found.lr, found.hr.shape[:2]
+
+
+def _extremes() -> Iterator[tuple[np.ndarray, tuple[int, int]]]:
+    """Noise, checks and stripes, of black and white and of colours, with the size that they are enlarged to."""
+    random = np.random.default_rng(0)
+    for i, side in enumerate(SQUARES):
+        count = -(-EXTREME // side)
+        y, x = np.indices((count, count))
+        shares = [
+            random.integers(0, 2, (count, count, 3)),
+            random.integers(0, 2, (count, count, 1)),
+            random.random((count, count, 3)),
+            ((x + y) % 2)[..., None],
+            (x % 2)[..., None],
+        ]
+        for j, share in enumerate(shares):
+            levels = (255 * np.broadcast_to(share, (count, count, 3))).round().astype(np.uint8)
+            picture = levels.repeat(side, 0).repeat(side, 1)[:EXTREME, :EXTREME]
+            size = round(EXTREME * SCALES[(i + j) % len(SCALES)])
+            yield np.ascontiguousarray(picture), (size, size)
+
+
 def _first_outputs(
-    weights: Weights, pictures: Iterable[np.ndarray], random: np.random.Generator
+    weights: Weights, pictures: Iterable[tuple[np.ndarray, tuple[int, int]]], places: int
 ) -> Iterator[torch.Tensor]:
-    """Rectified outputs [N, width] of the first hidden layer at random places of each picture's detail."""
+    """Rectified outputs [N, width] of the first hidden layer at random places of pictures [h, w, 3] enlarged to a
+    size."""
     cpu = torch.device("cpu")
     decoder = Decoder(weights, cpu, torch.float32, "reference")
     encoder = engines.make("auto", weights, decoder.head, cpu, torch.float32)
     first_y, first_x = decoder.layers[:2]
-    for i, picture in enumerate(pictures):
-        top, left = (int(random.integers(0, max(1, side - DETAIL + 1))) for side in picture.shape[:2])
-        detail = picture[top : top + DETAIL, left : left + DETAIL]
-        reduced = pair("", detail, SCALES[i % len(SCALES)], PROTOCOLS["benchmark"])
-        z = encoder(torch.from_numpy(reduced.lr))
-        sizes = list(zip(reduced.lr.shape[:2], reduced.hr.shape[:2], strict=True))
+    random = np.random.default_rng(0)
+    for picture, size in pictures:
+        z = encoder(torch.from_numpy(picture))
+        sides = list(zip(picture.shape[:2], size, strict=True))
         y, x = (
-            decoder.tables((random.integers(0, size, PLACES) + 0.5) * cells / size, cells, 0.0) for cells, size in sizes
+            decoder.tables((random.integers(0, large, places) + 0.5) * cells / large, cells, 0.0)
+            for cells, large in sides
         )
-        cell = torch.tensor([grid.cell(0, cells, size, None) for cells, size in sizes])
+        cell = torch.tensor([grid.cell(0, cells, large, None) for cells, large in sides])
         term = decoder.first_cell @ cell[: decoder.first_cell.shape[1]]
         for sy in range(len(y.index)):
             for sx in range(len(x.index)):

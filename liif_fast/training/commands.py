@@ -92,8 +92,8 @@ TRAIN_EXAMPLES = """\
   liif-fast train runs/paper --recipe paper --data DIV2K_train_HR --set save_every=2000 --set validate_every=10000
   torchrun --nproc-per-node 4 -m liif_fast train runs/four --config run.toml"""
 CALIBRATE_EXAMPLES = """\
-  liif-fast calibrate mine.safetensors mine_fp8.safetensors --data photographs
-  liif-fast upscale photo.jpg --model mine_fp8.safetensors --precision fp8"""
+  liif-fast calibrate mine.safetensors mine_8bit.safetensors --data photographs
+  liif-fast upscale photo.jpg --model mine_8bit.safetensors --precision int8"""
 EASIER_EXAMPLES = """\
   liif-fast easier edsr-baseline runs/shorter --data photographs --max-loss 0.05 --iterations 2000"""
 
@@ -181,7 +181,7 @@ def calibrate(
     pictures: Annotated[int, typer.Option(help="At most so many, spread over all.", min=1)] = 100,
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace an existing file.")] = False,
 ) -> None:
-    """Measures what --precision fp8 needs to know of a network: the scales of its hidden layers.
+    """Measures what --precision int8 and fp8 need to know of a network: the scales of its hidden layers.
 
     Its weights stay as they are, bit for bit.
     """
@@ -194,4 +194,4 @@ def calibrate(
         raise ValueError(f"{output}: the name must end in .safetensors")
     check_place(output, force)
     save(output, measured(load(model), data, pictures), dtype=None)
-    say(f"{output}  scales of {model} for fp8")
+    say(f"{output}  scales of {model} for 8 bits")

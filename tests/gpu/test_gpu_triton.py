@@ -11,15 +11,16 @@ import pytest
 import torch
 
 from common import BF16, CPU, FP16, Case, cases, check_case, problem, random_weights
+from eight_bits import CASES as FP8_CASES
+from eight_bits import decoded
 from liif_fast import Upscaler
 from liif_fast.architecture import FACTOR
 from liif_fast.backends import select
 from liif_fast.checkpoint import Architecture
 from liif_fast.ops import OUT_RANGE
+from liif_fast.quantization import FP8
 from liif_fast.resample import Resampler
 from test_resample import LONG, SMALL, WEIGHTS, table
-from test_triton_fp8 import CASES as FP8_CASES
-from test_triton_fp8 import decoded
 
 CARD = torch.device("cuda", 0)
 # Every few cases compile for seconds, so one type for most: what differs is only its rounding.
@@ -70,8 +71,8 @@ float8 = pytest.mark.skipif(compiled and torch.cuda.get_device_capability() < (8
 @float8
 @pytest.mark.parametrize("case", FP8_CASES, ids=str)
 def test_float8_is_its_emulation(case: Case) -> None:
-    expected = decoded(case, "reference", torch.empty(*case.shape, 3))
-    found = decoded(case, "triton", torch.empty(*case.shape, 3, device=CARD)).cpu()
+    expected = decoded(case, FP8, "reference", torch.empty(*case.shape, 3))
+    found = decoded(case, FP8, "triton", torch.empty(*case.shape, 3, device=CARD)).cpu()
     # Sums in another order, and in fewer bits on Hopper, move a value across a rounding now and then.
     assert (found - expected).abs().max() <= 0.05
     assert (found - expected).square().mean().sqrt() <= 5e-3

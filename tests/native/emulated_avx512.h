@@ -1,4 +1,4 @@
-// AVX-512 for machines without it: SIMDe's translations, and the three intrinsics of ours that it lacks.
+// AVX-512 for machines without it: SIMDe's translations, and the intrinsics of ours that it lacks.
 #pragma once
 
 #define SIMDE_ENABLE_NATIVE_ALIASES
@@ -27,6 +27,27 @@ namespace {
   return result;
 }
 
+[[maybe_unused]] inline __m128i emulated_cvtusepi32_epi8(simde__m512i v) {
+  uint32_t from[16];
+  uint8_t to[16];
+  simde_mm512_storeu_si512(from, v);
+  for (int i = 0; i < 16; ++i) to[i] = static_cast<uint8_t>(from[i] < 255 ? from[i] : 255);
+  __m128i result;
+  __builtin_memcpy(&result, to, sizeof result);
+  return result;
+}
+
+// As the processor does: what does not fit is the least number.
+[[maybe_unused]] inline simde__m512i emulated_cvtps_epi32(simde__m512 v) {
+  float from[16];
+  int32_t to[16];
+  simde_mm512_storeu_ps(from, v);
+  for (int i = 0; i < 16; ++i) {
+    to[i] = from[i] >= -0x1p31f && from[i] < 0x1p31f ? static_cast<int32_t>(__builtin_nearbyintf(from[i])) : INT32_MIN;
+  }
+  return simde_mm512_loadu_si512(to);
+}
+
 // Round to nearest even; finite values only.
 [[maybe_unused]] inline simde__m256bh emulated_cvtneps_pbh(simde__m512 v) {
   uint32_t from[16];
@@ -43,4 +64,7 @@ namespace {
 
 #define _mm512_reduce_add_ps emulated_reduce_add_ps
 #define _mm512_cvtepi32_epi16 emulated_cvtepi32_epi16
+#define _mm512_cvtusepi32_epi8 emulated_cvtusepi32_epi8
+#undef _mm512_cvtps_epi32
+#define _mm512_cvtps_epi32 emulated_cvtps_epi32
 #define _mm512_cvtneps_pbh emulated_cvtneps_pbh

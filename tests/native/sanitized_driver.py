@@ -22,6 +22,7 @@ spec.loader.exec_module(native)  # type: ignore[union-attr]
 SHORT = sys.argv[2] if len(sys.argv) > 2 else None
 RANDOM = np.random.default_rng(0)
 MULTIPLY_BF16 = ("amx", "avx512bf16", "neonbf16")
+INT8 = {"avx512vnni": np.int8, "avxvnni": np.int8, "avx2": np.int16, "scalar": np.int8}  # as weights are packed
 OUT = {"u8": np.uint8, "u16": np.uint16, "f32": np.float32}
 
 
@@ -40,7 +41,15 @@ def stored(shape: tuple[int, ...], dtype: str) -> np.ndarray:
 
 
 def decode(
-    isa: str, dtype: str, hidden: tuple[int, ...], size: tuple[int, int], sides: int, out: str, paired: bool, step: int
+    isa: str,
+    dtype: str,
+    hidden: tuple[int, ...],
+    size: tuple[int, int],
+    sides: int,
+    out: str,
+    paired: bool,
+    step: int,
+    int8: bool = False,
 ) -> None:
     keep: list[np.ndarray] = []
     cells = 3, 5
@@ -51,10 +60,12 @@ def decode(
         index[:, -1] = n - 1  # the very last cell is read
         parts = ((index, "index"), (stored((sides, count), "f32"), "offset"), (stored((sides, count), "f32"), "share"))
         tables.append((*(exact(values, name, keep) for values, name in parts), count))
-    layers = [
-        (exact(stored((b, a), dtype), "weight", keep), exact(stored((b,), "f32"), "bias", keep), a, b)
-        for a, b in itertools.pairwise(hidden)
-    ]
+    layers = []
+    for a, b in itertools.pairwise(hidden):
+        weight = RANDOM.integers(-127, 128, (b, a)).astype(INT8[isa]) if int8 else stored((b, a), dtype)
+        multiplier, bias = stored((b,), "f32"), stored((b,), "f32")
+        parts = ((weight, "weight"), (multiplier, "multiplier"), (bias, "bias"))
+        layers.append((*(exact(values, name, keep) for values, name in parts), a, b))
     rows, columns = (1, size[1]) if paired else size
     # Strides of `step` values per channel; the block ends with the last value written.
     length = (rows * columns * 3 - 1) * step + 1
@@ -65,6 +76,7 @@ def decode(
         threads=2,
         z=exact(stored((*cells, hidden[0]), dtype), "z", keep),
         type=getattr(native.Type, dtype),
+        products=native.Type.i8 if int8 else getattr(native.Type, dtype),
         width=hidden[0],
         z_row_stride=cells[1] * hidden[0],
         sides=sides,
@@ -271,7 +283,7 @@ for isa, supported in native.isas() if NAME == "_cpu" else ():
     if not supported:
         continue
     if SHORT:
-        decode(isa, "f32", (16, 32), (5, 7), 2, "f32", False, 1)
+        decode(isa, "f32", (16, 32), (5, 7), 2, "f32", False, 1, isa in INT8)
         resample(isa, "f32", (3, 5), (12, 24), "u8", False)
         for tiles in ("", "f32"):
             convolve(isa, "f32", (3, 5), 16, 32, 3, True, tiles)
@@ -283,6 +295,8 @@ for isa, supported in native.isas() if NAME == "_cpu" else ():
             for hidden in HIDDEN:
                 for size in SIZES:
                     decode(isa, dtype, hidden, size, sides, "f32", False, 1)
+                    if isa in INT8:
+                        decode(isa, dtype, hidden, size, sides, "f32", False, 1, int8=True)
             for out in OUT:
                 decode(isa, dtype, (32, 48), (5, 11), sides, out, True, 1)
                 decode(isa, dtype, (32, 48), (5, 11), sides, out, False, 2)
@@ -305,6 +319,8 @@ for isa, supported in native.isas() if NAME == "_cpu" else ():
     colors(isa)
     # The scratch memory of a thread is as large as the widest layers need.
     decode(isa, "f32", (256, 256, 256), (7, 17), 2, "u8", False, 1)
+    if isa in INT8:
+        decode(isa, "f32", (256, 256, 256), (7, 17), 2, "u8", False, 1, int8=True)
     convolve(isa, "f32", (3, 101), 256, 256, 3, True, "f32")
     if isa in MULTIPLY_BF16:
         convolve(isa, "bf16", (3, 101), 256, 256, 3, True, "bf16")

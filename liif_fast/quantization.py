@@ -1,0 +1,128 @@
+"""LIIF's hidden layers in 8 bits: what a network needs for that, and how it is made from what the layers read.
+
+What hidden layer i reads is stored as ``q = round(h / scale + zero)``, with a scale for each channel. Scales fold into
+the layers around them, exactly. There are two formats:
+
+- float8 (e4m3), for GPUs. ``zero`` is -4, a number of the type: a rectifier is a maximum with it, what is off stays
+  exactly off, and the sign, of no use to rectified values, takes half of the others' rounding error away.
+- int8, for processors: weights of -127 to 127, and of rectified values 0 to 255, so that storing them rectifies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+Linear = tuple[torch.Tensor, torch.Tensor]  # weight [out, in] and bias [out]
+
+# Scales tried of a channel: from the least that holds its largest value, each so many times the one before.
+_RATIO, _TRIED = 2**0.25, 24
+
+
+@dataclass(frozen=True)
+class Format:
+    """How weights (`dtype`, up to `largest_weight`) and what hidden layers read (`zero` to `largest`) are stored."""
+
+    name: str
+    dtype: torch.dtype
+    largest_weight: float
+    largest: float
+    zero: float
+
+    def quantize(self, x: torch.Tensor) -> torch.Tensor:
+        """What a hidden layer reads, as float32: nearest, ties to even, what is beyond the ends to them."""
+        return self._rounded(x.clamp(self.zero, self.largest))
+
+    def quantize_weight(self, weight: torch.Tensor) -> torch.Tensor:
+        """Likewise, in the format's own type."""
+        clamped = weight.clamp(-self.largest_weight, self.largest_weight)
+        return self._rounded(clamped).to(self.dtype)
+
+    def _rounded(self, x: torch.Tensor) -> torch.Tensor:
+        return x.to(self.dtype).float() if self.dtype.is_floating_point else x.round().float()
+
+
+FP8 = Format("fp8", torch.float8_e4m3fn, 448.0, 448.0, -4.0)
+INT8 = Format("int8", torch.int8, 127.0, 255.0, 0.0)
+FORMATS = {form.dtype: form for form in (FP8, INT8)}
+
+
+@dataclass(frozen=True, eq=False)
+class Quantized:
+    """A network's hidden layers in one format.
+
+    ``scale`` [C]: of the first layer's outputs, which are divided by it. Of each layer after it, ``weight`` [out, in]
+    of the format's type and ``steps`` [2, out] float32: sums ``acc`` of products of quantised inputs become what the
+    next layer quantises, from ``zero`` on, by ``acc * steps[0] + steps[1]``; of the last, its outputs before they are
+    rectified.
+    """
+
+    scale: torch.Tensor
+    weight: tuple[torch.Tensor, ...]
+    steps: tuple[torch.Tensor, ...]
+
+
+def measure(form: Format, hidden: list[Linear], h: torch.Tensor, extreme: torch.Tensor | None = None) -> Quantized:
+    """Hidden layers after the first, for rectified outputs ``h`` [N, C] of the first on real pictures.
+
+    A channel's scale makes the mean square of its rounding errors least, of those with which nothing measured is beyond
+    `largest`, be it of ``h`` or of ``extreme`` [M, C], the same for pictures that are harder than real ones. Weights
+    are rounded so that errors of a layer's outputs, not of its weights, are small, and biases take back the mean of
+    what is left, of all roundings before.
+    """
+    if extreme is None:
+        extreme = h[:0]
+    scale = first = _least_error(form, h, extreme)
+    exact, q = h, form.quantize(h / scale + form.zero)
+    weights, steps = [], []
+    for i, (weight, bias) in enumerate(hidden):
+        outputs = exact @ weight.T + bias
+        exact, extreme = outputs.relu(), (extreme @ weight.T + bias).relu()
+        last = i + 1 == len(hidden)
+        following = torch.ones(len(bias)) if last else _least_error(form, exact, extreme)
+        folded = weight * scale / following[:, None]
+        largest = folded.abs().amax(1)
+        multiplier = torch.where(largest > 0, largest, 1) / form.largest_weight
+        rounded = _rounded(form, folded / multiplier[:, None], q)
+        acc = q @ rounded.float().T * multiplier
+        start = (outputs / following - acc).mean(0) + (0.0 if last else form.zero)
+        weights.append(rounded)
+        steps.append(torch.stack([multiplier, start]))
+        q = form.quantize(acc + start)
+        scale = following
+    return Quantized(first, tuple(weights), tuple(steps))
+
+
+def _least_error(form: Format, h: torch.Tensor, extreme: torch.Tensor) -> torch.Tensor:
+    """The scale of each channel of ``h`` [N, C] and ``extreme`` [M, C]."""
+    largest = torch.cat([h, extreme]).amax(0)
+    # A channel that is off, or nearly, could be of any scale; one far from the others' would only burden its weights.
+    least = largest.clamp(min=1e-3 * float(largest.max().clamp(min=1e-6))) / (form.largest - form.zero)
+    best, error = least, torch.full_like(least, torch.inf)
+    for i in range(_TRIED):
+        scale = least * _RATIO**i
+        found = ((form.quantize(h / scale + form.zero) - form.zero) * scale - h).square().mean(0)
+        best, error = torch.where(found < error, scale, best), torch.minimum(found, error)
+    return best
+
+
+def _rounded(form: Format, weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """``weight`` [out, in] in the format, column by column, each column's error made up for by those not yet rounded.
+
+    That is how GPTQ (arXiv 2210.17323) does it: the least squares answer on inputs ``x`` [N, in], here about their
+    mean, as biases are chosen afterwards. Columns of the most varied inputs come first.
+    """
+    centred = (x - x.mean(0)).double()
+    moments = centred.T @ centred / len(x)
+    # Inputs that hardly vary, or always together, leave the answer open: it is kept near the weights.
+    moments += 0.01 * moments.diagonal().mean().clamp(min=1e-12) * torch.eye(len(moments))
+    order = moments.diagonal().argsort(descending=True)
+    inverse = torch.linalg.inv(moments[order][:, order])
+    factor = torch.linalg.cholesky(inverse, upper=True)
+    left, rounded = weight[:, order].double(), torch.empty(weight.shape)
+    for column in range(weight.shape[1]):
+        rounded[:, column] = form.quantize_weight(left[:, column].float()).float()
+        error = (left[:, column] - rounded[:, column]) / factor[column, column]
+        left[:, column:] -= error[:, None] * factor[column, column:]
+    return form.quantize_weight(rounded[:, order.argsort()])
