@@ -90,14 +90,15 @@ def timed(run: Callable[[], object], device: torch.device, seconds: float = 1.0,
 
 
 def gemm_rate(dtype: torch.dtype, device: torch.device, seconds: float = 1.0) -> float:
-    """GFLOP/s of PyTorch's matrix product of the shape `GEMM`."""
+    """GFLOP/s of PyTorch's matrix product of the shape `GEMM`; of int8 with sums of 32 bits."""
     rows, width = GEMM[device.type]
-    a, b = torch.randn(rows, width, device=device).to(dtype), torch.randn(width, width, device=device).to(dtype)
-    out = torch.empty_like(a)
+    a, b = (torch.randn(n, width, device=device).mul(10).to(dtype) for n in (rows, width))
+    out = torch.empty_like(a, dtype=torch.int32 if dtype == torch.int8 else dtype)
+    product = torch._int_mm if dtype == torch.int8 else torch.matmul
     start = time.perf_counter()
-    torch.matmul(a[:256], b)
+    product(a[:256], b)
     count = 1 if time.perf_counter() - start > 0.05 else 8  # an emulated product takes seconds
-    times = timed(lambda: [torch.matmul(a, b, out=out) for _ in range(count)], device, seconds)
+    times = timed(lambda: [product(a, b, out=out) for _ in range(count)], device, seconds)
     return count * 2 * rows * width * width / statistics.median(times) / 1e6
 
 
@@ -145,7 +146,8 @@ def measure(model: str, device: str, backend: str, precision: str | None, quick:
     rows: list[Row] = []
     notes: list[str] = []
     for name in names:
-        rates[name] = gemm_rate(stored(PRECISIONS[name]), on, seconds)
+        multiplied = PRECISIONS[name] if name == "int8" else stored(PRECISIONS[name])
+        rates[name] = gemm_rate(multiplied, on, seconds)
         if name != "fp32" and precision is None and rates[name] * EMULATED < rates.get("fp32", 0):
             notes.append(f"{name}: not native here ({rates[name]:.0f} GFLOP/s matrix product), left out")
             continue
@@ -153,7 +155,7 @@ def measure(model: str, device: str, backend: str, precision: str | None, quick:
         up = exact if same else Upscaler(exact.weights, device=on, backend=backend, engine=engine, precision=name)
         for count in sorted({1, threads} if on.type == "cpu" else {threads}):
             with torch_threads(count):
-                rate = rates[name] if count == threads else gemm_rate(stored(PRECISIONS[name]), on, seconds)
+                rate = rates[name] if count == threads else gemm_rate(multiplied, on, seconds)
                 rows.append(_gemm_row(name, on, rate))
                 rows += _stages(up, exact, job, image, rate, seconds)
         if on.type == "cuda":
