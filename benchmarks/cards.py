@@ -21,7 +21,7 @@ from liif_fast.bench import picture
 from liif_fast.checkpoint import load
 from liif_fast.output import write_text
 from liif_fast.system import processor
-from liif_fast.weights import BUNDLED, DEFAULT
+from liif_fast.weights import BUNDLED, DEFAULT, PAPER
 
 SETS = ("Set5", "Set14")
 SCALES = (2, 3, 4, 8)
@@ -92,7 +92,8 @@ def overview(reports: dict[str, dict]) -> str:
         title = f"`{name}`, `--self-ensemble`" if ensemble else f"[`{name}`](liif_fast/weights/{name}.md)"
         lines.append(f"| {title} | {values} | {parameters / 1e6:.2g} M | {took} |")
     where = f"{processor()}, {torch.get_num_threads()} threads, {cpu.isa()}, {time.strftime('%Y-%m-%d')}"
-    return "\n".join([*lines, "", f"PSNR of Y in dB, as in the cards. Times: {where}."])
+    others, liif = (upscalers[name, False].precision for name in (DEFAULT, PAPER))
+    return "\n".join([*lines, "", f"PSNR of Y in dB, as in the cards. Times: {where}, in {others}, LIIF's in {liif}."])
 
 
 def main() -> None:

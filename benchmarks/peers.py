@@ -90,7 +90,7 @@ def main() -> None:
     versions = f"OpenVINO {version('openvino')} | ONNX Runtime {version('onnxruntime')}"
     lines = [f"| whole, encoder alone | precision | liif_fast | {versions} |", "|---|---|---|---|---|"]
     # ONNX Runtime keeps to the graph's own type.
-    runtimes = {"fp32": (ours, by_openvino, by_onnxruntime), "bf16": (ours, by_openvino)}
+    runtimes = {"fp32": (ours, by_openvino, by_onnxruntime), "bf16": (ours, by_openvino), "int8": (ours,)}
     with (
         tempfile.TemporaryDirectory() as folder,
         # A process each: waiting threads of one would keep cores from another.
@@ -100,7 +100,8 @@ def main() -> None:
             file = Path(folder) / f"{name}.onnx"
             export.onnx(load(name), file, scale=SCALE)
             export.onnx(load(name), file, split=True)
-            for precision in runtimes if cpu.isa() in cpu.BF16_ISAS else ["fp32"]:
+            able = {"fp32": True, "bf16": cpu.isa() in cpu.BF16_ISAS, "int8": "int8" in load(name).quantized}
+            for precision in filter(able.__getitem__, runtimes):
                 rounds = [
                     [alone.apply(measure, (how, name, file.parent, job, precision)) for how in runtimes[precision]]
                     for _ in range(ROUNDS)

@@ -30,8 +30,8 @@ struct AxisTable {
 
 // A hidden layer after the first: out = relu(W in + b).
 //
-// Of i8 it reads q, rectified values of 0 to 255, and makes those of the next layer: round(relu(multiplier (W q) + b)), 255 at
-// most; the last layer does not round.
+// Of i8 it reads q = round(in / step), of 0 to 255 with a step for each row, its largest value / 255, and makes
+// relu(step multiplier (W q) + b).
 struct HiddenLayer {
   // Packed panels of 16 outputs: f32 [out/16][in][16], bf16 [out/16][in/2][16][2], i8 [out/16][in/4][16][4], or in 16 bits as
   // bf16 for what has no products of bytes; 64-byte aligned.

@@ -126,10 +126,11 @@ def measure(model: str, device: str, backend: str, precision: str | None, quick:
     """All rows of one machine and model, as JSON data."""
     threads, seconds = torch.get_num_threads(), 0.5 if quick else 2.0
     on, weights = find_device(device), load(model)
-    names = [find_precision(precision, on)] if precision else _with_kernels(weights, on, backend, engine)
+    int8 = backend in ("auto", "cpu") and "int8" in weights.quantized
+    names = [find_precision(precision, on, int8)] if precision else _with_kernels(weights, on, backend, engine)
     first = PRECISIONS[names[0]] if names else torch.float32
     select(backend, on, first)  # raises where it cannot
-    engines.check(engine, on, stored(first))
+    engines.check(engine, on, stored(first, on))
     # What others are compared with; a backend or an engine that was named need not do fp32.
     does_fp32 = backend == "auto" or BACKENDS[backend].unavailable(on, torch.float32) is None
     encodes_fp32 = _encodes(engine, on, torch.float32)
@@ -146,7 +147,7 @@ def measure(model: str, device: str, backend: str, precision: str | None, quick:
     rows: list[Row] = []
     notes: list[str] = []
     for name in names:
-        multiplied = PRECISIONS[name] if name == "int8" else stored(PRECISIONS[name])
+        multiplied = PRECISIONS[name] if name == "int8" else stored(PRECISIONS[name], on)
         rates[name] = gemm_rate(multiplied, on, seconds)
         if name != "fp32" and precision is None and rates[name] * EMULATED < rates.get("fp32", 0):
             notes.append(f"{name}: not native here ({rates[name]:.0f} GFLOP/s matrix product), left out")
@@ -181,7 +182,8 @@ def _with_kernels(weights: Weights, device: torch.device, backend: str, engine: 
     """Precisions that the backend decodes and the engine encodes in; of "auto", those that another than plain PyTorch
     does, and fp32."""
     # fp8 only where it is asked for, as it is of no use but on some devices; of 8 bits what the model was measured for.
-    able = [n for n, dtype in PRECISIONS.items() if dtype not in FORMATS or n in weights.quantized]
+    ready = weights.quantized if backend != "reference" else ()  # which would emulate them
+    able = [name for name, dtype in PRECISIONS.items() if dtype not in FORMATS or name in ready]
     able = [name for name in able if name != "fp8" and _encodes(engine, device, PRECISIONS[name])]
     every = {name: PRECISIONS[name] for name in able}
     if backend in BACKENDS:
@@ -193,7 +195,7 @@ def _with_kernels(weights: Weights, device: torch.device, backend: str, engine: 
 
 def _encodes(engine: str, device: torch.device, dtype: torch.dtype) -> bool:
     """Whether it can; what is no engine at all is refused later."""
-    return engines.reasons_against(device, stored(dtype)).get(engine) is None
+    return engines.reasons_against(device, stored(dtype, device)).get(engine) is None
 
 
 def picture(height: int, width: int) -> np.ndarray:
@@ -233,8 +235,9 @@ def _stages(up: Upscaler, exact: Upscaler, job: Job, image: np.ndarray, gemm: fl
     encode = timed(lambda: up.encoder(planes), up.device, seconds)
     decode = timed(lambda: up.decoder(z, y, x, cell, out), up.device, seconds)
     whole = timed(lambda: up(image, size=job.size), up.device, seconds)
+    encoders_gemm = gemm if PRECISIONS[up.precision] == up.encoder.dtype else None  # it is not in 8 bits
     rows = [
-        _row(f"encoder {job.before}", up.precision, encode, cells, cells * up.encoder.flops_per_cell, gemm),
+        _row(f"encoder {job.before}", up.precision, encode, cells, cells * up.encoder.flops_per_cell, encoders_gemm),
         _row(f"decoder {job}", up.precision, decode, pixels, pixels * up.decoder.flops_per_pixel, gemm),
         _row(f"end to end {job}", up.precision, whole, pixels),
     ]

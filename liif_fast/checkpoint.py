@@ -357,8 +357,11 @@ def _check_quantized(name: str, found: Quantized, architecture: Architecture) ->
         expected += [(f"{name}.{i}.weight", weight, (widths[i + 1], widths[i]), form.dtype)]
         expected += [(f"{name}.{i}.steps", steps, (2, widths[i + 1]), torch.float32)]
     for key, tensor, shape, dtype in expected:
-        if not (isinstance(tensor, torch.Tensor) and tensor.shape == shape and tensor.dtype == dtype):
-            raise CheckpointError(f"{key} is not {dtype} of {shape}")
+        wrong = CheckpointError(f"{key} is not {dtype} of {shape}")
+        if not (isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided and tensor.device.type == "cpu"):
+            raise wrong
+        if not (tensor.is_contiguous() and tensor.shape == shape and tensor.dtype == dtype):
+            raise wrong
         require(bool(torch.isfinite(tensor.float()).all()), f"{key} holds NaN or infinite values: damaged")
     require(bool((found.scale > 0).all()), f"{name}.scale must be positive")
 

@@ -355,7 +355,10 @@ def bench(
     engine: Engine = "auto",
     precision: Annotated[
         str | None,
-        typer.Option(help="fp32, bf16 or fp16; default: each that has kernels here.", rich_help_panel="Engine"),
+        typer.Option(
+            help="fp32, bf16, fp16, int8, fp8 or auto; default: each that has kernels here, but fp8.",
+            rich_help_panel="Engine",
+        ),
     ] = None,
     threads: Threads = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer and smaller measurements.")] = False,

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ from .checkpoint import Weights
 from .encoder import Head
 from .grid import Axis
 from .image import WHITE
-from .quantization import FORMATS, Quantized
+from .quantization import FORMATS, Quantized, pickled, unpickled
 
 OUT_RANGE = {**WHITE, torch.float16: 1.0, torch.float32: 1.0}
 
@@ -152,7 +153,7 @@ class Decoder:
         threads: int | None = None,
     ) -> None:
         self.backend = select(backend, device, dtype)
-        self.device, self.dtype, self.threads = device, stored(dtype), threads
+        self.device, self.dtype, self.threads = device, stored(dtype, device), threads
         architecture = weights.architecture
         self.local_ensemble = architecture.local_ensemble
         self.mean, self.std = architecture.mean, architecture.std
@@ -180,6 +181,12 @@ class Decoder:
         self.neighbours = 4 if self.local_ensemble else 1
         # The hidden layers of every neighbour; all else is a per cent.
         self.flops_per_pixel = 2 * self.neighbours * sum(a * b for a, b in pairwise(widths))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "layers": pickled(self.layers)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, layers=unpickled(state["layers"]))
 
     @property
     def description(self) -> str:

@@ -1,16 +1,21 @@
 """LIIF's hidden layers in 8 bits: what a network needs for that, and how it is made from what the layers read.
 
-What hidden layer i reads is stored as ``q = round(h / scale + zero)``, with a scale for each channel. Scales fold into
-the layers around them, exactly. There are two formats:
+What hidden layer i reads is stored in units of a scale for each channel, which folds into the layers around, exactly.
+There are two formats:
 
-- float8 (e4m3), for GPUs. ``zero`` is -4, a number of the type: a rectifier is a maximum with it, what is off stays
-  exactly off, and the sign, of no use to rectified values, takes half of the others' rounding error away.
-- int8, for processors: weights of -127 to 127, and of rectified values 0 to 255, so that storing them rectifies.
+- float8 (e4m3), for GPUs: ``q = round(h / scale + zero)``. ``zero`` is -4, a number of the type: a rectifier is a
+  maximum with it, what is off stays exactly off, and the sign, of no use to rectified values, takes half of the others'
+  rounding error away.
+- int8, for processors: ``q = round(h / scale / step)``, of 0 to 255, with a ``step`` for each query at each of its
+  cells, found as it is decoded, of which the largest of its values is 255. So nothing is ever cut off. Weights are -127
+  to 127.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -18,6 +23,8 @@ Linear = tuple[torch.Tensor, torch.Tensor]  # weight [out, in] and bias [out]
 
 # Scales tried of a channel: from the least that holds its largest value, each so many times the one before.
 _RATIO, _TRIED = 2**0.25, 24
+# A row of zeros has a step too.
+_LEAST = 1e-30
 
 
 @dataclass(frozen=True)
@@ -29,22 +36,25 @@ class Format:
     largest_weight: float
     largest: float
     zero: float
+    by_row: bool  # whether rows have steps of their own
 
     def quantize(self, x: torch.Tensor) -> torch.Tensor:
-        """What a hidden layer reads, as float32: nearest, ties to even, what is beyond the ends to them."""
-        return self._rounded(x.clamp(self.zero, self.largest))
+        """What a hidden layer reads of ``x`` [N, C], as float32: nearest, ties to even, what is beyond the ends to
+        them."""
+        if not self.by_row:
+            return x.clamp(self.zero, self.largest).to(self.dtype).float()
+        x = x.relu()
+        most = x.amax(1, keepdim=True).clamp(min=_LEAST)
+        return (x * (self.largest / most)).round() * (most / self.largest)
 
     def quantize_weight(self, weight: torch.Tensor) -> torch.Tensor:
         """Likewise, in the format's own type."""
         clamped = weight.clamp(-self.largest_weight, self.largest_weight)
-        return self._rounded(clamped).to(self.dtype)
-
-    def _rounded(self, x: torch.Tensor) -> torch.Tensor:
-        return x.to(self.dtype).float() if self.dtype.is_floating_point else x.round().float()
+        return (clamped if self.dtype.is_floating_point else clamped.round()).to(self.dtype)
 
 
-FP8 = Format("fp8", torch.float8_e4m3fn, 448.0, 448.0, -4.0)
-INT8 = Format("int8", torch.int8, 127.0, 255.0, 0.0)
+FP8 = Format("fp8", torch.float8_e4m3fn, 448.0, 448.0, -4.0, by_row=False)
+INT8 = Format("int8", torch.int8, 127.0, 255.0, 0.0, by_row=True)
 FORMATS = {form.dtype: form for form in (FP8, INT8)}
 
 
@@ -62,25 +72,41 @@ class Quantized:
     weight: tuple[torch.Tensor, ...]
     steps: tuple[torch.Tensor, ...]
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "weight": pickled(self.weight)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, weight=tuple(unpickled(state["weight"])))
+
+
+def pickled(tensors: Iterable[torch.Tensor]) -> list[tuple[torch.Tensor, torch.dtype]]:
+    """As bytes where they are float8, which PyTorch writes into pickles and cannot read back."""
+    return [(t.view(torch.uint8) if t.dtype == FP8.dtype else t, t.dtype) for t in tensors]
+
+
+def unpickled(state: list[tuple[torch.Tensor, torch.dtype]]) -> list[torch.Tensor]:
+    return [t.view(dtype) for t, dtype in state]
+
 
 def measure(form: Format, hidden: list[Linear], h: torch.Tensor, extreme: torch.Tensor | None = None) -> Quantized:
     """Hidden layers after the first, for rectified outputs ``h`` [N, C] of the first on real pictures.
 
     A channel's scale makes the mean square of its rounding errors least, of those with which nothing measured is beyond
-    `largest`, be it of ``h`` or of ``extreme`` [M, C], the same for pictures that are harder than real ones. Weights
-    are rounded so that errors of a layer's outputs, not of its weights, are small, and biases take back the mean of
-    what is left, of all roundings before.
+    `largest`, be it of ``h`` or of ``extreme`` [M, C], the same for pictures that are harder than real ones; where rows
+    have steps, it gives all channels the same largest value. Weights are rounded so that errors of a layer's outputs,
+    not of its weights, are small, and biases take back the mean of what is left, of all roundings before.
     """
     if extreme is None:
         extreme = h[:0]
-    scale = first = _least_error(form, h, extreme)
+    scale_of = _largest if form.by_row else _least_error
+    scale = first = scale_of(form, h, extreme)
     exact, q = h, form.quantize(h / scale + form.zero)
     weights, steps = [], []
     for i, (weight, bias) in enumerate(hidden):
         outputs = exact @ weight.T + bias
         exact, extreme = outputs.relu(), (extreme @ weight.T + bias).relu()
         last = i + 1 == len(hidden)
-        following = torch.ones(len(bias)) if last else _least_error(form, exact, extreme)
+        following = torch.ones(len(bias)) if last else scale_of(form, exact, extreme)
         folded = weight * scale / following[:, None]
         largest = folded.abs().amax(1)
         multiplier = torch.where(largest > 0, largest, 1) / form.largest_weight
@@ -94,11 +120,16 @@ def measure(form: Format, hidden: list[Linear], h: torch.Tensor, extreme: torch.
     return Quantized(first, tuple(weights), tuple(steps))
 
 
-def _least_error(form: Format, h: torch.Tensor, extreme: torch.Tensor) -> torch.Tensor:
-    """The scale of each channel of ``h`` [N, C] and ``extreme`` [M, C]."""
+def _largest(form: Format, h: torch.Tensor, extreme: torch.Tensor) -> torch.Tensor:
+    """The least scale of each channel of ``h`` [N, C] and ``extreme`` [M, C] with which none is beyond `largest`."""
     largest = torch.cat([h, extreme]).amax(0)
     # A channel that is off, or nearly, could be of any scale; one far from the others' would only burden its weights.
-    least = largest.clamp(min=1e-3 * float(largest.max().clamp(min=1e-6))) / (form.largest - form.zero)
+    return largest.clamp(min=1e-3 * float(largest.max().clamp(min=1e-6))) / (form.largest - form.zero)
+
+
+def _least_error(form: Format, h: torch.Tensor, extreme: torch.Tensor) -> torch.Tensor:
+    """Of larger scales than that, which round otherwise, the best for ``h``."""
+    least = _largest(form, h, extreme)
     best, error = least, torch.full_like(least, torch.inf)
     for i in range(_TRIED):
         scale = least * _RATIO**i

@@ -62,7 +62,7 @@ def lines(found: dict[str, Any]) -> list[str]:
         default = " (default)" if name == found["default_device"] else ""
         out += ["", f"device {name}{default}: {device['name']}"]
         both = device["precision_auto"], device["precision_auto_liif"]
-        liif = "" if both[0] == both[1] else f", of LIIF models {both[1]}"
+        liif = "" if both[0] == both[1] else f", of LIIF models measured for it {both[1]}"
         out.append(f"  precision auto is {both[0]}{liif}")
         for precision, reasons in device["backends"].items():
             for backend, reason in reasons.items():
@@ -103,7 +103,9 @@ def _devices() -> list[torch.device]:
 def _of_device(device: torch.device) -> dict[str, Any]:
     name = processor() if device.type == "cpu" else torch.cuda.get_device_name(device)
     against = {precision: backends.reasons_against(device, dtype) for precision, dtype in PRECISIONS.items()}
-    encoders = {precision: engines.reasons_against(device, stored(dtype)) for precision, dtype in PRECISIONS.items()}
+    encoders = {
+        precision: engines.reasons_against(device, stored(dtype, device)) for precision, dtype in PRECISIONS.items()
+    }
     return {
         "name": name,
         "precision_auto": find_precision("auto", device),

@@ -46,10 +46,11 @@ class Upscaler:
     Args:
         model: a name (see ``liif-fast info``), a checkpoint file, or loaded `Weights`.
         device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1", or a torch.device.
-        precision: "fp32", "bf16", "fp16", "int8", "fp8", or "auto": the fastest within 0.01 dB of fp32. That is on
-            processors int8 for a LIIF decoder that has been measured for it, but with AMX; else bf16 with AMX or AMD's
-            AVX-512-BF16; on CUDA devices fp16 where the Triton kernels run; and fp32 elsewhere. On CUDA devices
-            PyTorch's convolutions in fp32 are in TF32 unless `torch.backends.cudnn.allow_tf32` is off.
+        precision: "fp32", "bf16", "fp16", "int8", "fp8", or "auto": the fastest within 0.01 dB of fp32. That is int8
+            for a LIIF decoder that has been measured for it on processors with VNNI or no more than AVX2, but not with
+            AMX; else bf16 with AMX or AMD's AVX-512-BF16; on CUDA devices fp16 where the Triton kernels run; and fp32
+            elsewhere. On CUDA devices PyTorch's convolutions in fp32 are in TF32 unless
+            `torch.backends.cudnn.allow_tf32` is off.
             "int8", on processors: LIIF's hidden layers in int8, all else in bf16 or fp32, whichever is faster. "fp8",
             on CUDA devices of compute capability 8.9 and up: the same in float8 (e4m3), all else in fp16; "auto" never
             takes it, as no GPU has run it yet. Both are for models that `liif-fast calibrate` has measured, and the
@@ -102,7 +103,9 @@ class Upscaler:
         dtype = PRECISIONS[self.precision]
         make = DECODERS[self.weights.architecture.decoder]
         self.decoder = make(self.weights, self.device, dtype, backend, threads)
-        self.encoder = engines.make(engine, self.weights, self.decoder.head, self.device, stored(dtype), threads)
+        self.encoder = engines.make(
+            engine, self.weights, self.decoder.head, self.device, stored(dtype, self.device), threads
+        )
         if self_ensemble:
             self.encoder.ensemble_itself()
         one_thread_in_forks()

@@ -25,11 +25,9 @@ CASES = [
 @cache
 def measured(weights: Weights) -> Weights:
     """With layers in each format, for a first layer of normal z."""
-    hidden = weights.architecture.hidden_list
-    names = [f"imnet.layers.{2 * i}" for i in range(1, len(hidden))]
-    linear = [(weights.tensors[f"{name}.weight"], weights.tensors[f"{name}.bias"]) for name in names]
-    h = torch.randn(2000, hidden[0], generator=torch.Generator().manual_seed(1)).relu()
-    return replace(weights, quantized={form.name: measure(form, linear, h) for form in FORMATS.values()})
+    h = torch.randn(2000, weights.architecture.hidden_list[0], generator=torch.Generator().manual_seed(1)).relu()
+    hidden = weights.imnet[1:-1]
+    return replace(weights, quantized={form.name: measure(form, hidden, h) for form in FORMATS.values()})
 
 
 def decoded(case: Case, form: Format, backend: str, view: torch.Tensor, stored: torch.dtype = FP16) -> torch.Tensor:

@@ -101,9 +101,11 @@ def test_command(folder: Path, tmp_path: Path) -> None:
             lambda q: replace(q, weight=tuple(w.half() for w in q.weight)),
             "8.0.weight is not torch.(float8_e4m3fn|int8) ",
         ),
+        (lambda q: replace(q, scale=q.scale.to_sparse()), "8.scale is not torch.float32"),
+        (lambda q: replace(q, scale=q.scale.to("meta")), "8.scale is not torch.float32"),
         (lambda q: replace(q, steps=tuple(s * torch.nan for s in q.steps)), "8.0.steps holds NaN"),
     ],
-    ids=["short", "negative", "missing", "wide", "nan"],
+    ids=["short", "negative", "missing", "wide", "sparse", "meta", "nan"],
 )
 @pytest.mark.parametrize("name", ["fp8", "int8"])
 def test_damage(measured: Weights, change: Callable[[Quantized], Quantized], text: str, name: str) -> None:

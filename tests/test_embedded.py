@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ import torch
 
 from common import ROOT, random_weights
 from liif_fast import Upscaler
-from liif_fast.checkpoint import Architecture
+from liif_fast.checkpoint import Architecture, Weights
 from test_upscaler import random_picture
 
 NETWORKS = {
@@ -71,12 +72,20 @@ def test_settings_of_pytorch_have_no_say(
     assert all(np.array_equal(a, b) for a, b in zip(found, wanted, strict=True))
 
 
-@pytest.mark.parametrize("decoder", NETWORKS)
-def test_pickles(decoder: str) -> None:
-    up = Upscaler(NETWORKS[decoder])
+@pytest.mark.parametrize(
+    ("model", "how"),
+    [
+        *((network, {}) for network in NETWORKS.values()),
+        ("edsr-baseline-2", {}),
+        ("edsr-baseline-2", {"device": "cpu", "precision": "fp8", "backend": "reference"}),
+    ],
+    ids=[*NETWORKS, "measured", "fp8"],
+)
+def test_pickles(model: str | Weights, how: dict[str, Any]) -> None:
+    up = Upscaler(model, **how)
     picture = random_picture((9, 11, 3))
     wanted = up(picture, scale=3)
-    before = len(pickle.dumps(Upscaler(NETWORKS[decoder])))
+    before = len(pickle.dumps(Upscaler(model, **how)))
     up(random_picture((400, 400, 3)), scale=1)
     assert len(pickle.dumps(up)) < before + 1000, "what is kept for the next picture of this size is in it"
     again = pickle.loads(pickle.dumps(up))

@@ -12,9 +12,10 @@ import test_decode
 import test_decode_int8
 import test_resample
 from common import BF16, CPU, FP32, Case, build_emulated, can_emulate, cases, check_case, load_native, problem, spied
-from eight_bits import CASES
+from eight_bits import CASES, decoded
 from liif_fast.backends import cpu
 from liif_fast.ops import OUT_RANGE, Decoder
+from liif_fast.quantization import INT8
 from liif_fast.resample import Resampler
 
 pytestmark = pytest.mark.skipif(can_emulate() is not None, reason=can_emulate() or "")
@@ -65,6 +66,22 @@ def test_int8(name: str, case: Case, z: torch.dtype, native: ModuleType, monkeyp
     asked = spied(monkeypatch)
     test_decode_int8.check_is_the_emulation(case, z)
     assert asked == [name]
+
+
+@pytest.mark.parametrize("times", [0.0, 1e-20, 1e3, 1e12])
+@pytest.mark.parametrize("name", cpu.VNNI_ISAS)
+def test_int8_of_any_size(name: str, times: float, native: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "_cpu", native)
+    monkeypatch.setenv(cpu.ISA_VARIABLE, name)
+    test_decode_int8.check_any_size(times)
+
+
+@pytest.mark.parametrize("name", EMULATED)
+def test_code_without_int8_cannot_be_reached(name: str, native: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "_cpu", native)
+    monkeypatch.setattr(cpu, "isa", lambda dtype=BF16: name)
+    with pytest.raises(ValueError, match=f"{name} does not multiply int8"):
+        decoded(Case(), INT8, "cpu", torch.empty(7, 13, 3), FP32)
 
 
 @pytest.mark.parametrize("out", OUT_RANGE, ids=str)

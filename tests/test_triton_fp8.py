@@ -122,7 +122,7 @@ def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
             BackendUnavailable,
             "'triton' cannot run on cpu in torch.float8_e4m3fn: it needs a",
         ),
-        (measured(weights), "cpu", BackendUnavailable, "bfloat16 or int8, not torch.float8_e4m3fn"),
+        (measured(weights), "cpu", BackendUnavailable, "hidden layers, int8, not torch.float8_e4m3fn"),
         (weights, "reference", ValueError, "`liif-fast calibrate random0 OUTPUT --data FOLDER`"),
         (random_weights(Architecture(1, 2, (32,))), "reference", ValueError, "no hidden layers to run in fp8"),
         (random_weights(Architecture(1, 16, (16,), decoder="resample")), "reference", ValueError, "no hidden layers"),

@@ -15,17 +15,21 @@ float load(const void* base, Type type, int64_t i) {
   }
 }
 
-// What storing a rectified activation in `type` makes of it.
-float stored(float v, Type type) {
-  switch (type) {
-    case Type::bf16: return bf16_to_float(float_to_bf16(v));
-    case Type::i8: return static_cast<float>(round_even(v < 255 ? v : 255));
-    default: return v;
+// What storing rectified activations in `type` makes of them. The step of int8, else 1.
+float store(float* v, int count, Type type) {
+  if (type == Type::bf16) {
+    for (int i = 0; i < count; ++i) v[i] = bf16_to_float(float_to_bf16(v[i]));
   }
+  if (type != Type::i8) return 1;
+  float largest = 1e-30f;  // a row of zeros has a step too
+  for (int i = 0; i < count; ++i) largest = v[i] > largest ? v[i] : largest;
+  const float by = 255 / largest;
+  for (int i = 0; i < count; ++i) v[i] = static_cast<float>(round_even(v[i] * by));
+  return largest / 255;
 }
 
 // One row through one hidden layer. Floats hold the whole sums of int8 exactly.
-void hidden(const HiddenLayer& layer, Type type, const float* in, float* out) {
+void hidden(const HiddenLayer& layer, Type type, float step, const float* in, float* out) {
   const int word = type == Type::bf16 ? 2 : type == Type::i8 ? 4 : 1;
   for (int n = 0; n < layer.out; n += kPanel) {
     float sum[kPanel];
@@ -40,7 +44,7 @@ void hidden(const HiddenLayer& layer, Type type, const float* in, float* out) {
       for (int j = 0; j < kPanel; ++j) sum[j] += in[k] * load(layer.weight, type, at + word * j);
     }
     if (type == Type::i8) {
-      for (int j = 0; j < kPanel; ++j) sum[j] = sum[j] * layer.multiplier[n + j] + layer.bias[n + j];
+      for (int j = 0; j < kPanel; ++j) sum[j] = sum[j] * (layer.multiplier[n + j] * step) + layer.bias[n + j];
     }
     for (int j = 0; j < kPanel; ++j) out[n + j] = sum[j] < 0 ? 0 : sum[j];
   }
@@ -65,8 +69,8 @@ void decode_scalar(const DecodeParams& p, int64_t begin, int64_t end, Scratch& s
           in[c] = v < 0 ? 0 : v;
         }
         for (int l = 0; l < p.hidden_count; ++l) {
-          for (int c = 0; c < width; ++c) in[c] = stored(in[c], p.products);
-          hidden(p.hidden[l], p.products, in, out);
+          const float step = store(in, width, p.products);
+          hidden(p.hidden[l], p.products, step, in, out);
           width = p.hidden[l].out;
           float* swap = in;
           in = out, out = swap;

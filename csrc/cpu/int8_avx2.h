@@ -18,10 +18,17 @@ struct Int8Words {
   static constexpr int kPerWord = 2, kRows = 6, kVectors = 2;
   static void store(float* p, __m256 v) { V::store(p, v); }
   static void store(uint16_t* p, __m256 v) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), narrow(v)); }
-  // Eight rectified values to the nearest of 0 to 255, in 16 bits.
+  // Eight values of 0 to 255 to the nearest, in 16 bits.
   static __m128i narrow(__m256 v) {
-    const __m256i whole = _mm256_cvtps_epi32(_mm256_min_ps(v, _mm256_set1_ps(255)));
+    const __m256i whole = _mm256_cvtps_epi32(v);
     return _mm_packus_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
+  }
+  static float largest(const float* p, int count) {
+    __m256 v = V::load(p);
+    for (int i = V::kLanes; i < count; i += V::kLanes) v = _mm256_max_ps(v, V::load(p + i));
+    __m128 m = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+    return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
   }
   static Word word(const uint16_t* p) { return _mm256_set1_epi32(*reinterpret_cast<const int32_t*>(p)); }
   static Weights weights(const uint16_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
@@ -31,9 +38,9 @@ struct Int8Words {
 struct WholeSums {
   using Reg = Whole;
   static Reg start(const float*) { return Reg{}; }
-  static __m256 finish(Reg sum, const HiddenLayer& layer, int column) {
-    return Floats::fma(_mm256_cvtepi32_ps(reinterpret_cast<__m256i>(sum)), Floats::load(layer.multiplier + column),
-                       Floats::load(layer.bias + column));
+  static __m256 finish(Reg sum, const HiddenLayer& layer, int column, float step) {
+    const __m256 by = Floats::mul(Floats::load(layer.multiplier + column), Floats::set1(step));
+    return Floats::fma(_mm256_cvtepi32_ps(reinterpret_cast<__m256i>(sum)), by, Floats::load(layer.bias + column));
   }
 };
 

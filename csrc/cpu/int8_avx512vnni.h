@@ -17,8 +17,13 @@ struct Int8 {
   using Weights = __m512i;
   static constexpr int kPerWord = 4, kRows = 6, kVectors = 4;
   static void store(float* p, __m512 v) { V::store(p, v); }
-  static void store(uint8_t* p, __m512 v) {  // of rectified values
+  static void store(uint8_t* p, __m512 v) {  // of 0 to 255
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(v)));
+  }
+  static float largest(const float* p, int count) {
+    __m512 v = V::load(p);
+    for (int i = V::kLanes; i < count; i += V::kLanes) v = _mm512_max_ps(v, V::load(p + i));
+    return _mm512_reduce_max_ps(v);
   }
   static Word word(const uint8_t* p) { return _mm512_set1_epi32(*reinterpret_cast<const int32_t*>(p)); }
   static Weights weights(const uint8_t* p) { return _mm512_loadu_si512(p); }
@@ -31,9 +36,9 @@ template <>
 struct Sums<Int8> {
   using Reg = Whole;
   static Reg start(const float*) { return Reg{}; }
-  static __m512 finish(Reg sum, const HiddenLayer& layer, int column) {
-    return Floats::fma(_mm512_cvtepi32_ps(reinterpret_cast<__m512i>(sum)), Floats::load(layer.multiplier + column),
-                       Floats::load(layer.bias + column));
+  static __m512 finish(Reg sum, const HiddenLayer& layer, int column, float step) {
+    const __m512 by = Floats::mul(Floats::load(layer.multiplier + column), Floats::set1(step));
+    return Floats::fma(_mm512_cvtepi32_ps(reinterpret_cast<__m512i>(sum)), by, Floats::load(layer.bias + column));
   }
 };
 

@@ -24,6 +24,7 @@ struct Scratch {
   alignas(64) float a[kTileRows * kMaxWidth];
   alignas(64) float b[kTileRows * kMaxWidth];
   alignas(64) float row_term[kMaxSides * kMaxWidth];
+  alignas(64) float steps[kTileRows];  // of rows in int8
   alignas(64) float sums[(kTilePixels + 31) / 32 * 32 * 3 * kPanel];
 };
 

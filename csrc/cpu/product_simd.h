@@ -15,7 +15,7 @@ template <class T>
 struct Sums {
   using Reg = typename T::V::Reg;
   static Reg start(const float* bias) { return T::V::load(bias); }
-  static Reg finish(Reg sum, const HiddenLayer&, int /*column*/) { return sum; }
+  static Reg finish(Reg sum, const HiddenLayer&, int /*column*/, float /*step*/) { return sum; }
 };
 
 // [kRows, in] x [in, N vectors] -> [kRows, N vectors]; N * kLanes columns, consecutive panels.

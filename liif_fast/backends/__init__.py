@@ -48,15 +48,17 @@ def select(name: str, device: torch.device, dtype: torch.dtype) -> str:
                 return candidate
         # Only 8 bits have none that can, and only these have them at all.
         name = "triton" if dtype == FP8.dtype else "cpu"
+    if reasons[name] is not None and dtype == INT8.dtype and device.type != "cpu":
+        raise BackendUnavailable(f"int8 is for processors, not for {device}: take device='cpu' or another precision")
     if reasons[name] is not None:
         raise BackendUnavailable(f"backend {name!r} cannot run on {device} in {dtype}: {reasons[name]}")
     return name
 
 
-def stored(dtype: torch.dtype) -> torch.dtype:
+def stored(dtype: torch.dtype, device: torch.device) -> torch.dtype:
     """How z, and all activations but those that hidden layers read, are stored where those are of ``dtype``."""
     if dtype == INT8.dtype:
-        return torch.bfloat16 if cpu.prefers_bf16() else torch.float32
+        return torch.bfloat16 if device.type == "cpu" and cpu.prefers_bf16() else torch.float32
     return torch.float16 if dtype == FP8.dtype else dtype
 
 

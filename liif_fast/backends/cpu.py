@@ -101,9 +101,9 @@ def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
     if device.type != "cpu":
         return f"it runs on processors, not on {device.type}"
     if dtype not in (torch.float32, torch.bfloat16, INT8.dtype):
-        return f"it stores activations as float32, bfloat16 or int8, not {dtype}"
+        return f"it takes float32, bfloat16 and, of LIIF's hidden layers, int8, not {dtype}"
     problem = refusal(dtype)
-    if problem is None and dtype == INT8.dtype and isa(dtype) == "scalar" != os.environ.get(ISA_VARIABLE):
+    if problem is None and dtype == INT8.dtype and isa(dtype) == "scalar" and os.environ.get(ISA_VARIABLE) != "scalar":
         return f"int8 wants AVX2, AVX-VNNI or AVX-512-VNNI, none of which runs here ({ISA_VARIABLE}=scalar is slow)"
     return problem
 
@@ -116,7 +116,7 @@ def pack(layers: list[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
     """Hidden weights [out, in] -> panels of 16 outputs; see ``HiddenLayer`` in csrc/decode.h. All else is float32."""
     first, hidden = layers[:4], layers[4:]
     packed = [t.float().contiguous() for t in first]
-    kept, per_word = _packing(dtype)
+    kept, per_word = _packing(dtype, isa(dtype))
     for weight, bias in zip(hidden[::2], hidden[1::2], strict=True):
         out, into = weight.shape
         panels = weight.to(kept).reshape(out // PANEL, PANEL, into // per_word, per_word).permute(0, 2, 1, 3)
@@ -124,21 +124,29 @@ def pack(layers: list[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
     return packed
 
 
-def _packing(dtype: torch.dtype) -> tuple[torch.dtype, int]:
-    """How weights are stored, and how many inputs of an output lie together."""
+def _packing(dtype: torch.dtype, name: str) -> tuple[torch.dtype, int]:
+    """How weights are stored for an instruction set, and how many inputs of an output lie together."""
     if dtype == INT8.dtype:
-        return (torch.int16, 2) if isa(dtype) == "avx2" else (dtype, 4)
+        return (torch.int16, 2) if name == "avx2" else (dtype, 4)
     return dtype, 2 if dtype == torch.bfloat16 else 1
 
 
-def _check(z: torch.Tensor, layers: list[torch.Tensor]) -> torch.dtype:
-    """What hidden layers are multiplied in. Layers that `pack` did not make for this z would be read past their
-    ends."""
+def _check(z: torch.Tensor, layers: list[torch.Tensor]) -> tuple[torch.dtype, str]:
+    """What hidden layers are multiplied in, and by which instruction set.
+
+    Layers that `pack` did not make for it and for this z would be read past their ends.
+    """
     if z.dtype not in (torch.float32, torch.bfloat16):
         raise TypeError(f"z must be float32 or bfloat16, got {z.dtype}")
     in_int8 = layers[4:5] and layers[4].dtype in (torch.int8, torch.int16)
     products = INT8.dtype if in_int8 else z.dtype
-    kept, per_word = _packing(products)
+    name = isa(products)
+    kept, per_word = _packing(products, name)
+    if in_int8 and layers[4].dtype != kept:
+        raise ValueError(
+            f"int8 layers were packed as {layers[4].dtype}, {name} takes {kept}: make the decoder anew, as the "
+            f"processor or {ISA_VARIABLE} has changed"
+        )
     widths = [z.shape[2], *(len(weight) * PANEL for weight in layers[4::2])]
     expected: list[tuple[tuple[int, ...], torch.dtype]] = [
         (shape, torch.float32) for shape in ((widths[0],), (widths[0],), (3, widths[-1]), (3,))
@@ -151,7 +159,7 @@ def _check(z: torch.Tensor, layers: list[torch.Tensor]) -> torch.dtype:
         raise ValueError(f"layers are not those packed for {products} and z of {z.shape[2]} channels, got {given}")
     if any(width % PANEL or width > MAX_WIDTH for width in widths):
         raise ValueError(f"widths must be multiples of {PANEL} up to {MAX_WIDTH}, got {widths}")
-    return products
+    return products, name
 
 
 def decode(
@@ -168,7 +176,7 @@ def decode(
     threads: int,
     out: torch.Tensor,
 ) -> None:
-    products = _check(z, layers)
+    products, name = _check(z, layers)
     # Every pointer is taken here, right after what it points to was checked, the rest of it in ops.decode.
     first_y, first_x, last, last_bias = layers[:4]
     hidden = []
@@ -178,7 +186,7 @@ def decode(
         hidden.append((weight.data_ptr(), multiplier.data_ptr(), bias.data_ptr(), into, len(bias)))
     strides = (0, *out.stride()) if paired else out.stride()
     _cpu.decode(
-        isa=isa(products),
+        isa=name,
         threads=threads,
         z=z.data_ptr(),
         type=getattr(_cpu.Type, TYPES[z.dtype]),

@@ -30,8 +30,8 @@ SQUARES, EXTREME, EXTREME_PLACES = (1, 2, 3, 5, 8), 96, 1024
 def calibrate(weights: Weights, folders: Sequence[Path], pictures: int = PICTURES) -> Weights:
     """The same network with `Weights.quantized`, measured on at most ``pictures`` spread over those in ``folders``.
 
-    What layers may read in int8 is taken from noise, checks and stripes of full contrast too, whose values are several
-    times as large as any photograph's and would be cut off; float8's range is wide enough.
+    What channels may hold in int8 is taken from noise, checks and stripes of full contrast too, whose values are
+    several times as large as any photograph's, each channel's in its own way; float8's range is wide enough.
 
     The same folders give the same; a file that cannot be read is skipped, with a UserWarning. ValueError for a network
     without hidden layers that could run in 8 bits, and where there are no pictures; FileNotFoundError for a missing

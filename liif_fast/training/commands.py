@@ -93,7 +93,7 @@ TRAIN_EXAMPLES = """\
   torchrun --nproc-per-node 4 -m liif_fast train runs/four --config run.toml"""
 CALIBRATE_EXAMPLES = """\
   liif-fast calibrate mine.safetensors mine_8bit.safetensors --data photographs
-  liif-fast upscale photo.jpg --model mine_8bit.safetensors --precision int8"""
+  liif-fast upscale photo.jpg --model mine_8bit.safetensors --device cpu --precision int8"""
 EASIER_EXAMPLES = """\
   liif-fast easier edsr-baseline runs/shorter --data photographs --max-loss 0.05 --iterations 2000"""
 

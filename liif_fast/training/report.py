@@ -15,7 +15,7 @@ from .. import bench
 from ..console import Meter, printable, say, say_error
 from ..encoder import torch_threads
 from ..output import check_place, write_text
-from ..upscaler import Upscaler
+from ..upscaler import Upscaler, find_device, find_precision
 from ..words import counted
 from . import strips, testset
 from .evaluate import Method, Score, Summary, bicubic, fixed, lanczos, network, score
@@ -73,6 +73,8 @@ def run(
         testset.find(folder)
     if json_path:
         check_place(json_path, overwrite=True)
+    if options["precision"] == "auto":  # of no model in particular: networks are compared, not what rounding costs them
+        options = {**options, "precision": find_precision("auto", find_device(options["device"]))}
     with torch_threads(options["threads"]):
         upscalers = {word: Upscaler(word, **options) for word in dict.fromkeys([*models, *fixed_models])}
         methods = methods_of(upscalers, models, fixed_models, fixed_scale)
