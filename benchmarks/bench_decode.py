@@ -4,16 +4,26 @@ small."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 
-from conftest import PAPER, random_weights
+from conftest import PAPER, native, random_weights
 from liif_fast import grid
+from liif_fast.backends import cpu
 from liif_fast.ops import Decoder
+from liif_fast.quantization import INT8, measure
 from liif_fast.upscaler import PRECISIONS
 
 CPU = torch.device("cpu")
+ABLE = [name for name in PRECISIONS if native(name)] + ["int8"] * (cpu.unavailable(CPU, INT8.dtype) is None)
+
+
+@pytest.fixture(params=ABLE)
+def precision(request: pytest.FixtureRequest) -> str:
+    """Of the decoder alone, so in int8 too."""
+    return str(request.param)
 
 
 def job(
@@ -21,8 +31,12 @@ def job(
 ) -> tuple[Callable, int, float]:
     """A decode of ``side`` x ``side`` output pixels, that number of pixels, and its floating point operations."""
     cells = max(1, round(side / scale))
-    decoder = Decoder(random_weights(hidden, blocks=1), CPU, PRECISIONS[precision])
-    z = torch.randn(cells, cells, hidden[0]).to(PRECISIONS[precision])
+    weights = random_weights(hidden, blocks=1)
+    if precision == "int8":  # measured on noise: the values do not change the time
+        found = measure(INT8, weights.imnet[1:-1], torch.randn(1000, hidden[0]).relu())
+        weights = replace(weights, quantized={"int8": found})
+    decoder = Decoder(weights, CPU, PRECISIONS[precision])
+    z = torch.randn(cells, cells, hidden[0]).to(decoder.dtype)
     axis = grid.axis(grid.centres(0, cells, side), cells)
     out = torch.empty(side, side, 3, dtype=dtype)
     cell = (2 / scale, 2 / scale)
