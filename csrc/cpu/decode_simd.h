@@ -1,6 +1,6 @@
-// The decoder once, over a vector type. A tile of pixels is three steps:
-// the first layer writes the activations of every neighbour of every pixel, each hidden layer is a register-blocked matrix
-// product over all of them, and the last step blends the neighbours and applies the last layer.
+// The decoder once, over a vector type. A tile of pixels is three steps: the first layer writes the activations of every
+// neighbour of every pixel, each hidden layer is a register-blocked matrix product over all of them, and the last step blends the
+// neighbours and applies the last layer.
 #pragma once
 
 #include "isa.h"
