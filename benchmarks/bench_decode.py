@@ -4,16 +4,15 @@ small."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 import torch
 
-from conftest import PAPER, native, random_weights
+from conftest import PAPER, in_8_bits, native, random_weights
 from liif_fast import grid
 from liif_fast.backends import cpu
 from liif_fast.ops import Decoder
-from liif_fast.quantization import INT8, measure
+from liif_fast.quantization import INT8
 from liif_fast.upscaler import PRECISIONS
 
 CPU = torch.device("cpu")
@@ -32,9 +31,8 @@ def job(
     """A decode of ``side`` x ``side`` output pixels, that number of pixels, and its floating point operations."""
     cells = max(1, round(side / scale))
     weights = random_weights(hidden, blocks=1)
-    if precision == "int8":  # measured on noise: the values do not change the time
-        found = measure(INT8, weights.imnet[1:-1], torch.randn(1000, hidden[0]).relu())
-        weights = replace(weights, quantized={"int8": found})
+    if precision == "int8":
+        weights = in_8_bits(weights, INT8)
     decoder = Decoder(weights, CPU, PRECISIONS[precision])
     z = torch.randn(cells, cells, hidden[0]).to(decoder.dtype)
     axis = grid.axis(grid.centres(0, cells, side), cells)

@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from conftest import PAPER, random_weights
+from conftest import PAPER, in_8_bits, random_weights
 from liif_fast import grid
-from liif_fast.checkpoint import Weights
 from liif_fast.kernels.tuning import BUSY
 from liif_fast.ops import Decoder
-from liif_fast.quantization import FP8, measure
+from liif_fast.quantization import FP8
 from liif_fast.resample import Resampler
 from liif_fast.upscaler import PRECISIONS
 
@@ -48,12 +46,6 @@ def milliseconds(work: Callable[[], object]) -> list[float]:
     return sorted(times)
 
 
-def in_fp8(weights: Weights) -> Weights:
-    """Measured on noise: the values do not change the time."""
-    h = torch.randn(1000, weights.architecture.hidden_list[0]).relu()
-    return replace(weights, quantized={"fp8": measure(FP8, weights.imnet[1:-1], h)})
-
-
 @pytest.fixture(scope="module")
 def yardstick() -> float:
     """TFLOP/s of PyTorch's [8192, 8192] x [8192, 8192] in bf16."""
@@ -70,7 +62,7 @@ def test_decode(benchmark: Any, yardstick: float, height: int, hidden: tuple[int
     if precision == "fp8":
         if torch.cuda.get_device_capability() < (8, 9):
             pytest.skip("no float8 here")
-        weights = in_fp8(weights)
+        weights = in_8_bits(weights, FP8)
     decoder = Decoder(weights, CARD, PRECISIONS[precision], "triton")
     z = torch.randn(height, height * 16 // 9, hidden[0], device=CARD).to(decoder.dtype)
     cell = 2 * height / 2160

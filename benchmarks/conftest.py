@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from liif_fast.backends import cpu
 from liif_fast.checkpoint import Architecture, Weights
 from liif_fast.encoder import torch_threads
+from liif_fast.quantization import Format, measure
 from liif_fast.upscaler import PRECISIONS
 
 PAPER = (256, 256, 256, 256)
@@ -27,6 +29,12 @@ def random_weights(
         for name, shape in architecture.shapes.items()
     }
     return Weights(architecture, tensors, name="random")
+
+
+def in_8_bits(weights: Weights, form: Format) -> Weights:
+    """Measured on noise: the values do not change the time."""
+    h = torch.randn(1000, weights.architecture.hidden_list[0]).relu()
+    return replace(weights, quantized={form.name: measure(form, weights.imnet[1:-1], h)})
 
 
 def native(precision: str) -> bool:

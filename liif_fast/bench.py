@@ -20,13 +20,13 @@ import torch
 
 from . import __version__, backends, engines, published
 from .backends import BACKENDS, cpu, select, stored, triton
-from .checkpoint import Weights, load
+from .checkpoint import load
 from .encoder import torch_threads
 from .field import Field
 from .output import check_place, write_text
 from .quantization import FORMATS
 from .system import processor
-from .upscaler import PRECISIONS, Upscaler, find_device, find_precision
+from .upscaler import PRECISIONS, Upscaler, find_device, find_precision, has_int8
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,8 @@ def measure(model: str, device: str, backend: str, precision: str | None, quick:
     """All rows of one machine and model, as JSON data."""
     threads, seconds = torch.get_num_threads(), 0.5 if quick else 2.0
     on, weights = find_device(device), load(model)
-    int8 = backend in ("auto", "cpu") and "int8" in weights.quantized
-    names = [find_precision(precision, on, int8)] if precision else _with_kernels(weights, on, backend, engine)
+    int8 = has_int8(weights, backend)
+    names = [find_precision(precision, on, int8)] if precision else _with_kernels(int8, on, backend, engine)
     first = PRECISIONS[names[0]] if names else torch.float32
     select(backend, on, first)  # raises where it cannot
     engines.check(engine, on, stored(first, on))
@@ -149,7 +149,8 @@ def measure(model: str, device: str, backend: str, precision: str | None, quick:
     for name in names:
         multiplied = PRECISIONS[name] if name == "int8" else stored(PRECISIONS[name], on)
         rates[name] = gemm_rate(multiplied, on, seconds)
-        if name != "fp32" and precision is None and rates[name] * EMULATED < rates.get("fp32", 0):
+        emulated = PRECISIONS[name] not in FORMATS and rates[name] * EMULATED < rates.get("fp32", 0)
+        if emulated and precision is None:
             notes.append(f"{name}: not native here ({rates[name]:.0f} GFLOP/s matrix product), left out")
             continue
         same = name == "fp32" and does_fp32 and encodes_fp32
@@ -178,14 +179,12 @@ def measure(model: str, device: str, backend: str, precision: str | None, quick:
     return {**report, "rows": [asdict(row) for row in rows]}
 
 
-def _with_kernels(weights: Weights, device: torch.device, backend: str, engine: str) -> list[str]:
+def _with_kernels(int8: bool, device: torch.device, backend: str, engine: str) -> list[str]:
     """Precisions that the backend decodes and the engine encodes in; of "auto", those that another than plain PyTorch
     does, and fp32."""
-    # fp8 only where it is asked for, as it is of no use but on some devices; of 8 bits what the model was measured for.
-    ready = weights.quantized if backend != "reference" else ()  # which would emulate them
-    able = [name for name, dtype in PRECISIONS.items() if dtype not in FORMATS or name in ready]
-    able = [name for name in able if name != "fp8" and _encodes(engine, device, PRECISIONS[name])]
-    every = {name: PRECISIONS[name] for name in able}
+    # fp8 only where it is asked for: not every model can.
+    able = {name: dtype for name, dtype in PRECISIONS.items() if dtype not in FORMATS or (name == "int8" and int8)}
+    every = {name: dtype for name, dtype in able.items() if _encodes(engine, device, dtype)}
     if backend in BACKENDS:
         return [name for name, dtype in every.items() if BACKENDS[backend].unavailable(device, dtype) is None]
     kernels = [name for name in BACKENDS if name != "reference"]

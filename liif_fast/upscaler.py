@@ -97,8 +97,7 @@ class Upscaler:
             name = self.weights.name
             raise ValueError(f"self_ensemble is for models whose decoder resamples, as {DEFAULT}, not for {name}")
         self.device = find_device(device)
-        int8 = backend in ("auto", "cpu") and "int8" in self.weights.quantized
-        self.precision = find_precision(precision, self.device, int8)
+        self.precision = find_precision(precision, self.device, has_int8(self.weights, backend))
         self.threads, self.max_memory, self.cell_clamp = threads, max_memory, cell_clamp
         dtype = PRECISIONS[self.precision]
         make = DECODERS[self.weights.architecture.decoder]
@@ -357,8 +356,13 @@ def _why_none() -> str:
     return "none is visible"
 
 
+def has_int8(weights: Weights, backend: str) -> bool:
+    """Whether the network has layers in it, and the backend is one for it, not one that emulates it."""
+    return "int8" in weights.quantized and backend in ("auto", "cpu")
+
+
 def find_precision(precision: str, device: torch.device, int8: bool = False) -> str:
-    """``int8``: whether the network has layers in it, and the backend is one for it."""
+    """``int8``: see `has_int8`."""
     if precision == "auto":
         if (reason := triton.unavailable(device, torch.float16)) is None:
             # As fast as bf16 there with three more bits; activations stay far below its largest value, 65504.

@@ -36,11 +36,7 @@ void decode_int8_tiles(const DecodeParams& p, int64_t begin, int64_t end, Scratc
       hidden_layer<T>(*layer, rows, quantized, scratch.steps, scratch.a);
       width = layer->out;
     }
-    if (p.sides == 2) {
-      last_layer<typename T::V, 2>(p, at, count, width, scratch.a);
-    } else {
-      last_layer<typename T::V, 1>(p, at, count, width, scratch.a);
-    }
+    last_layer<typename T::V>(p, at, count, width, scratch.a);
   }
 }
 

@@ -73,7 +73,7 @@ void first_layer(const DecodeParams& p, Cursor at, int count, float* row_term, O
 
 // The paper's local ensemble (eq. 4) and the last layer, in f32.
 template <class V, int kSides>
-void last_layer(const DecodeParams& p, Cursor at, int count, int width, const float* h) {
+void blended_layer(const DecodeParams& p, Cursor at, int count, int width, const float* h) {
   constexpr int L = V::kLanes, S = kSides * kSides;
   for (int i = 0; i < count; ++i, at.next(), h += static_cast<int64_t>(S) * width) {
     typename V::Reg weight[S];
@@ -89,6 +89,11 @@ void last_layer(const DecodeParams& p, Cursor at, int count, int width, const fl
     const float rgb[3] = {V::sum(sum[0]), V::sum(sum[1]), V::sum(sum[2])};
     store_pixel(p, at.row, at.column, rgb);
   }
+}
+
+template <class V>
+void last_layer(const DecodeParams& p, Cursor at, int count, int width, const float* h) {
+  p.sides == 2 ? blended_layer<V, 2>(p, at, count, width, h) : blended_layer<V, 1>(p, at, count, width, h);
 }
 
 template <class T>
@@ -117,11 +122,7 @@ void decode_tiles(const DecodeParams& p, int64_t begin, int64_t end, Scratch& sc
       float* swap = in;
       in = out, out = swap;
     }
-    if (p.sides == 2) {
-      last_layer<typename T::V, 2>(p, at, count, width, in);
-    } else {
-      last_layer<typename T::V, 1>(p, at, count, width, in);
-    }
+    last_layer<typename T::V>(p, at, count, width, in);
   }
 }
 

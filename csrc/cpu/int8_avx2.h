@@ -7,11 +7,10 @@
 namespace liif {
 namespace {
 
-// As instructions see it: of another type GCC would copy sums from register to register.
-typedef int32_t Whole __attribute__((vector_size(32)));
-
 struct Int8Words {
   using V = Floats;
+  // As instructions see it: of another type GCC would copy sums from register to register.
+  typedef int32_t Whole __attribute__((vector_size(32)));
   using Elem = uint16_t;
   using Word = __m256i;
   using Weights = __m256i;
@@ -32,20 +31,12 @@ struct Int8Words {
   }
   static Word word(const uint16_t* p) { return _mm256_set1_epi32(*reinterpret_cast<const int32_t*>(p)); }
   static Weights weights(const uint16_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+  static __m256 floats(Whole sum) { return _mm256_cvtepi32_ps(reinterpret_cast<__m256i>(sum)); }
   static Whole mac(Whole acc, Word x, Weights w) { return acc + reinterpret_cast<Whole>(_mm256_madd_epi16(x, w)); }
 };
 
-struct WholeSums {
-  using Reg = Whole;
-  static Reg start(const float*) { return Reg{}; }
-  static __m256 finish(Reg sum, const HiddenLayer& layer, int column, float step) {
-    const __m256 by = Floats::mul(Floats::load(layer.multiplier + column), Floats::set1(step));
-    return Floats::fma(_mm256_cvtepi32_ps(reinterpret_cast<__m256i>(sum)), by, Floats::load(layer.bias + column));
-  }
-};
-
 template <>
-struct Sums<Int8Words> : WholeSums {};
+struct Sums<Int8Words> : WholeSums<Int8Words> {};
 
 }  // namespace
 }  // namespace liif

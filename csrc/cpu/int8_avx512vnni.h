@@ -7,11 +7,10 @@
 namespace liif {
 namespace {
 
-// As the instruction sees it: of another type GCC would copy sums from register to register.
-typedef int32_t Whole __attribute__((vector_size(64)));
-
 struct Int8 {
   using V = Floats;
+  // As the instruction sees it: of another type GCC would copy sums from register to register.
+  typedef int32_t Whole __attribute__((vector_size(64)));
   using Elem = uint8_t;
   using Word = __m512i;
   using Weights = __m512i;
@@ -27,20 +26,14 @@ struct Int8 {
   }
   static Word word(const uint8_t* p) { return _mm512_set1_epi32(*reinterpret_cast<const int32_t*>(p)); }
   static Weights weights(const uint8_t* p) { return _mm512_loadu_si512(p); }
+  static __m512 floats(Whole sum) { return _mm512_cvtepi32_ps(reinterpret_cast<__m512i>(sum)); }
   static Whole mac(Whole acc, Word x, Weights w) {
     return reinterpret_cast<Whole>(_mm512_dpbusd_epi32(reinterpret_cast<__m512i>(acc), x, w));
   }
 };
 
 template <>
-struct Sums<Int8> {
-  using Reg = Whole;
-  static Reg start(const float*) { return Reg{}; }
-  static __m512 finish(Reg sum, const HiddenLayer& layer, int column, float step) {
-    const __m512 by = Floats::mul(Floats::load(layer.multiplier + column), Floats::set1(step));
-    return Floats::fma(_mm512_cvtepi32_ps(reinterpret_cast<__m512i>(sum)), by, Floats::load(layer.bias + column));
-  }
-};
+struct Sums<Int8> : WholeSums<Int8> {};
 
 }  // namespace
 }  // namespace liif

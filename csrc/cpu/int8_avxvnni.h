@@ -10,18 +10,14 @@
 namespace liif {
 namespace {
 
-struct Int8 {
-  using V = Floats;
+struct Int8 : Int8Words {
   using Elem = uint8_t;
-  using Word = __m256i;
-  using Weights = __m256i;
-  static constexpr int kPerWord = 4, kRows = 6, kVectors = 2;
-  static void store(float* p, __m256 v) { V::store(p, v); }
+  static constexpr int kPerWord = 4;
+  using Int8Words::store;
   static void store(uint8_t* p, __m256 v) {  // of 0 to 255
-    const __m128i words = Int8Words::narrow(v);
+    const __m128i words = narrow(v);
     _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(words, words));
   }
-  static float largest(const float* p, int count) { return Int8Words::largest(p, count); }
   static Word word(const uint8_t* p) { return _mm256_set1_epi32(*reinterpret_cast<const int32_t*>(p)); }
   static Weights weights(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
   static Whole mac(Whole acc, Word x, Weights w) {
@@ -30,7 +26,7 @@ struct Int8 {
 };
 
 template <>
-struct Sums<Int8> : WholeSums {};
+struct Sums<Int8> : WholeSums<Int8> {};
 
 }  // namespace
 }  // namespace liif

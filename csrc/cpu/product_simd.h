@@ -18,6 +18,18 @@ struct Sums {
   static Reg finish(Reg sum, const HiddenLayer&, int /*column*/, float /*step*/) { return sum; }
 };
 
+// T of int8 adds whole numbers, of type Whole with floats(Whole), which `finish` makes what the layer answers.
+template <class T>
+struct WholeSums {
+  using Reg = typename T::Whole;
+  static Reg start(const float*) { return Reg{}; }
+  static typename T::V::Reg finish(Reg sum, const HiddenLayer& layer, int column, float step) {
+    using V = typename T::V;
+    const typename V::Reg by = V::mul(V::load(layer.multiplier + column), V::set1(step));
+    return V::fma(T::floats(sum), by, V::load(layer.bias + column));
+  }
+};
+
 // [kRows, in] x [in, N vectors] -> [kRows, N vectors]; N * kLanes columns, consecutive panels.
 template <class T, int N, class Store>
 inline __attribute__((always_inline)) void product_block(const typename T::Elem* a, const typename T::Elem* w, const float* bias,

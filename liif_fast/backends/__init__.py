@@ -48,9 +48,9 @@ def select(name: str, device: torch.device, dtype: torch.dtype) -> str:
                 return candidate
         # Only 8 bits have none that can, and only these have them at all.
         name = "triton" if dtype == FP8.dtype else "cpu"
-    if reasons[name] is not None and dtype == INT8.dtype and device.type != "cpu":
-        raise BackendUnavailable(f"int8 is for processors, not for {device}: take device='cpu' or another precision")
     if reasons[name] is not None:
+        if dtype == INT8.dtype and device.type != "cpu":
+            raise BackendUnavailable(f"int8 is for processors, not {device}: take device='cpu' or another precision")
         raise BackendUnavailable(f"backend {name!r} cannot run on {device} in {dtype}: {reasons[name]}")
     return name
 

@@ -79,7 +79,7 @@ def _hidden(h: torch.Tensor, layers: list[torch.Tensor], z: torch.Tensor) -> tor
 
 
 def _hidden_quantized(form: Format, h: torch.Tensor, layers: list[torch.Tensor]) -> torch.Tensor:
-    """Its rounding, with products and sums in float32, which holds those of int8 exactly."""
+    """Its rounding, with products and sums in float32."""
     h = h + form.zero
     for weight, (multiplier, bias) in zip(layers[::2], layers[1::2], strict=True):
         h = F.linear(form.quantize(h), weight.float()) * multiplier + bias
