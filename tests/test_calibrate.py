@@ -119,11 +119,12 @@ def test_unknown_format(measured: Weights) -> None:
 
 
 def test_int8_holds_what_is_harder_than_photographs(measured: Weights) -> None:
-    """Noise of full contrast, in which some channels are far larger than in pictures, and none is cut off."""
+    """Noise of full contrast, in which some channels are far larger than in pictures: with scales from those alone it is
+    45 dB, with harder ones too 47."""
     noise = np.random.default_rng(5).integers(0, 2, (32, 32, 3)).astype(np.float32)
     found = Upscaler(measured, device="cpu", precision="int8", backend="reference")(noise, scale=2)
     exact = Upscaler(measured, device="cpu", precision="fp32")(noise, scale=2)
-    assert -10 * np.log10(np.mean((found - exact) ** 2)) > 36
+    assert -10 * np.log10(np.mean((found - exact) ** 2)) > 46
 
 
 def test_one_picture_in_memory_at_a_time(tmp_path: Path) -> None:
