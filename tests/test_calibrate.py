@@ -119,8 +119,8 @@ def test_unknown_format(measured: Weights) -> None:
 
 
 def test_int8_holds_what_is_harder_than_photographs(measured: Weights) -> None:
-    """Noise of full contrast, in which some channels are far larger than in pictures: with scales from those alone it is
-    45 dB, with harder ones too 47."""
+    """Noise of full contrast, in which some channels are far larger than in pictures: 45 dB with scales from those
+    alone, 47 with those of harder ones too."""
     noise = np.random.default_rng(5).integers(0, 2, (32, 32, 3)).astype(np.float32)
     found = Upscaler(measured, device="cpu", precision="int8", backend="reference")(noise, scale=2)
     exact = Upscaler(measured, device="cpu", precision="fp32")(noise, scale=2)
