@@ -31,7 +31,7 @@ ROWS = [
     ["training.evaluate", "training.config", "training.revival", "training.centring"],
     ["training.inputs", "training.edges"],
     ["training.testset", "training.perceptual", "training.network", "training.optimizer"],
-    ["training.metrics", "training.resize", "training.convolution", "training.replay"],
+    ["training.metrics", "training.resize", "training.convolution", "training.replay", "training.jpeg"],
     ["video.commands"],
     ["video.animation"],
     ["video.film", "video.preview", "video.motion", "video.pipe"],

@@ -13,6 +13,7 @@ from ..options import Backend, CellClamp, Device, Precision, SelfEnsemble, Threa
 EVAL_EXAMPLES = """\
   liif-fast eval edsr-baseline --data Set5
   liif-fast eval mine.safetensors edsr-baseline --data Set5 --data Set14 --scales 2,3,3.7,4,8
+  liif-fast eval realtime realtime-jpeg --data Set5 --jpeg 75
   liif-fast eval edsr-baseline --data DIV2K_valid_HR --protocol div2k --cell-clamp none
   liif-fast eval edsr-baseline --data Set14 --fixed edsr-baseline --strips strips --json set14.json"""
 
@@ -53,6 +54,10 @@ def evaluate(
         ),
     ] = None,
     lpips: Annotated[bool, typer.Option("--lpips", help="Also LPIPS (AlexNet): extra \\[lpips].")] = False,
+    jpeg: Annotated[
+        int | None,
+        typer.Option(metavar="QUALITY", help="Reduced pictures go through a JPEG file first.", min=1, max=100),
+    ] = None,
     device: Device = "auto",
     precision: Precision = "auto",
     backend: Backend = "auto",
@@ -62,7 +67,7 @@ def evaluate(
 ) -> None:
     """Measures how good networks are, as the papers do: PSNR and SSIM beside bicubic and Lanczos.
 
-    Each picture is reduced by MATLAB's bicubic, rounded to 8 bits and enlarged.
+    Each picture is reduced by MATLAB's bicubic, rounded to 8 bits, with --jpeg compressed, and enlarged.
 
     PSNR is the mean over the pictures: of float predictions, and rounded to 8 bits.
 
@@ -81,7 +86,7 @@ def evaluate(
         "self_ensemble": self_ensemble,
     }
     request = StripRequest(strips, strip_count) if strips else None
-    if run(models, data, scales, protocol, fixed or [], fixed_scale, options, request, json_path, lpips):
+    if run(models, data, scales, protocol, fixed or [], fixed_scale, options, request, json_path, lpips, jpeg):
         raise typer.Exit(SOME_FAILED)
 
 

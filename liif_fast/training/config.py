@@ -50,6 +50,9 @@ class Config:
     queries: int = 512  # HR pixels a patch, for LIIF; the resampler learns from all
     scale_min: float = 1.0
     scale_max: float = 4.0
+    jpeg: float = 0.0  # share of the patches that went through JPEG, in qualities between the next two
+    jpeg_min: int = 30
+    jpeg_max: int = 95
     luma: float = 0.0  # share of the loss that is of luma, which eyes and PSNR of Y see; the rest is of the colours
     optimizer: str = "muon"  # or adam
     lr: float = 5e-3
@@ -78,6 +81,9 @@ class Config:
         _require(self.data != () or self.synthetic > self.held_out, "data", self.data, "folders of pictures (--data)")
         _require(1 <= self.scale_min <= 16, "scale_min", self.scale_min, "1 to 16")
         _require(self.scale_min <= self.scale_max <= 16, "scale_max", self.scale_max, "scale_min to 16")
+        _require(0 <= self.jpeg <= 1, "jpeg", self.jpeg, "0 to 1")
+        _require(1 <= self.jpeg_min <= 100, "jpeg_min", self.jpeg_min, "1 to 100")
+        _require(self.jpeg_min <= self.jpeg_max <= 100, "jpeg_max", self.jpeg_max, "jpeg_min to 100")
         _require(0 <= self.luma <= 1, "luma", self.luma, "0 to 1")
         _require(0 < self.lr < 1, "lr", self.lr, "between 0 and 1")
         _require(0 <= self.ema < 1, "ema", self.ema, "0 to 1, without 1")

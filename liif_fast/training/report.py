@@ -59,11 +59,12 @@ def run(
     strip_request: StripRequest | None,
     json_path: Path | None,
     lpips: bool = False,
+    jpeg: int | None = None,
 ) -> int:
     """Evaluate, print the tables and write what was asked for; the number of pictures that were left out somewhere.
 
-    ``options`` are those of `Upscaler`. Raises as `Upscaler` and `testset.find`, and ValueError for scales, a protocol
-    or names that cannot be, and where no picture or no LPIPS can be used.
+    ``options`` are those of `Upscaler`, ``jpeg`` is as in `testset.pair`. Raises as `Upscaler` and `testset.find`, and
+    ValueError for scales, a protocol or names that cannot be, and where no picture or no LPIPS can be used.
     """
     seen = Lpips() if lpips else None
     factors, measured = parse_scales(scales), find_protocol(protocol)
@@ -84,8 +85,8 @@ def run(
             strip_request.folder.mkdir(parents=True, exist_ok=True)
         reports = []
         for name, folder in zip(_names(data), data, strict=True):
-            reports.append(measure(name, folder, methods, factors, measured, strip_request, seen))
-            show(reports[-1], factors, measured)
+            reports.append(measure(name, folder, methods, factors, measured, strip_request, seen, jpeg))
+            show(reports[-1], factors, measured, jpeg)
     skipped = len({s.path for report in reports for s in report.skipped})
     if not any(report.scores for report in reports):
         raise ValueError(f"no picture could be used ({skipped} skipped)")
@@ -97,6 +98,7 @@ def run(
         engine = {"device": str(first.device), "precision": first.precision, "cell_clamp": first.cell_clamp}
         head: dict[str, Any] = {"machine": bench.machine(first), "engine": engine, "models": models_used}
         head |= {"protocol": {"name": measured.name, "psnr": measured.description}, "fixed_scale": fixed_scale}
+        head["jpeg"] = jpeg
         sets = [_json(report, factors) for report in reports]
         write_text(json_path, json.dumps({**head, "sets": sets}, indent=1, allow_nan=False) + "\n")
     return skipped
@@ -110,6 +112,7 @@ def measure(
     protocol: Protocol,
     strip_request: StripRequest | None = None,
     lpips: Lpips | None = None,
+    jpeg: int | None = None,
 ) -> SetReport:
     """Every picture of a folder at every scale by every method, one picture in memory at a time."""
     paths = testset.find(folder)
@@ -120,7 +123,7 @@ def measure(
     with Meter(len(paths)) as meter:
         for i, path in enumerate(paths):
             meter.picture(path.name)
-            pairs, skipped = testset.pairs_of(path, scales, protocol)
+            pairs, skipped = testset.pairs_of(path, scales, protocol, jpeg)
             report.skipped += skipped
             for reason in skipped:
                 with meter.aside():
@@ -172,7 +175,7 @@ def parse_scales(text: str) -> list[float]:
     return list(dict.fromkeys(scales))
 
 
-def show(report: SetReport, scales: Sequence[float], protocol: Protocol) -> None:
+def show(report: SetReport, scales: Sequence[float], protocol: Protocol, jpeg: int | None = None) -> None:
     """Print a folder's tables."""
     from rich.console import Console
     from rich.table import Table
@@ -186,9 +189,8 @@ def show(report: SetReport, scales: Sequence[float], protocol: Protocol) -> None
         if not rows:
             continue
         count = len(next(iter(rows.values())).scores)
-        console.print(
-            Text(f"{printable(report.name)} x{scale:g}, {counted(count, 'picture')}: PSNR of {protocol.description}")
-        )
+        what = counted(count, "picture") + ("" if jpeg is None else f" from JPEG of quality {jpeg}")
+        console.print(Text(f"{printable(report.name)} x{scale:g}, {what}: PSNR of {protocol.description}"))
         table = Table()
         table.add_column("method")
         seen = any(row.lpips is not None for row in rows.values())

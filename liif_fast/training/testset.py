@@ -13,6 +13,7 @@ import torch
 from .. import files
 from ..batch import INPUT_SUFFIXES
 from ..console import explain
+from .jpeg import saved
 from .metrics import SSIM_WINDOW, Protocol
 from .resize import resize
 
@@ -64,8 +65,9 @@ def read(path: Path) -> np.ndarray:
     return np.array(np.broadcast_to(color, (*color.shape[:2], 3)))
 
 
-def pair(name: str, picture: np.ndarray, scale: float, protocol: Protocol) -> Pair:
-    """A picture, uint8 [H, W, 3], and its reduction by MATLAB's bicubic, rounded to 8 bits.
+def pair(name: str, picture: np.ndarray, scale: float, protocol: Protocol, jpeg: int | None = None) -> Pair:
+    """A picture, uint8 [H, W, 3], and its reduction by MATLAB's bicubic, rounded to 8 bits; ``jpeg``: which then went
+    through a JPEG file of that quality.
 
     Sizes are those of LIIF's code: LR is floor(H / scale), HR the upper left round(LR * scale), which for a whole
     scale is the crop to its multiple. ValueError for a picture too small for the protocol's border and SSIM.
@@ -80,11 +82,13 @@ def pair(name: str, picture: np.ndarray, scale: float, protocol: Protocol) -> Pa
     hr = np.ascontiguousarray(picture[: large[0], : large[1]])
     planes = torch.from_numpy(hr).permute(2, 0, 1).double()
     lr = to_bytes(resize(planes, (small[0], small[1])).permute(1, 2, 0).numpy() / 255)
-    return Pair(name, scale, lr, hr)
+    return Pair(name, scale, lr if jpeg is None else saved(lr, jpeg), hr)
 
 
-def pairs_of(path: Path, scales: Sequence[float], protocol: Protocol) -> tuple[list[Pair], list[Skipped]]:
-    """A file's picture at each scale, and what was left out."""
+def pairs_of(
+    path: Path, scales: Sequence[float], protocol: Protocol, jpeg: int | None = None
+) -> tuple[list[Pair], list[Skipped]]:
+    """A file's picture at each scale, and what was left out; ``jpeg`` as in `pair`."""
     try:
         picture = read(path)
     except (ValueError, OSError) as error:
@@ -92,7 +96,7 @@ def pairs_of(path: Path, scales: Sequence[float], protocol: Protocol) -> tuple[l
 
     def at(scale: float) -> Pair | Skipped:
         try:
-            return pair(path.name, picture, scale, protocol)
+            return pair(path.name, picture, scale, protocol, jpeg)
         except ValueError as error:
             return Skipped(path, scale, str(error))
 

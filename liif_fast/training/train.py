@@ -23,7 +23,7 @@ from ..checkpoint import save as save_weights
 from ..encoder import torch_threads
 from ..output import write_text
 from ..upscaler import Upscaler, find_device
-from . import data, synthetic
+from . import data, jpeg, synthetic
 from .centring import centred
 from .config import SETTINGS, Config, to_toml
 from .evaluate import evaluate
@@ -39,7 +39,8 @@ VALIDATION_SCALES = (2.0, 3.0, 4.0)
 _VALIDATION_SIDE, _VALIDATION_LEAST = 192, 20  # of a picture; at x4 smaller ones leave nothing to measure
 _SYNTHETIC_SIZE = (384, 384)
 _RECORDED = ["batch", "patch", "places", "queries", "scale_min", "scale_max", "optimizer", "lr", "schedule", "ema"]
-_RECORDED += ["luma", "centred", "revive_every", "iterations"]  # in the weights' metadata
+_RECORDED += ["jpeg", "jpeg_min", "jpeg_max", "luma", "centred", "revive_every"]
+_RECORDED += ["iterations"]  # in the weights' metadata
 
 
 class Diverged(RuntimeError):
@@ -128,8 +129,9 @@ def load_data(
         raise ValueError(f"{len(arrays)} training pictures: more than the {config.held_out} held out are needed")
     # Spread over the folders, and the same for every run on the same data.
     held = {round((i + 0.5) * len(arrays) / config.held_out - 0.5) for i in range(config.held_out)}
+    quality = (config.jpeg_min + config.jpeg_max) // 2 if config.jpeg else None
     pairs = [
-        pair(str(i), _middle(array), scale, PROTOCOLS["benchmark"])
+        pair(str(i), _middle(array), scale, PROTOCOLS["benchmark"], quality)
         for i, array in enumerate(arrays)
         if i in held
         for scale in VALIDATION_SCALES
@@ -254,7 +256,10 @@ class _Run:
             (config.scale_min, config.scale_max),
             self.state.generator,
         )
-        image = ((batch.lr - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        lr, qualities = batch.lr, (config.jpeg_min, config.jpeg_max)
+        if config.jpeg:
+            lr = jpeg.at_random(lr, config.jpeg, qualities, self.state.generator)
+        image = ((lr - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         with self.autocast:
             colors = self.model(image, batch.y, batch.x, batch.cell)
         target = (batch.target - self.mean[:, 0, 0]) / self.std[:, 0, 0]
