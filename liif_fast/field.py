@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from . import grid, tiling
+from . import grid, pages, tiling
 from .encoder import BaseEncoder, in_tiles
 from .ops import OUT_RANGE
 
@@ -94,7 +94,7 @@ class Field:
 
         uint8 and uint16 span their type's range, floats span [0, 1].
         """
-        out = torch.empty(*size, self.channels, dtype=dtype, device=self.color.device)
+        out = pages.empty(*size, self.channels, dtype=dtype, device=self.color.device)
         for start, band in self.bands(size, box, dtype, progress):
             out[start : start + len(band)] = band
         return out
@@ -133,7 +133,7 @@ class Field:
                 for start in range(span_y.start, span_y.stop, step):
                     stop = min(span_y.stop, start + step)
                     if span_x is across[0]:
-                        band = torch.empty(stop - start, columns, self.channels, dtype=dtype, device=z.device)
+                        band = pages.empty(stop - start, columns, self.channels, dtype=dtype, device=z.device)
                     pixels = REPORT_PIXELS[z.device.type] * (1 if progress else _UNREPORTED)
                     pieces = max(1, pixels // tile_x.size)
                     for first in range(start, stop, pieces):
@@ -228,7 +228,7 @@ class Field:
         high, wide = tiling.tile_shape(self.height, self.width, halo, self.max_cells, self.height)
         if (high, wide) == (self.height, self.width):
             return self.encoder(self.color)
-        z = torch.empty(
+        z = pages.empty(
             self.height, self.width, self.encoder.width, dtype=self.encoder.dtype, device=self.encoder.device
         )
         in_tiles(self.encoder, self.color, halo, (high, wide), z)

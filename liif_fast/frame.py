@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from . import grid
+from . import grid, pages
 from .field import Box, Field, Progress
 from .image import Planes, bits, bleed
 from .ops import OUT_RANGE
@@ -97,8 +97,8 @@ class Frame:
         first = next(bands)
         if len((whole := first[1]).color) == size[0]:  # no need to copy a frame of a film
             return Planes(whole.color, None if whole.alpha is None else whole.alpha.contiguous())
-        color = torch.empty(*size, planes.color.shape[2], dtype=self.dtype, device=planes.color.device)
-        alpha = None if planes.alpha is None else torch.empty(*size, 1, dtype=self.dtype, device=planes.color.device)
+        color = pages.empty(*size, planes.color.shape[2], dtype=self.dtype, device=planes.color.device)
+        alpha = None if planes.alpha is None else pages.empty(*size, 1, dtype=self.dtype, device=planes.color.device)
         for start, band in itertools.chain([first], bands):
             color[start : start + len(band.color)] = band.color
             if alpha is not None and band.alpha is not None:

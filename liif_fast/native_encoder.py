@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
-import mmap
 from collections import deque
-from contextlib import suppress
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from . import native_convolution
+from . import native_convolution, pages
 from .architecture import Architecture
 from .backends import cpu
 from .checkpoint import Weights
@@ -20,7 +17,6 @@ from .image import WHITE
 
 # Of a workspace that is kept for the next picture of the same size: touching new memory costs a fifth of the time.
 _KEPT_BYTES = 256 << 20
-_LARGE_PAGE = 2 << 20
 # Of half the range of 8 bits, which is 1 where the image is normalised.
 _GREY_LEVELS = 127.5
 
@@ -79,7 +75,7 @@ class NativeEncoder(BaseEncoder):
         white, threads = WHITE.get(image.dtype, 1.0), self.threads or torch.get_num_threads()
         native_convolution.normalise(image, white, self._mean, self._std, threads, inside(work[0]))
         features = self.encode(work)
-        z = torch.empty(*image.shape[:2], self.width, dtype=self.dtype, device=self.device)
+        z = pages.empty(*image.shape[:2], self.width, dtype=self.dtype)
         self._convolve("project", features, z, skip=work[0] if self.skip else None)
         if sum(t.nbytes for t in work) <= _KEPT_BYTES:
             self._free.append(work)
@@ -118,20 +114,10 @@ class NativeEncoder(BaseEncoder):
             work = []
         if not work or work[0].shape[:2] != (height + 2, width + 2):
             self._free.clear()  # of another size too, one for each thread that there was at once
+            # In large pages: a convolution works down strips, with a page or more of the small ones for each row.
             channels = (native_convolution.SKIP, self.features, self.features, self.features)
-            work = [_zeros(height + 2, width + 2, n, dtype=self.dtype) for n in channels]
+            work = [pages.zeros(height + 2, width + 2, n, dtype=self.dtype) for n in channels]
         return work
-
-
-def _zeros(*shape: int, dtype: torch.dtype) -> torch.Tensor:
-    """In large pages where the system has them: a convolution works down strips, with a page or more for each row."""
-    count = math.prod(shape)
-    if count * dtype.itemsize < _LARGE_PAGE or not hasattr(mmap, "MADV_HUGEPAGE"):
-        return torch.zeros(shape, dtype=dtype, device="cpu")
-    pages = mmap.mmap(-1, count * dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with suppress(OSError):  # a kernel built without
-        pages.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(pages, dtype=dtype, count=count).view(shape)
 
 
 def inside(picture: torch.Tensor) -> torch.Tensor:

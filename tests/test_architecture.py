@@ -68,7 +68,7 @@ ROWS = [
     ["bands"],
     ["grid"],
     ["quantization", "architecture", "tiling", "modes", "deflate", "colorimetry", "_cpu", "_cuda"],
-    ["stream", "cuda_streams", "memory", "weights", "words"],
+    ["stream", "cuda_streams", "memory", "pages", "weights", "words"],
 ]
 RANK = {name: i for i, row in enumerate(ROWS) for name in row}
 # Subpackages that only the command line knows.

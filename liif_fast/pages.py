@@ -1,0 +1,75 @@
+"""Buffers as large as pictures: in large pages where the system has them, and used again once nobody holds them.
+
+The system clears new memory page by page as it is touched; for z and the result of a frame of a film in pages of
+4 KiB that takes a tenth of the time of a small network.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import weakref
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+
+import numpy as np
+import torch
+
+_LARGE = 2 << 20  # bytes of a large page
+_KEPT = 128 << 20  # at most, of those that nobody holds
+
+_CPU = torch.device("cpu")
+_free: deque[mmap.mmap] = deque()
+
+
+def empty(*shape: int, dtype: torch.dtype, device: torch.device = _CPU) -> torch.Tensor:
+    """As `torch.empty`."""
+    size = math.prod(shape) * dtype.itemsize
+    if device.type != "cpu" or not _worth_it(size):
+        return torch.empty(shape, dtype=dtype, device=device)
+    return _tensor(_again(size) or _new(size), shape, dtype)
+
+
+def zeros(*shape: int, dtype: torch.dtype) -> torch.Tensor:
+    """As `torch.zeros`, for processors."""
+    size = math.prod(shape) * dtype.itemsize
+    if not _worth_it(size):
+        return torch.zeros(shape, dtype=dtype, device="cpu")
+    return _tensor(_new(size), shape, dtype)
+
+
+def _worth_it(size: int) -> bool:
+    return size >= _LARGE and hasattr(mmap, "MADV_HUGEPAGE")
+
+
+def _new(size: int) -> mmap.mmap:
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel built without
+        pages.madvise(mmap.MADV_HUGEPAGE)
+    return pages
+
+
+def _again(size: int) -> mmap.mmap | None:
+    """One of exactly this size that is free. Others may take and give at the same time."""
+    with suppress(IndexError):
+        for _ in range(len(_free)):
+            pages = _free.popleft()
+            if len(pages) == size:
+                return pages
+            _free.append(pages)
+    return None
+
+
+def _tensor(pages: mmap.mmap, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+    # What shares the tensor's memory, in PyTorch and NumPy, holds this array, and nothing else does.
+    array = np.frombuffer(pages, np.uint8)
+    weakref.finalize(array, _give_back, pages).atexit = False
+    return torch.from_numpy(array).view(dtype).view(shape)
+
+
+def _give_back(pages: mmap.mmap) -> None:
+    _free.append(pages)
+    with suppress(IndexError):
+        while sum(map(len, tuple(_free))) > _KEPT:
+            _free.popleft()  # the one that has been free for longest
