@@ -13,9 +13,9 @@ import re
 import warnings
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from safetensors.torch import save as serialize
 
 from .architecture import FLAGS, Architecture, CheckpointError, require, show
 from .output import whole_file
-from .quantization import FORMATS, Quantized
+from .quantization import FORMATS, Quantized, digest
 from .weights import BUNDLED, DEFAULT
 
 MODELS_VARIABLE = "LIIF_FAST_MODELS"
@@ -38,6 +38,9 @@ _PARTS = ("encoder.", "imnet.", "upsample.", "taps.")
 _UNUSED = ("encoder.sub_mean.", "encoder.add_mean.")
 _MMAGIC_NORM = {"mean": (0.4488, 0.4371, 0.4040), "std": (1.0, 1.0, 1.0)}
 _LEGACY_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
+# Of each format the key of the metadata that says which layers were measured.
+_OF = {form.name: f"{form.name}.of" for form in FORMATS.values()}
+_LARGEST = 1e12  # of what was measured: products of 8 bits and these are far from what float32 can hold
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -71,6 +74,8 @@ class Weights:
             require(bool(torch.isfinite(tensor).all()), f"{key} holds NaN or infinite values: damaged or diverged")
         for name, found in self.quantized.items():
             _check_quantized(name, found, self.architecture)
+            same = found.of == digest(chain(*self.imnet[1:-1]))
+            require(same, f"its {name} layers were measured of others than it has: `liif-fast calibrate` does it again")
 
     @property
     def imnet(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -139,40 +144,50 @@ def load(path_or_name: str | os.PathLike[str] = DEFAULT) -> Weights:
         content, metadata = _read(path, size)
         architecture, res_scale, state = _understand(content, metadata)
         tensors = _convert(state, res_scale, size)
-        rest = {key: value for key, value in metadata.items() if key not in _to_metadata(architecture)}
-        return Weights(architecture, tensors, path.stem, rest, _quantized(content))
+        ours = {*_to_metadata(architecture), *_OF.values()}
+        rest = {key: value for key, value in metadata.items() if key not in ours}
+        return Weights(architecture, tensors, path.stem, rest, _quantized(content, metadata))
     except CheckpointError as error:
         name = str(path) if str(path).isprintable() else repr(str(path))
         raise CheckpointError(f"{name}: {error}") from error.__cause__
 
 
-def save(path: str | os.PathLike[str], weights: Weights, dtype: torch.dtype | None = torch.float16) -> None:
+def save(
+    path: str | os.PathLike[str],
+    weights: Weights,
+    dtype: torch.dtype | None = torch.float16,
+    overwrite: bool = True,
+) -> None:
     """Writes our `.safetensors`, whole or not at all, as `whole_file` does.
 
     `dtype`, of the stored tensors, is `torch.float16`, `torch.bfloat16` or `torch.float32`, or None: the smallest that
-    keeps every bit. An existing file is replaced.
+    keeps every bit.
 
     Raises:
         TypeError: metadata that is not strings.
         ValueError: another dtype, or metadata under a key that belongs to the format.
-        CheckpointError: a value does not fit `dtype`.
+        FileExistsError: of an existing file, without `overwrite`.
+        CheckpointError: a value does not fit `dtype`, or it would change layers that others in 8 bits stand for.
     """
     if dtype is None:
         dtype = next(d for d in _FLOATS[:3] if all(torch.equal(t.to(d).float(), t) for t in weights.tensors.values()))
     if dtype not in _FLOATS[:3]:
         raise ValueError(f"dtype must be float16, bfloat16 or float32, not {dtype}")
     ours = _to_metadata(weights.architecture)
-    if clash := sorted(ours.keys() & weights.metadata.keys()):
+    ours |= {_OF[name]: found.of for name, found in weights.quantized.items()}
+    if clash := sorted({*ours, *_OF.values()} & weights.metadata.keys()):
         raise ValueError(f"metadata key {clash[0]!r} is reserved for the architecture")
     tensors = {key: tensor.detach().to(dtype) for key, tensor in weights.tensors.items()}
     for key, tensor in tensors.items():
         require(bool(torch.isfinite(tensor).all()), f"{key} does not fit {dtype}: save it as float32")
+    if weights.quantized:
+        replace(weights, tensors={key: tensor.float() for key, tensor in tensors.items()})  # raises where they differ
     for name, found in weights.quantized.items():
         tensors[f"{name}.scale"] = found.scale
         tensors |= {f"{name}.{i}.weight": tensor for i, tensor in enumerate(found.weight)}
         tensors |= {f"{name}.{i}.steps": tensor for i, tensor in enumerate(found.steps)}
     data = serialize(tensors, {**weights.metadata, **ours})
-    with whole_file(path, overwrite=True) as file:
+    with whole_file(path, overwrite) as file:
         file.write(data)
 
 
@@ -328,17 +343,23 @@ def _convert(state: dict[Any, Any], res_scale: float, size: int) -> dict[str, to
     return kept
 
 
-def _quantized(content: object) -> dict[str, Quantized]:
-    """What `save` wrote of `Weights.quantized`."""
+def _quantized(content: object, metadata: dict[str, str]) -> dict[str, Quantized]:
+    """What `save` wrote of `Weights.quantized`, for `Weights` to check."""
     if not isinstance(content, dict):
         return {}
-    found = {}
-    for name in (form.name for form in FORMATS.values() if f"{form.name}.scale" in content):
-        weight, steps = (
-            tuple(content[key] for i in range(len(content)) if (key := f"{name}.{i}.{what}") in content)
-            for what in ("weight", "steps")
-        )
-        found[name] = Quantized(content[f"{name}.scale"], weight, steps)
+
+    def own(value: Any) -> Any:
+        """A copy, as in `_convert`; what `Weights` refuses anyway stays, it may claim more bytes than there are."""
+        plain = isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_meta
+        return value.clone() if plain and value.is_contiguous() else value
+
+    found, none = {}, torch.empty(0)
+    for name, key in _OF.items():
+        parts = {k.removeprefix(f"{name}."): own(v) for k, v in content.items() if str(k).startswith(f"{name}.")}
+        if "scale" in parts:
+            layers = range(len(parts) // 2)
+            weight, steps = (tuple(parts.get(f"{i}.{what}", none) for i in layers) for what in ("weight", "steps"))
+            found[name] = Quantized(parts["scale"], weight, steps, metadata.get(key, ""))
     return found
 
 
@@ -363,7 +384,9 @@ def _check_quantized(name: str, found: Quantized, architecture: Architecture) ->
         if not (tensor.is_contiguous() and tensor.shape == shape and tensor.dtype == dtype):
             raise wrong
         require(bool(torch.isfinite(tensor.float()).all()), f"{key} holds NaN or infinite values: damaged")
-    require(bool((found.scale > 0).all()), f"{name}.scale must be positive")
+        large = float(tensor.float().abs().max())
+        require(large <= _LARGEST, f"{key} holds {large:g}, beyond {_LARGEST:g}: damaged")
+    require(bool((found.scale >= 1 / _LARGEST).all()), f"{name}.scale must be at least {1 / _LARGEST:g}")
 
 
 def _count(layer: str, state: Mapping[str, object]) -> int:

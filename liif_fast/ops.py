@@ -128,7 +128,7 @@ def quantized(weights: Weights, name: str) -> Quantized:
     if name not in weights.quantized:
         if weights.architecture.decoder != "liif" or len(weights.architecture.hidden_list) < 2:
             raise ValueError(f"{weights.name} has no hidden layers to run in {name}")
-        todo = f"`liif-fast calibrate {weights.name} OUTPUT --data FOLDER` measures it"
+        todo = "`liif-fast calibrate MODEL OUTPUT --data FOLDER` measures it"
         raise ValueError(f"{weights.name} was not measured for {name}: {todo}")
     return weights.quantized[name]
 

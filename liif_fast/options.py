@@ -15,7 +15,8 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_hel
 Precision = Annotated[
     str,
     typer.Option(
-        help="fp32, bf16, fp16, int8, fp8 or auto: the fastest within 0.01 dB of fp32.", rich_help_panel="Engine"
+        help="fp32, bf16, fp16, int8, fp8 or auto: the fastest that costs next to no quality.",
+        rich_help_panel="Engine",
     ),
 ]
 Backend = Annotated[str, typer.Option(help="auto or a name from `liif-fast info`.", rich_help_panel="Engine")]

@@ -13,8 +13,10 @@ There are two formats:
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -65,18 +67,32 @@ class Quantized:
     ``scale`` [C]: of the first layer's outputs, which are divided by it. Of each layer after it, ``weight`` [out, in]
     of the format's type and ``steps`` [2, out] float32: sums ``acc`` of products of quantised inputs become what the
     next layer quantises, from ``zero`` on, by ``acc * steps[0] + steps[1]``; of the last, its outputs before they are
-    rectified.
+    rectified. ``of``: `digest` of the layers that these stand for.
     """
 
     scale: torch.Tensor
     weight: tuple[torch.Tensor, ...]
     steps: tuple[torch.Tensor, ...]
+    of: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that decides about results."""
+        return digest([self.scale, *self.weight, *self.steps])
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "weight": pickled(self.weight)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, weight=tuple(unpickled(state["weight"])))
+
+
+def digest(tensors: Iterable[torch.Tensor]) -> str:
+    """16 hex digits of a SHA-256."""
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(tensor.detach().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:16]
 
 
 def pickled(tensors: Iterable[torch.Tensor]) -> list[tuple[torch.Tensor, torch.dtype]]:
@@ -94,7 +110,8 @@ def measure(form: Format, hidden: list[Linear], h: torch.Tensor, extreme: torch.
     A channel's scale makes the mean square of its rounding errors least, of those with which nothing measured is beyond
     `largest`, be it of ``h`` or of ``extreme`` [M, C], the same for pictures that are harder than real ones; where rows
     have steps, it gives all channels the same largest value. Weights are rounded so that errors of a layer's outputs,
-    not of its weights, are small, and biases take back the mean of what is left, of all roundings before.
+    not of its weights, are small, and biases take back the mean of what is left, of all roundings before. ValueError
+    where the layers overflow.
     """
     if extreme is None:
         extreme = h[:0]
@@ -104,6 +121,8 @@ def measure(form: Format, hidden: list[Linear], h: torch.Tensor, extreme: torch.
     weights, steps = [], []
     for i, (weight, bias) in enumerate(hidden):
         outputs = exact @ weight.T + bias
+        if not bool(torch.isfinite(outputs).all()):
+            raise ValueError(f"hidden layer {i + 1} of the network gives NaN or infinity: 8 bits are not for it")
         exact, extreme = outputs.relu(), (extreme @ weight.T + bias).relu()
         last = i + 1 == len(hidden)
         following = torch.ones(len(bias)) if last else scale_of(form, exact, extreme)
@@ -117,7 +136,7 @@ def measure(form: Format, hidden: list[Linear], h: torch.Tensor, extreme: torch.
         steps.append(torch.stack([multiplier, start]))
         q = form.quantize(acc + start)
         scale = following
-    return Quantized(first, tuple(weights), tuple(steps))
+    return Quantized(first, tuple(weights), tuple(steps), digest(chain(*hidden)))
 
 
 def _largest(form: Format, h: torch.Tensor, extreme: torch.Tensor) -> torch.Tensor:

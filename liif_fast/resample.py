@@ -132,7 +132,8 @@ class Resampler:
         threads: int | None = None,
     ) -> None:
         if dtype in FORMATS:
-            raise ValueError(f"{weights.name} has no hidden layers to run in {FORMATS[dtype].name}")
+            name = FORMATS[dtype].name
+            raise ValueError(f"{weights.name} resamples, without hidden layers to run in {name}: that is for LIIF's")
         self.backend = select(backend, device, dtype)
         self.device, self.dtype, self.threads = device, dtype, threads
         self.mean, self.std = weights.architecture.mean, weights.architecture.std

@@ -38,6 +38,8 @@ DEFAULT_MEMORY = 3 << 29
 DEFAULT_GPU_MEMORY = 1 << 32
 GPU_FRAMES = 3
 _MOST_THREADS = 1024
+# Hidden layers of 16 and 32 take longer in int8: to round their inputs is more work than their products.
+_WIDE = 48
 
 
 class Upscaler:
@@ -46,9 +48,10 @@ class Upscaler:
     Args:
         model: a name (see ``liif-fast info``), a checkpoint file, or loaded `Weights`.
         device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1", or a torch.device.
-        precision: "fp32", "bf16", "fp16", "int8", "fp8", or "auto": the fastest within 0.01 dB of fp32. That is int8
-            for a LIIF decoder that has been measured for it on processors with VNNI or no more than AVX2, but not with
-            AMX; else bf16 with AMX or AMD's AVX-512-BF16; on CUDA devices fp16 where the Triton kernels run; and fp32
+        precision: "fp32", "bf16", "fp16", "int8", "fp8", or "auto": the fastest that loses no more than 0.01 dB to
+            fp32, as the mean over Set5 at x2, x3 and x4. That is int8 for a LIIF decoder that has been measured for it,
+            with hidden layers of 48 and more, on processors with VNNI or no more than AVX2, but not with AMX; else bf16
+            with AMX or AMD's AVX-512-BF16; on CUDA devices fp16 where the Triton kernels run; and fp32
             elsewhere. On CUDA devices PyTorch's convolutions in fp32 are in TF32 unless
             `torch.backends.cudnn.allow_tf32` is off.
             "int8", on processors: LIIF's hidden layers in int8, all else in bf16 or fp32, whichever is faster. "fp8",
@@ -357,8 +360,10 @@ def _why_none() -> str:
 
 
 def has_int8(weights: Weights, backend: str) -> bool:
-    """Whether the network has layers in it, and the backend is one for it, not one that emulates it."""
-    return "int8" in weights.quantized and backend in ("auto", "cpu")
+    """Whether the network has layers in it that are wide enough to be faster than in bf16, and the backend is one for
+    it, not one that emulates it."""
+    wide = min(weights.architecture.hidden_list, default=0) >= _WIDE
+    return "int8" in weights.quantized and wide and backend in ("auto", "cpu")
 
 
 def find_precision(precision: str, device: torch.device, int8: bool = False) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tracemalloc
 from collections.abc import Callable
@@ -78,12 +79,47 @@ def test_files_keep_it(measured: Weights, tmp_path: Path) -> None:
     assert not load(tmp_path / "b.safetensors").quantized
 
 
+def test_a_file_that_changes_later(measured: Weights, tmp_path: Path) -> None:
+    """What was read from it is not what is there now."""
+    path = tmp_path / "a.safetensors"
+    save(path, measured, torch.float32)
+    back = load(path)
+    with path.open("r+b") as file:
+        file.write(bytes(path.stat().st_size))
+    for a, b in zip(parts(measured), parts(back), strict=True):
+        assert torch.equal(a.float(), b.float())
+    path.write_bytes(b"")
+    assert all(bool(t.float().isfinite().all()) for t in parts(back))
+
+
+def test_of_other_layers(measured: Weights, tmp_path: Path) -> None:
+    """Layers in 8 bits stand for those they were measured of, and for no others."""
+    key = "imnet.layers.2.bias"
+    with pytest.raises(CheckpointError, match="its fp8 layers were measured of others than it has"):
+        replace(measured, tensors={**measured.tensors, key: measured.tensors[key] + 1})
+    with pytest.raises(CheckpointError, match="its fp8 layers were measured of others than it has"):
+        save(tmp_path / "rounded.safetensors", measured, torch.bfloat16)
+    assert not (tmp_path / "rounded.safetensors").exists()
+    encoder = "encoder.head.0.bias"
+    replace(measured, tensors={**measured.tensors, encoder: measured.tensors[encoder] + 1})  # not what they stand for
+
+
+def test_layers_are_numbered_from_nought(measured: Weights, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save(path, measured, torch.float32)
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b'"int8.1.steps"', b'"int8.7.steps"'))
+    with pytest.raises(CheckpointError, match=r"a\.safetensors: int8\.1\.steps is not torch\.float32"):
+        load(path)
+
+
 def test_command(folder: Path, tmp_path: Path) -> None:
     before, after = tmp_path / "before.safetensors", tmp_path / "after.safetensors"
     save(before, WEIGHTS)
     words = ["calibrate", str(before), str(after), "--data", str(folder), "--pictures", "2"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
+    assert re.search(r"at least \d\d\.\d dB in fp8, \d\d\.\d dB in int8, beside fp32", done.stdout)
     a, b = load(before), load(after)
     assert all(torch.equal(a.tensors[key], b.tensors[key]) for key in a.tensors)
     assert list(b.quantized) == ["fp8", "int8"]
@@ -95,7 +131,9 @@ def test_command(folder: Path, tmp_path: Path) -> None:
     ("change", "text"),
     [
         (lambda q: replace(q, scale=q.scale[:5]), r"8.scale is not torch.float32 of \(32,\)"),
-        (lambda q: replace(q, scale=-q.scale), "8.scale must be positive"),
+        (lambda q: replace(q, scale=-q.scale), "8.scale must be at least 1e-12"),
+        (lambda q: replace(q, scale=q.scale * 1e-30), "8.scale must be at least 1e-12"),
+        (lambda q: replace(q, steps=tuple(s * 1e30 for s in q.steps)), "8.0.steps holds .*, beyond 1e.12: damaged"),
         (lambda q: replace(q, weight=q.weight[:1]), "1 (fp8|int8) weights and 2 steps of 2 layers"),
         (
             lambda q: replace(q, weight=tuple(w.half() for w in q.weight)),
@@ -105,12 +143,25 @@ def test_command(folder: Path, tmp_path: Path) -> None:
         (lambda q: replace(q, scale=q.scale.to("meta")), "8.scale is not torch.float32"),
         (lambda q: replace(q, steps=tuple(s * torch.nan for s in q.steps)), "8.0.steps holds NaN"),
     ],
-    ids=["short", "negative", "missing", "wide", "sparse", "meta", "nan"],
+    ids=["short", "negative", "vanishing", "huge", "missing", "wide", "sparse", "meta", "nan"],
 )
 @pytest.mark.parametrize("name", ["fp8", "int8"])
 def test_damage(measured: Weights, change: Callable[[Quantized], Quantized], text: str, name: str) -> None:
     with pytest.raises(CheckpointError, match=text):
         replace(measured, quantized={name: change(measured.quantized[name])})
+
+
+def test_others_take_the_place_of_what_cannot_be_used(folder: Path, tmp_path: Path) -> None:
+    shutil.copy(folder / "0.png", tmp_path / "4.png")
+    (tmp_path / "1.png").write_bytes(b"\x89PNG nothing")
+    for name in ("2", "3"):
+        Image.new("RGB", (63, 70)).save(tmp_path / f"{name}.png")
+    with pytest.warns(UserWarning, match=r"1\.png: .*, skipped"):
+        found = calibrate(WEIGHTS, [tmp_path], pictures=1)
+    (tmp_path / "alone").mkdir()
+    shutil.copy(folder / "0.png", tmp_path / "alone")
+    alone = calibrate(WEIGHTS, [tmp_path / "alone"])
+    assert all(torch.equal(a.float(), b.float()) for a, b in zip(parts(found), parts(alone), strict=True))
 
 
 def test_unknown_format(measured: Weights) -> None:
@@ -140,15 +191,20 @@ def test_one_picture_in_memory_at_a_time(tmp_path: Path) -> None:
 def test_refusals(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no hidden layers to run in 8 bits"):
         calibrate(random_weights(Architecture(1, 8, (32,))), [folder])
-    with pytest.raises(ValueError, match="no picture in"):
+    with pytest.raises(ValueError, match="no picture of 64 x 64 pixels or more in"):
         calibrate(WEIGHTS, [tmp_path])
     Image.new("RGB", (63, 70)).save(tmp_path / "small.png")
-    with pytest.raises(ValueError, match="has 64 x 64 pixels"):
+    with pytest.raises(ValueError, match="of 64 x 64 pixels or more"):
         calibrate(WEIGHTS, [tmp_path])
     with pytest.raises(FileNotFoundError, match="no such folder"):
         calibrate(WEIGHTS, [tmp_path / "none"])
+    with pytest.raises(NotADirectoryError, match="not a folder"):
+        calibrate(WEIGHTS, [tmp_path / "small.png"])
+    tensors = {key: t * 1e38 if key.startswith("imnet.layers.2.") else t for key, t in WEIGHTS.tensors.items()}
+    with pytest.raises(ValueError, match="hidden layer 1 of the network gives NaN or infinity"):
+        calibrate(replace(WEIGHTS, tensors=tensors), [folder])
     with pytest.raises(CheckpointError, match="no hidden layers that could be"):
-        Weights(*vars_of_shallow(), quantized={"fp8": Quantized(torch.ones(32), (), ())})
+        Weights(*vars_of_shallow(), quantized={"fp8": Quantized(torch.ones(32), (), (), "")})
 
 
 def vars_of_shallow() -> tuple[Architecture, dict[str, torch.Tensor]]:

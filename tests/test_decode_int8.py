@@ -135,15 +135,17 @@ def test_upscaler_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
     up(np.zeros((8, 8, 3), np.uint8), scale=2)
     assert asked == [cpu.isa(INT8.dtype)]
     assert Upscaler("edsr-baseline-2", device="cpu", backend="reference").precision != "int8"
+    narrow = measured(random_weights(Architecture(1, 8, (64, 32))))
+    assert Upscaler(narrow, device="cpu").precision != "int8"
     bare = replace(up.weights, quantized={})
     assert Upscaler(bare, device="cpu").precision != "int8"
 
 
 def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     weights = random_weights(Architecture(1, 2, (32, 32)))
-    with pytest.raises(ValueError, match="random0 was not measured for int8: `liif-fast calibrate random0"):
+    with pytest.raises(ValueError, match="random0 was not measured for int8: `liif-fast calibrate MODEL"):
         Upscaler(weights, device="cpu", precision="int8")
-    with pytest.raises(ValueError, match="no hidden layers to run in int8"):
+    with pytest.raises(ValueError, match="realtime resamples, without hidden layers to run in int8"):
         Upscaler("realtime", device="cpu", precision="int8")
     monkeypatch.setattr(cpu, "isas", lambda: {"neon": True, "scalar": True})
     with pytest.raises(

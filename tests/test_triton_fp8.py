@@ -123,9 +123,9 @@ def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
             "'triton' cannot run on cpu in torch.float8_e4m3fn: it needs a",
         ),
         (measured(weights), "cpu", BackendUnavailable, "hidden layers, int8, not torch.float8_e4m3fn"),
-        (weights, "reference", ValueError, "`liif-fast calibrate random0 OUTPUT --data FOLDER`"),
+        (weights, "reference", ValueError, "`liif-fast calibrate MODEL OUTPUT --data FOLDER`"),
         (random_weights(Architecture(1, 2, (32,))), "reference", ValueError, "no hidden layers to run in fp8"),
-        (random_weights(Architecture(1, 16, (16,), decoder="resample")), "reference", ValueError, "no hidden layers"),
+        (random_weights(Architecture(1, 16, (16,), decoder="resample")), "reference", ValueError, "without hidden"),
     ):
         with pytest.raises(error, match=text) as caught:
             Upscaler(network, device="cpu", precision="fp8", backend=backend_name)

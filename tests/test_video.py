@@ -11,11 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from common import random_weights
 from liif_fast import Upscaler
+from liif_fast.backends import cpu
 from liif_fast.batch import Request
 from liif_fast.checkpoint import Architecture
+from liif_fast.quantization import INT8, measure
 
 av = pytest.importorskip("av")
 
@@ -345,6 +348,28 @@ def test_resuming_changes_nothing(tmp_path: Path, up: Upscaler, monkeypatch: pyt
     assert hashes(out) == hashes(whole)
     assert shown(out) == shown(whole)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mkv", "out.mkv", "whole.mkv"]
+
+
+@pytest.mark.skipif(cpu.unavailable(torch.device("cpu"), INT8.dtype) is not None, reason="no int8 here")
+def test_resuming_with_another_calibration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fingerprint of the network is the same, its frames are not."""
+    weights = random_weights(Architecture(1, 8, (16, 16)))
+    hidden, h = weights.imnet[1:-1], torch.rand(64, 16)
+    one, other = (
+        Upscaler(replace(weights, quantized={"int8": measure(INT8, hidden, by * h)}), precision="int8") for by in (1, 2)
+    )
+    source, out = film(tmp_path / "in.mkv", 6), tmp_path / "out.mkv"
+    monkeypatch.setattr(films, "_finish", power_cut)
+    with pytest.raises(RuntimeError, match="power cut"):
+        make(one, source, out, segment=4)
+    monkeypatch.undo()
+    with pytest.raises(VideoError, match="had another calibration"):
+        make(other, source, out, segment=4, resume=True)
+    assert make(one, source, out, segment=4, resume=True).frames == 6
+
+
+def power_cut(*_: Any) -> None:
+    raise RuntimeError("power cut")
 
 
 def test_hevc_in_mp4_is_what_macs_play(tmp_path: Path, up: Upscaler) -> None:

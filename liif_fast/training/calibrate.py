@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +18,14 @@ from ..checkpoint import Weights
 from ..console import explain
 from ..ops import Decoder
 from ..quantization import FP8, INT8, measure
+from ..upscaler import Upscaler
 from .data import picture_files
 from .metrics import PROTOCOLS
 from .testset import Skipped, pair, read
 
 # A detail of each picture, so wide, reduced by each of these in turn, and so many places of it.
 DETAIL, SCALES, PLACES = 256, (2.0, 3.0, 4.0, 1.5), 128
-PICTURES, LEAST = 100, 64
+PICTURES, COMPARED, LEAST = 100, 4, 64
 # Pictures that are harder than any photograph: sides in pixels of their squares and of themselves, and places.
 SQUARES, EXTREME, EXTREME_PLACES = (1, 2, 3, 5, 8), 96, 1024
 
@@ -33,26 +36,45 @@ def calibrate(weights: Weights, folders: Sequence[Path], pictures: int = PICTURE
     What channels may hold in int8 is taken from noise, checks and stripes of full contrast too, whose values are
     several times as large as any photograph's, each channel's in its own way; float8's range is wide enough.
 
-    The same folders give the same; a file that cannot be read is skipped, with a UserWarning. ValueError for a network
-    without hidden layers that could run in 8 bits, and where there are no pictures; FileNotFoundError for a missing
-    folder.
+    The same folders give the same; others take the place of files that cannot be read, with a UserWarning, or are too
+    small. ValueError for a network without hidden layers that could run in 8 bits, and where there are no pictures;
+    FileNotFoundError and NotADirectoryError for what is no folder.
     """
     if weights.architecture.decoder != "liif" or len(weights.architecture.hidden_list) < 2:
         raise ValueError(f"{weights.name} has no hidden layers to run in 8 bits")
-    paths = [path for folder in folders for path in picture_files(folder)]
-    if not paths:
-        raise ValueError(f"no picture in {', '.join(map(str, folders))}")
-    spread = np.unique(np.linspace(0, len(paths) - 1, pictures).round().astype(int))
-    chosen = (picture for i in spread if (picture := _large(paths[i])) is not None)  # one in memory at a time
     with torch.inference_mode():
-        outputs = list(_first_outputs(weights, _reduced(chosen), PLACES))
+        outputs = list(_first_outputs(weights, _reduced(_spread(folders, pictures)), PLACES))
         if not outputs:
-            raise ValueError(f"no picture in {', '.join(map(str, folders))} has {LEAST} x {LEAST} pixels")
+            raise ValueError(f"no picture of {LEAST} x {LEAST} pixels or more in {', '.join(map(str, folders))}")
         h = torch.cat(outputs)
         extreme = torch.cat(list(_first_outputs(weights, _extremes(), EXTREME_PLACES)))
         hidden = weights.imnet[1:-1]
         found = {"fp8": measure(FP8, hidden, h), "int8": measure(INT8, hidden, h, extreme)}
     return replace(weights, quantized=found)
+
+
+def losses(weights: Weights, folders: Sequence[Path], pictures: int = COMPARED) -> dict[str, float]:
+    """PSNR in dB of each of `Weights.quantized` to float32, on details of ``pictures`` spread over those in
+    ``folders``, that with the least."""
+    exact, *others = (
+        Upscaler(weights, device="cpu", precision=name, backend="reference") for name in ("fp32", *weights.quantized)
+    )
+    found = dict.fromkeys(weights.quantized, math.inf)
+    for lr, size in _reduced(_spread(folders, pictures)):
+        image = lr.astype(np.float32) / 255
+        truth = exact(image, size=size)
+        for name, up in zip(found, others, strict=True):
+            error = float(np.mean((up(image, size=size) - truth) ** 2))
+            found[name] = min(found[name], -10 * math.log10(error) if error else math.inf)
+    return found
+
+
+def _spread(folders: Sequence[Path], count: int) -> Iterator[np.ndarray]:
+    """At most ``count`` pictures that can be used, one in memory at a time."""
+    paths = [path for folder in folders for path in picture_files(folder)]
+    first = np.linspace(0, max(0, len(paths) - 1), count).round().astype(int).tolist()
+    order = dict.fromkeys([*first, *range(len(paths))]) if paths else []
+    return islice((picture for i in order if (picture := _large(paths[i])) is not None), count)
 
 
 def _large(path: Path) -> np.ndarray | None:

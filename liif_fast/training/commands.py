@@ -194,9 +194,13 @@ def calibrate(
     from ..console import say
     from ..output import check_place
     from .calibrate import calibrate as measured
+    from .calibrate import losses
 
     if output.suffix != ".safetensors":
         raise ValueError(f"{output}: the name must end in .safetensors")
     check_place(output, force)
-    save(output, measured(load(model), data, pictures), dtype=None)
+    weights = measured(load(model), data, pictures)
+    lost = losses(weights, data)
+    save(output, weights, dtype=None, overwrite=force)
     say(f"{output}  scales of {model} for 8 bits")
+    say("at least " + ", ".join(f"{value:.1f} dB in {name}" for name, value in lost.items()) + ", beside fp32")

@@ -166,9 +166,10 @@ def halved(picture: np.ndarray) -> np.ndarray:
 
 
 def picture_files(folder: Path) -> list[Path]:
-    """In a folder and below, by name; hidden ones, and those in hidden folders, are left out. FileNotFoundError where
-    there is no such folder."""
+    """In a folder and below, by name; hidden ones, and those in hidden folders, are left out. FileNotFoundError and
+    NotADirectoryError where there is no such folder."""
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder")
+        problem = NotADirectoryError if folder.exists() else FileNotFoundError
+        raise problem(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}")
     found = (path for path in folder.rglob("*") if path.suffix.lower() in INPUT_SUFFIXES and path.is_file())
     return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))

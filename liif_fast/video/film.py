@@ -168,13 +168,18 @@ def encoding_of(job: Job, clip: Clip) -> Encoding:
 
 def _settings(job: Job, encoding: Encoding, upscaler: Upscaler) -> dict[str, Any]:
     """All that decides about the bits of a segment, in words for a person who changed it."""
-    found = os.stat(job.input)
+    from ..backends import BACKENDS
+
+    found, decoder = os.stat(job.input), upscaler.decoder
+    layers = upscaler.weights.quantized.get(upscaler.precision)
     parts = {name: str(value) for name, value in asdict(encoding).items()}
     return {
         "input": [os.path.basename(job.input), found.st_size, found.st_mtime_ns],
         "model": [upscaler.weights.name, upscaler.weights.fingerprint],
         "precision": upscaler.precision,
-        "backend": [upscaler.decoder.backend, upscaler.decoder.description],
+        "backend": [decoder.backend, decoder.description],
+        "features": [str(decoder.dtype), BACKENDS[decoder.backend].describe(decoder.dtype)],
+        "calibration": layers.fingerprint if layers else None,
         "engine": upscaler.encoder.engine,
         "cell clamp": upscaler.cell_clamp,
         "--self-ensemble": upscaler.encoder.self_ensemble,
