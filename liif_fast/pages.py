@@ -12,12 +12,15 @@ import weakref
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
 
 import numpy as np
 import torch
 
+from . import memory
+
 _LARGE = 2 << 20  # bytes of a large page
-_KEPT = 128 << 20  # at most, of those that nobody holds
+_KEPT, _SHARE = 128 << 20, 32  # bytes that nobody holds, and of what was free at first: at most
 
 _CPU = torch.device("cpu")
 _free: deque[mmap.mmap] = deque()
@@ -68,8 +71,14 @@ def _tensor(pages: mmap.mmap, shape: Sequence[int], dtype: torch.dtype) -> torch
     return torch.from_numpy(array).view(dtype).view(shape)
 
 
+@cache
+def most_kept() -> int:
+    """Bytes."""
+    return min(_KEPT, memory.free() // _SHARE)
+
+
 def _give_back(pages: mmap.mmap) -> None:
     _free.append(pages)
     with suppress(IndexError):
-        while sum(map(len, tuple(_free))) > _KEPT:
+        while sum(map(len, tuple(_free))) > most_kept():
             _free.popleft()  # the one that has been free for longest

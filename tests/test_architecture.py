@@ -67,8 +67,8 @@ ROWS = [
     ["exif", "iptc"],
     ["bands"],
     ["grid"],
-    ["quantization", "architecture", "tiling", "modes", "deflate", "colorimetry", "_cpu", "_cuda"],
-    ["stream", "cuda_streams", "memory", "pages", "weights", "words"],
+    ["quantization", "architecture", "tiling", "modes", "deflate", "colorimetry", "pages", "_cpu", "_cuda"],
+    ["stream", "cuda_streams", "memory", "weights", "words"],
 ]
 RANK = {name: i for i, row in enumerate(ROWS) for name in row}
 # Subpackages that only the command line knows.
