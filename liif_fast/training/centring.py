@@ -21,7 +21,7 @@ def centred(inputs: Inputs) -> Iterator[None]:
     inputs should have no mean.) The network's form stays: the bias takes up what the weights would have shifted.
     """
     alike: dict[torch.Size, list[str]] = {}  # at once, as in `optimizer`
-    for name in inputs.means:
+    for name in filter(lambda name: inputs.layers[name].weight.requires_grad, inputs.means):
         alike.setdefault(inputs.layers[name].weight.shape, []).append(name)
     groups = [_Alike(inputs, names) for names in alike.values()]
     for group in groups:

@@ -34,7 +34,8 @@ class Config:
     synthetic: int = 0  # pictures of text, line art and graphics, made at the start
     held_out: int = 8  # pictures of the data kept for validation
     init: str = ""  # model to begin from; empty: from nothing, with the shape that follows
-    encoder: str = ""  # model of that shape whose encoder to begin with
+    encoder: str = ""  # model whose encoder to begin with, of that shape; with init, whose decoder is fitted to it
+    encoder_pace: float = 1.0  # of the learning rate, for the encoder; 0: it stays as it is
     n_resblocks: int = 16
     n_feats: int = 64
     relu_after_add: bool = False  # a ReLU after each residual block too
@@ -84,6 +85,7 @@ class Config:
         _require(0 <= self.jpeg <= 1, "jpeg", self.jpeg, "0 to 1")
         _require(1 <= self.jpeg_min <= 100, "jpeg_min", self.jpeg_min, "1 to 100")
         _require(self.jpeg_min <= self.jpeg_max <= 100, "jpeg_max", self.jpeg_max, "jpeg_min to 100")
+        _require(0 <= self.encoder_pace <= 1, "encoder_pace", self.encoder_pace, "0 to 1")
         _require(0 <= self.luma <= 1, "luma", self.luma, "0 to 1")
         _require(0 < self.lr < 1, "lr", self.lr, "between 0 and 1")
         _require(0 <= self.ema < 1, "ema", self.ema, "0 to 1, without 1")

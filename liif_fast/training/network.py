@@ -80,10 +80,16 @@ class Network(nn.Module):
         """
         raise NotImplementedError
 
-    def groups(self) -> list[dict[str, Any]]:
-        """The parameters as an optimiser takes them. ``pace``: their share of the learning rate; ``matrices``: whether
-        they are layers large enough for Muon."""
-        return [{"params": list(self.parameters()), "pace": 1.0, "matrices": True}]
+    def groups(self, encoder_pace: float = 1.0) -> list[dict[str, Any]]:
+        """The parameters that are to learn, as an optimiser takes them. ``pace``: their share of the learning rate;
+        ``matrices``: whether they are layers large enough for Muon."""
+        paces = {1.0: list[nn.Parameter]()}
+        for name, parameter in self.named_parameters():
+            pace = encoder_pace if name.startswith("encoder.") else 1.0
+            parameter.requires_grad_(pace > 0)
+            if parameter.requires_grad:
+                paces.setdefault(pace, []).append(parameter)
+        return [{"params": some, "pace": pace, "matrices": True} for pace, some in paces.items()]
 
 
 class Liif(Network):
@@ -168,14 +174,13 @@ class Resample(Network):
         fine = shuffled + image[:, :, None, None]  # [B, 3, FACTOR, FACTOR, H, W]
         return fine.permute(0, 4, 2, 1, 5, 3).flatten(4)
 
-    def groups(self) -> list[dict[str, Any]]:
+    def groups(self, encoder_pace: float = 1.0) -> list[dict[str, Any]]:
         """Taps as fast as the rest would learn to blur, while the fine picture is still poor, and never come back."""
         taps = list(self.taps.parameters())
-        rest = [p for name, p in self.named_parameters() if not name.startswith("taps.")]
-        return [
-            {"params": rest, "pace": 1.0, "matrices": True},
-            {"params": taps, "pace": _TAPS_PACE, "matrices": False},
-        ]
+        every = super().groups(encoder_pace)
+        for group in every:
+            group["params"] = [p for p in group["params"] if all(p is not tap for tap in taps)]
+        return [*every, {"params": taps, "pace": _TAPS_PACE, "matrices": False}]
 
     def _matrices(self, places: torch.Tensor, cells: int, side: torch.Tensor) -> torch.Tensor:
         """The taps of B * Q rows or columns as B matrices [Q, FACTOR * cells]; ``side`` [B]: of their cell."""

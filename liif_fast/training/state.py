@@ -13,7 +13,7 @@ from ..checkpoint import Architecture, CheckpointError, Weights, load
 from ..output import whole_file
 from .config import Config
 from .inputs import Inputs
-from .network import Network, from_weights, make, to_weights
+from .network import Liif, Network, from_weights, make, to_weights
 from .optimizer import Muon
 
 STATE = "state.pt"
@@ -32,7 +32,7 @@ class State:
     @classmethod
     def new(cls, network: Network, config: Config, device: torch.device, rank: int = 0) -> State:
         network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        parameters, betas = network.groups(), (0.9, 0.99)
+        parameters, betas = network.groups(config.encoder_pace), (0.9, 0.99)
         optimizer: torch.optim.Optimizer
         if config.optimizer == "muon":
             optimizer = Muon(parameters, config.lr, betas)
@@ -112,16 +112,24 @@ def begin(config: Config) -> Network:
     Raises CheckpointError and FileNotFoundError for the models named, ValueError for an encoder of another shape.
     """
     if config.init:
-        return from_weights(load(config.init))
+        network = from_weights(load(config.init))
+        if config.encoder and not isinstance(network, Liif):
+            raise ValueError(f"encoder is {config.encoder!r}, and init {config.init!r}, whose decoder is not LIIF's")
+        return network
     shape = (config.n_resblocks, config.n_feats, config.hidden_list)
     flags = (config.local_ensemble, config.feat_unfold, config.cell_decode)
     torch.manual_seed(config.seed)
     network = make(Architecture(*shape, *flags, decoder=config.decoder, relu_after_add=config.relu_after_add))
     if config.encoder:
-        begun = from_weights(load(config.encoder))
-        names = ("n_resblocks", "n_feats", "relu_after_add")
-        theirs, ours = ([getattr(n.architecture, key) for key in names] for n in (begun, network))
-        if theirs != ours:
-            raise ValueError(f"the encoder of {config.encoder} has ({', '.join(names)}) = {theirs}, this run's {ours}")
-        network.encoder = begun.encoder
+        network.encoder = behind(config, network).encoder
     return network
+
+
+def behind(config: Config, network: Network) -> Network:
+    """The one whose encoder ``network`` is to have. Raises as `begin`."""
+    other = from_weights(load(config.encoder))
+    names = ("n_resblocks", "n_feats", "relu_after_add", "mean", "std")
+    theirs, ours = ([getattr(n.architecture, key) for key in names] for n in (other, network))
+    if theirs != ours:
+        raise ValueError(f"the encoder of {config.encoder} has ({', '.join(names)}) = {theirs}, this run's {ours}")
+    return other

@@ -24,22 +24,24 @@ from ..encoder import torch_threads
 from ..output import write_text
 from ..upscaler import Upscaler, find_device
 from . import data, jpeg, synthetic
+from .attach import attach
 from .centring import centred
 from .config import SETTINGS, Config, to_toml
 from .evaluate import evaluate
 from .folder import WEIGHTS, check, check_data, held
 from .log import Log, check_library
 from .metrics import LUMA, PROTOCOLS
+from .network import Liif
 from .replay import Replayed, own_stream, possible
 from .revival import revive
-from .state import STATE, State, begin
+from .state import STATE, State, begin, behind
 from .testset import Pair, pair
 
 VALIDATION_SCALES = (2.0, 3.0, 4.0)
 _VALIDATION_SIDE, _VALIDATION_LEAST = 192, 20  # of a picture; at x4 smaller ones leave nothing to measure
 _SYNTHETIC_SIZE = (384, 384)
 _RECORDED = ["batch", "patch", "places", "queries", "scale_min", "scale_max", "optimizer", "lr", "schedule", "ema"]
-_RECORDED += ["jpeg", "jpeg_min", "jpeg_max", "luma", "centred", "revive_every"]
+_RECORDED += ["encoder_pace", "jpeg", "jpeg_min", "jpeg_max", "luma", "centred", "revive_every"]
 _RECORDED += ["iterations"]  # in the weights' metadata
 
 
@@ -173,6 +175,11 @@ class _Run:
         if resume and self.state.pictures not in (None, self.pictures.digest()):
             warn("the pictures are not those the run was saved with: what is held out may differ, and its PSNR with it")
         self.state.pictures = self.pictures.digest()
+        if config.init and config.encoder and not resume:
+            network = self.state.network
+            assert isinstance(network, Liif)
+            attach(network, behind(config, network).to(self.device), self.pictures, config.seed)
+            self.state.average = {key: value.clone() for key, value in network.state_dict().items()}
         self.log = Log(self.folder, self.state.iteration)
         if self.rank == 0:
             write_text(self.folder / SETTINGS, to_toml(config))  # what a later sitting goes by
@@ -241,7 +248,7 @@ class _Run:
                 nn.utils.clip_grad_norm_(network.parameters(), config.clip)
             state.optimizer.step()
         state.follow(config.ema)
-        if config.revive_every and (state.iteration + 1) % config.revive_every == 0:
+        if config.encoder_pace and config.revive_every and (state.iteration + 1) % config.revive_every == 0:
             revive(network, state.average, state.optimizer, state.inputs, state.iteration)
         return loss
 
