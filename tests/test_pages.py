@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import mmap
 import pickle
+import re
 import resource
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,6 +66,23 @@ def test_not_while_anything_holds_a_part_of_it(hold: object) -> None:
     del held
     gc.collect()
     assert made().data_ptr() == address
+
+
+@pytest.mark.skipif(not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="no large pages")
+def test_they_are_large_and_a_fork_s_own() -> None:
+    """Linux: private memory with the advice "hg"."""
+    picture = pages.zeros(1000, 1100, 4, dtype=torch.bfloat16)
+    assert (picture.shape, picture.dtype) == ((1000, 1100, 4), torch.bfloat16)
+    assert not picture.any()
+    rights, flags = "", ""
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if found := re.match(r"(\w+)-(\w+) (\S+) ", line):
+            inside = int(found[1], 16) <= picture.data_ptr() < int(found[2], 16)
+            rights = found[3] if inside else rights
+        elif inside and line.startswith("VmFlags:"):
+            flags = line
+    assert rights == "rw-p"
+    assert " hg" in flags
 
 
 def test_zeros_are_zero() -> None:
