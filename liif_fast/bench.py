@@ -130,7 +130,7 @@ def measure(model: str, device: str, backend: str, precision: str | None, quick:
     names = [find_precision(precision, on, int8)] if precision else _with_kernels(int8, on, backend, engine)
     first = PRECISIONS[names[0]] if names else torch.float32
     select(backend, on, first)  # raises where it cannot
-    engines.check(engine, on, stored(first, on))
+    engines.check(engine, on, stored(first))
     # What others are compared with; a backend or an engine that was named need not do fp32.
     does_fp32 = backend == "auto" or BACKENDS[backend].unavailable(on, torch.float32) is None
     encodes_fp32 = _encodes(engine, on, torch.float32)
@@ -147,7 +147,7 @@ def measure(model: str, device: str, backend: str, precision: str | None, quick:
     rows: list[Row] = []
     notes: list[str] = []
     for name in names:
-        multiplied = PRECISIONS[name] if name == "int8" else stored(PRECISIONS[name], on)
+        multiplied = PRECISIONS[name] if name == "int8" else stored(PRECISIONS[name])
         rates[name] = gemm_rate(multiplied, on, seconds)
         emulated = PRECISIONS[name] not in FORMATS and rates[name] * EMULATED < rates.get("fp32", 0)
         if emulated and precision is None:
@@ -194,7 +194,7 @@ def _with_kernels(int8: bool, device: torch.device, backend: str, engine: str) -
 
 def _encodes(engine: str, device: torch.device, dtype: torch.dtype) -> bool:
     """Whether it can; what is no engine at all is refused later."""
-    return engines.reasons_against(device, stored(dtype, device)).get(engine) is None
+    return engines.reasons_against(device, stored(dtype)).get(engine) is None
 
 
 def picture(height: int, width: int) -> np.ndarray:

@@ -153,7 +153,7 @@ class Decoder:
         threads: int | None = None,
     ) -> None:
         self.backend = select(backend, device, dtype)
-        self.device, self.dtype, self.threads = device, stored(dtype, device), threads
+        self.device, self.dtype, self.threads = device, stored(dtype), threads
         architecture = weights.architecture
         self.local_ensemble = architecture.local_ensemble
         self.mean, self.std = architecture.mean, architecture.std

@@ -103,9 +103,7 @@ def _devices() -> list[torch.device]:
 def _of_device(device: torch.device) -> dict[str, Any]:
     name = processor() if device.type == "cpu" else torch.cuda.get_device_name(device)
     against = {precision: backends.reasons_against(device, dtype) for precision, dtype in PRECISIONS.items()}
-    encoders = {
-        precision: engines.reasons_against(device, stored(dtype, device)) for precision, dtype in PRECISIONS.items()
-    }
+    encoders = {precision: engines.reasons_against(device, stored(dtype)) for precision, dtype in PRECISIONS.items()}
     return {
         "name": name,
         "precision_auto": find_precision("auto", device),

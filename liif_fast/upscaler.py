@@ -54,7 +54,7 @@ class Upscaler:
             with AMX or AMD's AVX-512-BF16; on CUDA devices fp16 where the Triton kernels run; and fp32
             elsewhere. On CUDA devices PyTorch's convolutions in fp32 are in TF32 unless
             `torch.backends.cudnn.allow_tf32` is off.
-            "int8", on processors: LIIF's hidden layers in int8, all else in bf16 or fp32, whichever is faster. "fp8",
+            "int8", on processors: LIIF's hidden layers in int8, all else in fp32. "fp8",
             on CUDA devices of compute capability 8.9 and up: the same in float8 (e4m3), all else in fp16; "auto" never
             takes it, as no GPU has run it yet. Both are for models that `liif-fast calibrate` has measured, and the
             backend "reference" emulates them anywhere, slowly.
@@ -105,9 +105,7 @@ class Upscaler:
         dtype = PRECISIONS[self.precision]
         make = DECODERS[self.weights.architecture.decoder]
         self.decoder = make(self.weights, self.device, dtype, backend, threads)
-        self.encoder = engines.make(
-            engine, self.weights, self.decoder.head, self.device, stored(dtype, self.device), threads
-        )
+        self.encoder = engines.make(engine, self.weights, self.decoder.head, self.device, stored(dtype), threads)
         if self_ensemble:
             self.encoder.ensemble_itself()
         one_thread_in_forks()

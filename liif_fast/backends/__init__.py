@@ -55,11 +55,13 @@ def select(name: str, device: torch.device, dtype: torch.dtype) -> str:
     return name
 
 
-def stored(dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    """How z, and all activations but those that hidden layers read, are stored where those are of ``dtype``."""
-    if dtype == INT8.dtype:
-        return torch.bfloat16 if device.type == "cpu" and cpu.prefers_bf16() else torch.float32
-    return torch.float16 if dtype == FP8.dtype else dtype
+def stored(dtype: torch.dtype) -> torch.dtype:
+    """How z, and all activations but those that hidden layers read, are stored where those are of ``dtype``.
+
+    With int8 that is float32: an encoder in bf16 takes a tenth less of the whole time, and loses ten times as much as
+    the hidden layers do.
+    """
+    return {INT8.dtype: torch.float32, FP8.dtype: torch.float16}.get(dtype, dtype)
 
 
 def reasons_against(device: torch.device, dtype: torch.dtype) -> dict[str, str | None]:
