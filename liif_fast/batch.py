@@ -127,6 +127,12 @@ class Job:
     make_folder: bool = False  # one of several results; a misspelt path for a single one is refused instead
     quality: int | None = None
 
+    @property
+    def jpeg(self) -> bool:
+        """Whether the input is one, by its name."""
+        suffix = self.input.suffix.lower()
+        return suffix in _JPEG_TOO or SUFFIXES.get(suffix) == SUFFIXES[".jpg"]
+
 
 class Results:
     """Those that a run has made. Paths do not tell them apart where Photo.png and photo.png are one file."""

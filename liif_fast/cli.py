@@ -18,7 +18,7 @@ from .console import NAME, SOME_FAILED, Command, Commands, Meter, advised, expla
 from .options import Backend, CellClamp, Device, Engine, Model, Precision, SelfEnsemble, Threads, clamp
 from .training import commands
 from .video import commands as films
-from .weights import DEFAULT, PAPER
+from .weights import DEFAULT, PAPER, for_jpeg
 
 if TYPE_CHECKING:
     import numpy as np
@@ -262,6 +262,8 @@ class _Run:
                     self.report(result)
         if self._upscaler and failed < len(jobs) and not self.quiet and not self.as_json:
             say(self._upscaler.description, self.stream)
+            if (better := for_jpeg(self._upscaler.weights.name)) and any(job.jpeg for job in jobs):
+                say(f"JPEGs of less than the highest quality are better enlarged by --model {better}", self.stream)
         if failed:
             say_error(f"{failed} of {len(jobs)} pictures could not be done")
         return failed

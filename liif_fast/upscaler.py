@@ -48,7 +48,7 @@ class Upscaler:
     Args:
         model: a name (see ``liif-fast info``), a checkpoint file, or loaded `Weights`.
         device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1", or a torch.device.
-        precision: "fp32", "bf16", "fp16", "int8", "fp8", or "auto": the fastest that loses no more than 0.01 dB to
+        precision: "fp32", "bf16", "fp16", "int8", "fp8", or "auto": the fastest that loses no more than 0.015 dB to
             fp32, as the mean over Set5 at x2, x3 and x4. That is int8 for a LIIF decoder that has been measured for it,
             with hidden layers of 48 and more, on processors with VNNI or no more than AVX2, but not with AMX; else bf16
             with AMX or AMD's AVX-512-BF16; on CUDA devices fp16 where the Triton kernels run; and fp32

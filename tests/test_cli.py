@@ -315,6 +315,22 @@ def test_jpegs_by_other_names(folder, suffix):
         assert (im.format, im.size) == ("JPEG", (68, 44))
 
 
+def test_for_a_jpeg_the_model_that_knows_them_is_named(folder):
+    Image.open("a.png").save("a.jpg")
+    line = "JPEGs of less than the highest quality are better enlarged by --model realtime-jpeg"
+    assert run("upscale", "a.jpg", model="realtime").stdout.splitlines()[-1] == line
+    for words, model in (
+        (("a.png", "-f"), "realtime"),
+        (("a.jpg", "-f"), "realtime-jpeg"),
+        (("a.jpg", "-f"), "realtime-small"),
+        (("a.jpg", "-f", "--quiet"), "realtime"),
+        (("a.jpg", "-f", "--json"), "realtime"),
+    ):
+        result = run("upscale", *words, model=model)
+        assert result.exit_code == 0, result.output
+        assert "JPEGs of" not in result.output
+
+
 def test_refuses_what_memory_cannot_assemble(folder, monkeypatch):
     import psutil
 
