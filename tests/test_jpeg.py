@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from typer.testing import CliRunner
 
 from common import GOLDEN, ROOT
@@ -86,6 +89,27 @@ def test_at_random() -> None:
     assert bool((lost > 0).all())
     assert len(lost.unique()) == 64, "each has a quality and a place of its own"
     assert float((drawn(1, 5, 5) - images).square().mean()) > 1.5 * float((drawn(1, 90, 90) - images).square().mean())
+
+
+def test_the_host_is_asked_for_nothing_twice() -> None:
+    """A CUDA graph is made of what a later call does."""
+
+    class Copies(TorchDispatchMode):
+        def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            given = [t for t in tree_leaves((args, kwargs or {})) if isinstance(t, torch.Tensor)]
+            self.found += [str(operation) for t in given if t.device != on]
+            return operation(*args, **(kwargs or {}))
+
+        found: ClassVar[list[str]] = []
+
+    on = torch.device("meta")
+    images, quality = torch.empty(2, 3, 24, 24, device=on), torch.empty(2, device=on)
+    origin, halved = torch.empty(2, 2, dtype=torch.int64, device=on), torch.empty(2, dtype=torch.bool, device=on)
+    for expected in (True, False):
+        Copies.found.clear()
+        with Copies():
+            compressed(images, quality, origin, halved)
+        assert bool(Copies.found) == expected, Copies.found
 
 
 def test_training_with_it(tmp_path: Path) -> None:

@@ -102,12 +102,13 @@ def test_what_cannot_be_captured_is_done_as_it_is(
 def test_training_is_the_same_as_a_graph(
     decoder: str, tmp_path: Path, graphs: list[Graph], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Bit for bit, with drawings, edges, luma and channels that begin anew, through a state that is saved."""
+    """Bit for bit, with drawings, edges, JPEG, luma and channels that begin anew, through a state that is saved."""
     (tmp_path / "pictures").mkdir()
     data = pictures(tmp_path / "pictures")
     monkeypatch.setattr(convolution, "is_ours", lambda *_: False)  # it is no operation of PyTorch
     monkeypatch.setattr(Pictures, "fixed", property(lambda _: True, lambda *_: None), raising=False)
-    settings = {"decoder": decoder, "synthetic": 2, "luma": 0.5, "revive_every": 15, "iterations": 45, "warmup": 5}
+    settings = {"decoder": decoder, "synthetic": 2, "jpeg": 0.5, "luma": 0.5, "revive_every": 15}
+    settings |= {"iterations": 45, "warmup": 5}
     states = {}
     for name, possible in (("graph", True), ("plain", False)):
         monkeypatch.setattr(train, "possible", lambda *_, possible=possible: possible)

@@ -40,15 +40,15 @@ def compressed(images: torch.Tensor, quality: torch.Tensor, origin: torch.Tensor
     for dim, (side, first) in enumerate(zip(sides, origin, strict=True), 2):
         whole = math.ceil((side + _UNIT - 1) / _UNIT) * _UNIT
         images = _lines(images, (torch.arange(whole, device=images.device) - first[:, None]).clamp(0, side - 1), dim)
-    steps = _steps(quality)[:, :, None, None]
-    matrix = _YCC.to(images.device)
-    ycc = torch.einsum("ij,bjyx->biyx", matrix, 255 * images).round()
-    luma = _quantized(ycc[:, :1] - 128, steps[:, :1])
-    color = _quantized(ycc[:, 1:], steps[:, 1:])
-    half = _quantized(F.avg_pool2d(ycc[:, 1:], 2).round(), steps[:, 1:])
+    to_ycc, to_rgb, tables, dct = _constants(images.device)
+    steps = _steps(quality, tables)[:, :, None, None]
+    ycc = torch.einsum("ij,bjyx->biyx", to_ycc, 255 * images).round()
+    luma = _quantized(ycc[:, :1] - 128, steps[:, :1], dct)
+    color = _quantized(ycc[:, 1:], steps[:, 1:], dct)
+    half = _quantized(F.avg_pool2d(ycc[:, 1:], 2).round(), steps[:, 1:], dct)
     half = F.interpolate(half, scale_factor=2.0, mode="bilinear", align_corners=False).round()
     ycc = torch.cat([luma + 128, torch.where(halved[:, None, None, None], half, color)], 1)
-    images = torch.einsum("ij,bjyx->biyx", torch.linalg.inv(_YCC).to(images.device), ycc).round().clamp(0, 255) / 255
+    images = torch.einsum("ij,bjyx->biyx", to_rgb, ycc).round().clamp(0, 255) / 255
     for dim, (side, first) in enumerate(zip(sides, origin, strict=True), 2):
         images = _lines(images, torch.arange(side, device=images.device) + first[:, None], dim)
     return images
@@ -71,22 +71,25 @@ def _lines(images: torch.Tensor, at: torch.Tensor, dim: int) -> torch.Tensor:
     return images.take_along_dim(at[:, None, :, None] if dim == 2 else at[:, None, None, :], dim)
 
 
-def _quantized(planes: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
+def _quantized(planes: torch.Tensor, steps: torch.Tensor, dct: torch.Tensor) -> torch.Tensor:
     """[B, C, H, W], around zero, by blocks; ``steps`` [B, C or 1, 1, 1, 8, 8] of their frequencies."""
-    dct = _dct().to(planes.device)
     blocks = planes.unflatten(3, (-1, _SIDE)).unflatten(2, (-1, _SIDE)).transpose(3, 4)  # [B, C, rows, columns, 8, 8]
     blocks = dct.mT @ ((dct @ blocks @ dct.mT / steps).round() * steps) @ dct
     return blocks.transpose(3, 4).flatten(4).flatten(2, 3).round().clamp(-128, 127)
 
 
-def _steps(quality: torch.Tensor) -> torch.Tensor:
+def _steps(quality: torch.Tensor, tables: torch.Tensor) -> torch.Tensor:
     """[B] -> [B, 2, 8, 8], of luma and colour: the standard's tables (Annex K), scaled as libjpeg does."""
     percent = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality).floor()
-    tables = _tables().to(quality.device)
     return ((percent[:, None, None, None] * tables + 50) / 100).floor().clamp(1, 255)
 
 
 @cache
+def _constants(device: torch.device) -> tuple[torch.Tensor, ...]:
+    """To YCC, to RGB, the tables and the DCT: on the device once, since a CUDA graph must not ask the host for them."""
+    return tuple(t.to(device) for t in (_YCC, torch.linalg.inv(_YCC), _tables(), _dct()))
+
+
 def _tables() -> torch.Tensor:
     """[2, 8, 8]; libjpeg's quality 50 has them as they are."""
     with Image.open(_file(Image.new("RGB", (1, 1)), 50)) as image:
@@ -94,7 +97,6 @@ def _tables() -> torch.Tensor:
     return torch.tensor(tables, dtype=torch.float32).view(2, _SIDE, _SIDE)
 
 
-@cache
 def _dct() -> torch.Tensor:
     """The orthonormal DCT-II: row k is frequency k."""
     k, x = torch.arange(_SIDE)[:, None], torch.arange(_SIDE)
