@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -22,7 +22,7 @@ from liif_fast.bench import picture
 from liif_fast.checkpoint import load
 from liif_fast.output import write_text
 from liif_fast.system import processor
-from liif_fast.weights import BUNDLED, DEFAULT, PAPER
+from liif_fast.weights import BUNDLED, DEFAULT, PAPER, for_jpeg
 
 SETS = ("Set5", "Set14")
 SCALES = (2, 3, 4, 8)
@@ -44,13 +44,13 @@ def measure(model: Path, data: Path) -> dict:
         for one, other in zip(report["sets"], better["sets"], strict=True):
             known = {r["method"] for r in one["results"]}
             one["results"] += [r for r in other["results"] if r["method"] not in known]
-    origin = model.with_name(model.name.replace("-jpeg", ""))
-    from_jpeg = evaluated(dict.fromkeys([model, origin]), data, "--jpeg", str(JPEG))
+    origins = [other for other in BUNDLED.glob("*.safetensors") if for_jpeg(other.stem) == model.stem]
+    from_jpeg = evaluated([model, *origins], data, "--jpeg", str(JPEG))
     report["sets"] += [{**found, "name": f"{found['name']}, JPEG {JPEG}"} for found in from_jpeg["sets"]]
     return report
 
 
-def evaluated(models: Iterable[Path], data: Path, *how: str) -> dict:
+def evaluated(models: Sequence[Path], data: Path, *how: str) -> dict:
     """Ends the program where any picture is missing."""
     folders = [word for name in SETS for word in ("--data", str(data / name))]
     options = [*how, "--precision", "fp32", "--scales", ",".join(map(str, SCALES))]

@@ -51,13 +51,12 @@ class Upscaler:
         precision: "fp32", "bf16", "fp16", "int8", "fp8", or "auto": the fastest that loses no more than 0.015 dB to
             fp32, as the mean over Set5 at x2, x3 and x4. That is int8 for a LIIF decoder that has been measured for it,
             with hidden layers of 48 and more, on processors with VNNI or no more than AVX2, but not with AMX; else bf16
-            with AMX or AMD's AVX-512-BF16; on CUDA devices fp16 where the Triton kernels run; and fp32
-            elsewhere. On CUDA devices PyTorch's convolutions in fp32 are in TF32 unless
-            `torch.backends.cudnn.allow_tf32` is off.
-            "int8", on processors: LIIF's hidden layers in int8, all else in fp32. "fp8",
-            on CUDA devices of compute capability 8.9 and up: the same in float8 (e4m3), all else in fp16; "auto" never
-            takes it, as no GPU has run it yet. Both are for models that `liif-fast calibrate` has measured, and the
-            backend "reference" emulates them anywhere, slowly.
+            with AMX or AMD's AVX-512-BF16; on CUDA devices fp16 where the Triton kernels run; and fp32 elsewhere. On
+            CUDA devices PyTorch's convolutions in fp32 are in TF32 unless `torch.backends.cudnn.allow_tf32` is off.
+            "int8", on processors: LIIF's hidden layers in int8, all else in fp32. "fp8", on CUDA devices of compute
+            capability 8.9 and up: the same in float8 (e4m3), all else in fp16; "auto" never takes it, as no GPU has run
+            it yet. Both are for models that `liif-fast calibrate` has measured, and the backend "reference" emulates
+            them anywhere, slowly.
         threads: of the processor, 1 to 1024; None takes PyTorch's number.
         backend: "auto", or the name of one in ``liif-fast info``; a named one never falls back to another.
         engine: of the encoder: "auto", "tensorrt", "tensorrt-rtx", "native" (processors) or "torch", likewise. The

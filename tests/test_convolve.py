@@ -274,17 +274,8 @@ def test_no_large_step_is_one_of_pytorch(decoder: str) -> None:
     assert "aten::index" not in {e.key for e in events}  # parallel from a few thousand elements on
     decode = {"resample": "liif_fast::resample", "liif": "liif_fast::decode"}[decoder]
     assert decode in large
-    views = {
-        "alias",
-        "as_strided",
-        "detach",
-        "slice",
-        "resolve_neg",
-        "resolve_conj",
-        "lift_fresh",
-        "to",
-        "view",
-    }  # to the same
+    # To the same type and place.
+    views = ["alias", "as_strided", "detach", "slice", "resolve_neg", "resolve_conj", "lift_fresh", "to", "view"]
     assert large <= {decode, "detach", *(f"aten::{view}" for view in views)}
 
 

@@ -176,11 +176,10 @@ class Resample(Network):
 
     def groups(self, encoder_pace: float = 1.0) -> list[dict[str, Any]]:
         """Taps as fast as the rest would learn to blur, while the fine picture is still poor, and never come back."""
-        taps = list(self.taps.parameters())
-        every = super().groups(encoder_pace)
-        for group in every:
-            group["params"] = [p for p in group["params"] if all(p is not tap for tap in taps)]
-        return [*every, {"params": taps, "pace": _TAPS_PACE, "matrices": False}]
+        taps, rest = list(self.taps.parameters()), super().groups(encoder_pace)
+        for group in rest:
+            group["params"] = [p for p in group["params"] if p not in set(taps)]
+        return [*rest, {"params": taps, "pace": _TAPS_PACE, "matrices": False}]
 
     def _matrices(self, places: torch.Tensor, cells: int, side: torch.Tensor) -> torch.Tensor:
         """The taps of B * Q rows or columns as B matrices [Q, FACTOR * cells]; ``side`` [B]: of their cell."""

@@ -40,9 +40,9 @@ from .testset import Pair, pair
 VALIDATION_SCALES = (2.0, 3.0, 4.0)
 _VALIDATION_SIDE, _VALIDATION_LEAST = 192, 20  # of a picture; at x4 smaller ones leave nothing to measure
 _SYNTHETIC_SIZE = (384, 384)
+# In the weights' metadata.
 _RECORDED = ["batch", "patch", "places", "queries", "scale_min", "scale_max", "optimizer", "lr", "schedule", "ema"]
-_RECORDED += ["encoder_pace", "jpeg", "jpeg_min", "jpeg_max", "luma", "centred", "revive_every"]
-_RECORDED += ["iterations"]  # in the weights' metadata
+_RECORDED += ["encoder_pace", "jpeg", "jpeg_min", "jpeg_max", "luma", "centred", "revive_every", "iterations"]
 
 
 class Diverged(RuntimeError):
@@ -263,9 +263,9 @@ class _Run:
             (config.scale_min, config.scale_max),
             self.state.generator,
         )
-        lr, qualities = batch.lr, (config.jpeg_min, config.jpeg_max)
+        lr = batch.lr
         if config.jpeg:
-            lr = jpeg.at_random(lr, config.jpeg, qualities, self.state.generator)
+            lr = jpeg.at_random(lr, config.jpeg, (config.jpeg_min, config.jpeg_max), self.state.generator)
         image = ((lr - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         with self.autocast:
             colors = self.model(image, batch.y, batch.x, batch.cell)
