@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from conftest import random_weights
-from liif_fast import grid
+from liif_fast import grid, pages
 from liif_fast.resample import Resampler
 from liif_fast.upscaler import PRECISIONS
 
@@ -26,8 +26,8 @@ def test_resample(report: Callable, precision: str, threads: int, scale: float, 
     rows, columns = round(scale * HEIGHT), round(scale * WIDTH)
     cell = 2 / scale
     y, x = (decoder.tables(grid.centres(0, n, size), n, cell) for n, size in ((HEIGHT, rows), (WIDTH, columns)))
-    z = torch.rand(HEIGHT, WIDTH, 48).to(PRECISIONS[precision])
-    out = torch.empty(rows, columns, 3, dtype=dtype)
+    z = pages.empty(HEIGHT, WIDTH, 48, dtype=PRECISIONS[precision]).copy_(torch.rand(HEIGHT, WIDTH, 48))
+    out = pages.empty(rows, columns, 3, dtype=dtype)
     report(lambda: decoder(z, y, x, (cell, cell), out), pixels=rows * columns)
 
 

@@ -87,7 +87,7 @@ def exact(z: torch.Tensor, y: Taps, x: Taps) -> np.ndarray:
 
 
 SMALL = [((1, 1), (3, 5)), ((5, 7), (20, 28)), ((7, 3), (5, 11)), ((3, 2), (97, 1))]
-LONG = [((2, 530), (5, 2131)), ((2, 530), (3, 600))]
+LONG = [((2, 530), (5, 2131)), ((2, 530), (3, 600)), ((2, 530), (8, 2120)), ((5, 33), (20, 132))]
 
 
 def check_decoder(
@@ -128,18 +128,20 @@ def test_decodes(backend: str, dtype: torch.dtype, out_dtype: torch.dtype, monke
 @pytest.mark.parametrize("isa", supported_isas())
 @pytest.mark.parametrize("scale", [2, 3.7, 4, 8])
 def test_a_pixel_is_the_same_bits_in_any_window(isa: str, scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether its taps are its neighbours' (nearly all at x4) or its own, at a strip's end or within."""
+    """Whether its taps are its neighbours' (nearly all at x4) or its own, at a strip's end or within, in any row."""
     monkeypatch.setenv(ISA_VARIABLE, isa)
-    cells, size = (3, 90), (round(3 * scale), round(90 * scale))
+    cells, size = (5, 90), (round(5 * scale), round(90 * scale))
     z, decoder = torch.randn(*cells, 48), Resampler(WEIGHTS, CPU, FP32, "cpu", threads=1)
     y, x = (decoder.tables(grid.centres(0, n, m), n, 2 / scale) for n, m in zip(cells, size, strict=True))
     whole = torch.empty(*size, 3)
     decoder(z, y, x, (2 / scale, 2 / scale), whole)
-    for left, right in ((0, 5), (1, size[1]), (2, 75), (13, 20), (60, size[1] - 1), (size[1] - 9, size[1])):
-        part = torch.empty(size[0], right - left, 3)
-        columns = Taps(x.first[left:right], x.taps[left:right], x.lines)
-        decoder(z, y, columns, (2 / scale, 2 / scale), part)
-        assert torch.equal(part, whole[:, left:right]), (left, right)
+    windows = [(0, 5), (1, size[1]), (2, 75), (13, 20), (60, size[1] - 1), (size[1] - 9, size[1])]
+    for top, (left, right) in enumerate(windows):
+        bottom = size[0] - top % 3
+        part = torch.empty(bottom - top, right - left, 3)
+        rows, columns = (Taps(t.first[a:b], t.taps[a:b], t.lines) for t, a, b in ((y, top, bottom), (x, left, right)))
+        decoder(z, rows, columns, (2 / scale, 2 / scale), part)
+        assert torch.equal(part, whole[top:bottom, left:right]), (top, left, right)
 
 
 @pytest.mark.parametrize("isa", supported_isas())

@@ -17,6 +17,7 @@ template <class Body>
 void parallel_for(int64_t count, int64_t grain, int threads, Body body) {
   const int64_t grains = (count + grain - 1) / grain;
   threads = static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(threads, grains)));
+  if (threads == 1) return body(int64_t{0}, count);
   // Eight pieces a thread balance well; a piece is long enough to hide the counter.
   const int64_t piece = std::max<int64_t>(1, grains / (8 * static_cast<int64_t>(threads))) * grain;
   std::atomic<int64_t> next{0};

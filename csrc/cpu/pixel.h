@@ -1,27 +1,83 @@
 // The last step of a pixel, shared by the decoder and the resampler. As in numbers.h, compiled once per instruction set.
 #pragma once
 
+#include <cstring>
+
 #include "../decode.h"
 #include "../numbers.h"
 
 namespace liif {
 namespace {
 
-// Params: DecodeParams or ResampleParams. `rgb` is in the network's range.
-template <class Params>
-inline void store_rgb(const Params& p, int64_t row, int64_t column, const float rgb[3]) {
-  const int64_t at = (p.paired ? 0 : row * p.out_row_stride) + column * p.out_column_stride;
-  for (int c = 0; c < 3; ++c) {
-    float v = rgb[c] * p.scale[c] + p.shift[c];
-    v = v < p.low ? p.low : v > p.high ? p.high : v;
-    const int64_t i = at + c * p.out_channel_stride;
-    switch (p.out_type) {
-      case Type::u8: static_cast<uint8_t*>(p.out)[i] = static_cast<uint8_t>(round_even(v)); break;
-      case Type::u16: static_cast<uint16_t*>(p.out)[i] = static_cast<uint16_t>(round_even(v)); break;
-      case Type::f16: static_cast<uint16_t*>(p.out)[i] = v == v ? float_to_f16(v) : 0x7e00; break;
-      default: static_cast<float*>(p.out)[i] = v;
+// How each type stores a number that is within its range.
+struct StoredU8 {
+  using Elem = uint8_t;
+  static Elem of(float v) { return static_cast<Elem>(round_even(v)); }
+};
+struct StoredU16 {
+  using Elem = uint16_t;
+  static Elem of(float v) { return static_cast<Elem>(round_even(v)); }
+};
+struct StoredF16 {
+  using Elem = uint16_t;
+  static Elem of(float v) { return v == v ? float_to_f16(v) : 0x7e00; }
+};
+struct StoredF32 {
+  using Elem = float;
+  static Elem of(float v) { return v; }
+};
+
+// Not inlined, where compilers would write a loop of few steps out before they can make it one of vectors.
+template <class Stored>
+__attribute__((noinline)) void finish(const float* value, int64_t count, float scale, float shift, float low, float high,
+                                      typename Stored::Elem* out) {
+  for (int64_t i = 0; i < count; ++i) {
+    float v = value[i] * scale + shift;
+    v = v < low ? low : v;
+    out[i] = Stored::of(v > high ? high : v);
+  }
+}
+
+template <class Elem>
+__attribute__((noinline)) void interleave(const Elem* r, const Elem* g, const Elem* b, int64_t count, Elem* out) {
+  for (int64_t i = 0; i < count; ++i) {
+    out[3 * i] = r[i];
+    out[3 * i + 1] = g[i];
+    out[3 * i + 2] = b[i];
+  }
+}
+
+// Params: DecodeParams or ResampleParams. Output pixels [column, column + count) of a row, at most N, from `planes[c][i]` in the
+// network's range.
+template <class Stored, int N, class Params>
+void store_stretch(const Params& p, int64_t row, int64_t column, int64_t count, const float (*planes)[N]) {
+  typename Stored::Elem line[3][N];
+  for (int c = 0; c < 3; ++c) finish<Stored>(planes[c], N, p.scale[c], p.shift[c], p.low, p.high, line[c]);
+  auto* out = static_cast<typename Stored::Elem*>(p.out) + row * p.out_row_stride + column * p.out_column_stride;
+  if (p.out_channel_stride == 1 && p.out_column_stride == 3) return interleave(line[0], line[1], line[2], count, out);
+  for (int c = 0; c < 3; ++c, out += p.out_channel_stride) {
+    if (p.out_column_stride == 1) {
+      std::memcpy(out, line[c], count * sizeof *out);
+    } else {
+      for (int64_t i = 0; i < count; ++i) out[i * p.out_column_stride] = line[c][i];
     }
   }
+}
+
+template <int N, class Params>
+void store_pixels(const Params& p, int64_t row, int64_t column, int64_t count, const float (*planes)[N]) {
+  switch (p.out_type) {
+    case Type::u8: return store_stretch<StoredU8>(p, row, column, count, planes);
+    case Type::u16: return store_stretch<StoredU16>(p, row, column, count, planes);
+    case Type::f16: return store_stretch<StoredF16>(p, row, column, count, planes);
+    default: return store_stretch<StoredF32>(p, row, column, count, planes);
+  }
+}
+
+template <class Params>
+inline void store_rgb(const Params& p, int64_t row, int64_t column, const float rgb[3]) {
+  const float planes[3][1] = {{rgb[0]}, {rgb[1]}, {rgb[2]}};
+  store_pixels(p, p.paired ? 0 : row, column, 1, planes);
 }
 
 }  // namespace

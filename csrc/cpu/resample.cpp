@@ -5,17 +5,21 @@ namespace liif {
 namespace {
 
 struct Scalar {
-  static constexpr int L = 1;
-  static void add_rows(const float* const* rows, const float* taps, int64_t count, float* out) {
-    for (int64_t x = 0; x < count; ++x) {
+  static Part part(const ResampleParams& p, int64_t left) { return part_from(p, left); }
+  template <class Elem>
+  static void split_row(const ResampleParams& p, const Part& part, int64_t row, float (*out)[3][kStrip]) {
+    liif::split_row<Elem>(p, part, row, out);
+  }
+  static bool together(const TapTable&, int64_t) { return false; }
+  static void add_rows(const Part& part, const float* const* rows, const float* taps, int64_t, float* const* out) {
+    for (int64_t x = 0; x < (part.to - part.from) * kFactor; ++x) {
       float sum = 0;
       for (int k = 0; k < kTaps; ++k) sum += taps[k] * rows[k][x];
-      out[x] = sum;
+      out[0][x] = sum;
     }
   }
-  static void columns(const ResampleParams& p, int64_t row, int64_t begin, int64_t end, Run, int64_t fine,
-                      const float (*sum)[kStrip]) {
-    for (int64_t j = begin; j < end; ++j) resample_column(p, row, j, fine, sum);
+  static void columns(const ResampleParams& p, const Part& part, int64_t row, const float (*sum)[kStrip]) {
+    for (int64_t j = part.left; j < part.right; ++j) resample_column(p, row, j, part.fine(), sum);
   }
 };
 

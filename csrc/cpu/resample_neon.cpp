@@ -6,21 +6,14 @@ namespace liif {
 namespace {
 
 struct Four : Floats {
-  static Reg product(Reg a, Reg b) {
-    Reg v = mul(a, b);
-#ifndef LIIF_EMULATED
-    asm("" : "+w"(v));
-#endif
-    return v;
-  }
-  static Reg clamp(Reg v, Reg low, Reg high) { return vminq_f32(vmaxq_f32(v, low), high); }
+  static Reg min(Reg a, Reg b) { return vminq_f32(a, b); }
   static Reg sums(const float* taps, const int32_t* first, int64_t fine, const float* line) {
     static_assert(kTaps == 8, "two registers of taps per pixel");
-    Reg pixel[4];  // pairs of each
+    Reg pixel[4];
 #pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) {
       const float *tap = taps + j * kTaps, *from = line + (first[j] - fine);
-      pixel[j] = vpaddq_f32(mul(load(tap), load(from)), mul(load(tap + 4), load(from + 4)));
+      pixel[j] = fma(load(tap + 4), load(from + 4), mul(load(tap), load(from)));
     }
     return vpaddq_f32(vpaddq_f32(pixel[0], pixel[1]), vpaddq_f32(pixel[2], pixel[3]));
   }
@@ -33,6 +26,31 @@ struct Four : Floats {
     vst1_u8(out, vget_low_u8(mixed));
     const uint32_t rest = vgetq_lane_u32(vreinterpretq_u32_u8(mixed), 2);
     std::memcpy(out + 8, &rest, sizeof rest);
+  }
+
+  static void pieces(const float* z, Reg& low, Reg& high) { low = load(z), high = load(z + kFactor); }
+  static void pieces(const uint16_t* z, Reg& low, Reg& high) {
+    const uint16x8_t v = vld1q_u16(z);
+    low = vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(v), 16));
+    high = vreinterpretq_f32_u32(vshll_n_u16(vget_high_u16(v), 16));
+  }
+  static void turn(Reg* v) {
+    const auto pairs = [](Reg a, Reg b, bool high) {
+      const float64x2_t x = vreinterpretq_f64_f32(a), y = vreinterpretq_f64_f32(b);
+      return vreinterpretq_f32_f64(high ? vzip2q_f64(x, y) : vzip1q_f64(x, y));
+    };
+    const Reg a = vzip1q_f32(v[0], v[1]), b = vzip2q_f32(v[0], v[1]);
+    const Reg c = vzip1q_f32(v[2], v[3]), d = vzip2q_f32(v[2], v[3]);
+    v[0] = pairs(a, c, false), v[1] = pairs(a, c, true), v[2] = pairs(b, d, false), v[3] = pairs(b, d, true);
+  }
+  static void store_cells(uint8_t* out, const Reg (*v)[3]) {
+    uint32x4x3_t words;  // each four of a cell's twelve bytes
+    for (int i = 0; i < 3; ++i) {
+      const auto whole = [&](int k) { return vcvtnq_u32_f32(v[(4 * i + k) / 3][(4 * i + k) % 3]); };
+      const uint32x4_t low = vsliq_n_u32(whole(0), whole(1), 8), high = vsliq_n_u32(whole(2), whole(3), 8);
+      words.val[i] = vsliq_n_u32(low, high, 16);
+    }
+    vst3q_u32(reinterpret_cast<uint32_t*>(out), words);
   }
 };
 

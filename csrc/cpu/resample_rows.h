@@ -1,10 +1,11 @@
 // The resampler once, over what differs between instruction sets. The rows first: for an output row the fine rows it needs, split
 // by channel and kept in a ring, are summed; then each of its pixels is a sum of kTaps neighbours in that sum.
 //
-// S has:  add_rows(ring rows, taps, count, out): out[x] = sum_k taps[k] * row[k][x], and
-//         columns(p, row, begin, end, even, fine, sum): output columns [begin, end) from `sum`, whose first entry is fine
-//         column `fine`; `even`: the run among them that moves on evenly.
-//         L, the columns that it sums at once.
+// S has:  part(p, left): the columns of a strip from output column `left` on, see `Part`;
+//         split_row<Elem>(p, part, row, out): the fine rows of a row of cells, by channel;
+//         together(y, i): whether output rows i and i + 1, whose fine rows lie one apart, are summed at once;
+//         add_rows(part, ring rows, taps, count, out): out[n][x] = sum_k taps[k] * row[k + n][x], for `count` output rows;
+//         columns(p, part, row, sum): output columns of `part` from that.
 #pragma once
 
 #include <cstring>
@@ -34,15 +35,33 @@ inline Run even_run(const TapTable& x, int64_t begin, int64_t end) {
   return run;
 }
 
-// The fine rows of a row of cells between cells [from, to), one plane per channel. Past the picture's edge they are zero.
+// Output columns [left, right), which are made of cells [from, to).
+struct Part {
+  int64_t left, right, from, to;
+  Run even;
+  int64_t fine() const { return from * kFactor; }
+  // Cells of a row that are there. Past the picture's edge all is zero.
+  int64_t inside(const ResampleParams& p, int64_t row) const {
+    return row < p.rows ? (to < p.columns ? to : p.columns) - from : 0;
+  }
+};
+
+// As many columns from `left` on as a strip has room for.
+inline Part part_from(const ResampleParams& p, int64_t left) {
+  Part part{left, left + 1, p.x.first[left] / kFactor, 0, {}};
+  while (part.right < p.x.size && p.x.first[part.right] + kTaps - part.fine() <= kStrip) ++part.right;
+  part.to = (p.x.first[part.right - 1] + kTaps + kFactor - 1) / kFactor;
+  part.even = even_run(p.x, left, part.right);
+  return part;
+}
+
+// The fine rows of a row of cells, one plane per channel.
 template <class Elem>
-void split_row(const ResampleParams& p, int64_t row, int64_t from, int64_t to, float (*out)[3][kStrip]) {
-  const int64_t inside = row >= p.rows ? from : to < p.columns ? to : p.columns;
-  const Elem* z = static_cast<const Elem*>(p.z) + row * p.z_row_stride + from * kFineChannels;
+void split_row(const ResampleParams& p, const Part& part, int64_t row, float (*out)[3][kStrip]) {
+  const int64_t inside = part.inside(p, row) * kFactor;
+  const Elem* z = static_cast<const Elem*>(p.z) + row * p.z_row_stride + part.from * kFineChannels;
   int64_t at = 0;
-  for (int64_t cell = from; cell < inside; ++cell, at += kFactor) {
-    // A strip's next row lies too far away for processors to foresee.
-    for (int k = 0; k < kFineChannels; k += 64 / sizeof(Elem)) __builtin_prefetch(z + p.z_row_stride + k);
+  for (; at < inside; at += kFactor) {
     for (int a = 0; a < kFactor; ++a, z += 3 * kFactor) {
       float fine[3 * kFactor];  // all are read before any is written: the compiler cannot know that they do not overlap
       for (int k = 0; k < 3 * kFactor; ++k) fine[k] = load_as_float(z + k);
@@ -51,7 +70,7 @@ void split_row(const ResampleParams& p, int64_t row, int64_t from, int64_t to, f
       }
     }
   }
-  for (; at < (to - from) * kFactor; ++at) {
+  for (; at < (part.to - part.from) * kFactor; ++at) {
     for (int a = 0; a < kFactor; ++a) out[a][0][at] = out[a][1][at] = out[a][2][at] = 0;
   }
 }
@@ -81,32 +100,51 @@ inline void resample_column(const ResampleParams& p, int64_t row, int64_t j, int
   store_rgb(p, row, j, rgb);
 }
 
+// Calls the next row of cells of a strip into the cache, a part with every output row: it lies too far away for processors to
+// foresee, and all at once would hold up the rest.
+template <class Elem>
+class Ahead {
+ public:
+  // Until `lines` of the fine rows of a row of cells would be there.
+  void until(const ResampleParams& p, const Part& part, int64_t row, int64_t lines) {
+    if (row != row_) row_ = row, done_ = 0;
+    if (row >= p.rows) return;
+    const char* z =
+        reinterpret_cast<const char*>(static_cast<const Elem*>(p.z) + row * p.z_row_stride + part.from * kFineChannels);
+    const int64_t bytes = part.inside(p, row) * kFineChannels * sizeof(Elem) * lines / kFactor;
+    for (; done_ < bytes; done_ += 64) __builtin_prefetch(z + done_, 0, 2);
+  }
+
+ private:
+  int64_t row_ = -1, done_ = 0;
+};
+
 template <class S, class Elem>
 void resample_range(const ResampleParams& p, int64_t begin, int64_t end, Strip& strip) {
   if (p.paired) {
     for (int64_t i = begin; i < end; ++i) resample_point<Elem>(p, i);
     return;
   }
-  for (int64_t left = 0, right; left < p.x.size; left = right) {
-    const int64_t from = p.x.first[left] / kFactor;
-    right = left + 1;
-    while (right < p.x.size && p.x.first[right] + kTaps - from * kFactor <= kStrip) ++right;
-    if (right < p.x.size && right - left > S::L) right -= (right - left) % S::L;  // whole vectors
-    const int64_t to = (p.x.first[right - 1] + kTaps + kFactor - 1) / kFactor;
-    const Run even = even_run(p.x, left, right);
+  for (int64_t left = 0; left < p.x.size;) {
+    const Part part = S::part(p, left);
+    left = part.right;
     int64_t next = p.y.first[begin] / kFactor;  // first row of cells not yet in the ring
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t first = p.y.first[i], row = first / kFactor;
+    Ahead<Elem> ahead;
+    for (int64_t i = begin, count; i < end; i += count) {
+      count = i + 1 < end && S::together(p.y, i) ? 2 : 1;
+      const int64_t first = p.y.first[i], row = first / kFactor, last = first + kTaps + count - 1;
       next = next < row ? row : next;
-      for (; next * kFactor < first + kTaps; ++next) {
-        split_row<Elem>(p, next, from, to, strip.ring + next % kRingCells * kFactor);
+      for (; next * kFactor < last; ++next) {
+        S::template split_row<Elem>(p, part, next, strip.ring + next % kRingCells * kFactor);
       }
+      ahead.until(p, part, next, last - (next - 1) * kFactor);
       for (int c = 0; c < 3; ++c) {
-        const float* rows[kTaps];
-        for (int k = 0; k < kTaps; ++k) rows[k] = strip.ring[(first + k) % (kRingCells * kFactor)][c];
-        S::add_rows(rows, p.y.taps + i * kTaps, (to - from) * kFactor, strip.sum[c]);
+        const float* rows[kTaps + 1];
+        for (int k = 0; k < kTaps + 1; ++k) rows[k] = strip.ring[(first + k) % (kRingCells * kFactor)][c];
+        float* out[2] = {strip.sum[0][c], strip.sum[1][c]};
+        S::add_rows(part, rows, p.y.taps + i * kTaps, count, out);
       }
-      S::columns(p, i, left, right, even, from * kFactor, strip.sum);
+      for (int64_t n = 0; n < count; ++n) S::columns(p, part, i + n, strip.sum[n]);
     }
   }
 }

@@ -1,12 +1,12 @@
 // The resampler's inner loops over a vector type V of floats, whose lanes are output pixels. V has what floats_*.h have, and:
-//   product(a, b), which is never fused with a sum (it would be rounded otherwise than alone), and clamp(v, low, high);
-//   sums(taps, first, fine, line): lane j is the sum of the kTaps products taps[j] . line[first[j] - fine], of neighbours, then
-//   of neighbouring pairs, then of fours; store_bytes(out, r, g, b): kLanes pixels, interleaved.
+//   min(a, b), where NaN in a gives b; sums(taps, first, fine, line): lane j is the sum of the kTaps products
+//   taps[j] . line[first[j] - fine]: each of the first half fused with its fellow of the second, then neighbours, then the two
+//   that are left; store_bytes(out, r, g, b): kLanes pixels, interleaved; and what resample_cells.h asks for.
 //
 // A pixel is the same bits whichever way it is summed, so that it does not matter where a tile begins.
 #pragma once
 
-#include "resample_rows.h"
+#include "resample_cells.h"
 
 namespace liif {
 namespace {
@@ -16,78 +16,137 @@ struct Vectors {
   using Reg = typename V::Reg;
   static constexpr int L = V::kLanes;
 
-  // As V::sums for pixels that have their taps in common and lie a fine column apart: lane j is sum_k taps[k] * line[j + k].
-  static Reg even_sums(const Reg* taps, const float* line) {
-    Reg v[kTaps];
-#pragma GCC unroll 8
-    for (int k = 0; k < kTaps; ++k) v[k] = V::product(taps[k], V::load(line + k));
-    const Reg s03 = V::add(V::add(v[0], v[1]), V::add(v[2], v[3]));
-    const Reg s47 = V::add(V::add(v[4], v[5]), V::add(v[6], v[7]));
-    return V::add(s03, s47);
+  // Outputs that lie as the fine columns do, enough of them: see resample_cells.h.
+  static bool sorted(const Part& part) { return part.even.end - part.even.begin >= kFactor * L; }
+
+  static Part part(const ResampleParams& p, int64_t left) {
+    Part part = part_from(p, left);
+    if (part.right == p.x.size || part.right - left <= L) return part;
+    // Whole vectors, whose rest begins the next strip.
+    part.right -= sorted(part) ? (part.even.end - part.even.begin) % kFactor : (part.right - left) % L;
+    if (part.even.end > part.right) part.even.end = part.right;
+    return part;
   }
 
-  static void add_rows(const float* const* rows, const float* taps, int64_t count, float* out) {
+  template <class Elem>
+  static void split_row(const ResampleParams& p, const Part& part, int64_t row, float (*out)[3][kStrip]) {
+    sorted(part) ? Cells<V>::template split_row<Elem>(p, part, row, out) : liif::split_row<Elem>(p, part, row, out);
+  }
+
+  // Taps that are their own mirror image and leave out the last line: nearly all at x4.
+  static bool mirrored(const float* taps) {
+    return taps[7] == 0 && taps[0] == taps[6] && taps[1] == taps[5] && taps[2] == taps[4];
+  }
+
+  static bool together(const TapTable& y, int64_t i) {
+    const float* taps = y.taps + i * kTaps;
+    return y.first[i + 1] == y.first[i] + 1 && mirrored(taps) && std::memcmp(taps, taps + kTaps, kTaps * sizeof(float)) == 0;
+  }
+
+  static void add_rows(const Part& part, const float* const* rows, const float* taps, int64_t count, float* const* out) {
+    const int64_t cells = part.to - part.from, length = kFactor * (sorted(part) ? Cells<V>::pitch(cells) : cells);
     Reg tap[kTaps];
     for (int k = 0; k < kTaps; ++k) tap[k] = V::set1(taps[k]);
-    // A strip's length is a multiple of every vector's, so the last may run past `count`.
-    for (int64_t x = 0; x < count; x += L) {
+    if (mirrored(taps)) return count == 2 ? add_mirrored<2>(rows, tap, length, out) : add_mirrored<1>(rows, tap, length, out);
+    // A strip's length is a multiple of every vector's, so the last may run past its end.
+    for (int64_t x = 0; x < length; x += L) {
       Reg sum = V::set1(0);
       for (int k = 0; k < kTaps; ++k) sum = V::fma(tap[k], V::load(rows[k] + x), sum);
-      V::store(out + x, sum);
+      V::store(out[0] + x, sum);
     }
   }
 
-  static void columns(const ResampleParams& p, int64_t row, int64_t begin, int64_t end, Run even, int64_t fine,
-                      const float (*sum)[kStrip]) {
-    Reg rgb[3];
-    const auto apart = [&](int64_t from, int64_t to) {
-      for (int64_t j = from; j < to; j += L) {
-        const int count = to - j < L ? static_cast<int>(to - j) : L;
-        const float* taps = p.x.taps + j * kTaps;
-        const int32_t* first = p.x.first + j;
-        alignas(64) float own[L * kTaps];
-        int32_t own_first[L];
-        if (count < L) {  // the last again and again
-          for (int i = 0; i < L; ++i) {
-            const int at = i < count ? i : count - 1;
-            own_first[i] = first[at];
-            std::memcpy(own + i * kTaps, taps + at * kTaps, kTaps * sizeof(float));
-          }
-          taps = own, first = own_first;
-        }
-        for (int c = 0; c < 3; ++c) rgb[c] = V::sums(taps, first, fine, sum[c]);
-        store(p, row, j, count, rgb);
-      }
-    };
-    const int64_t whole = even.begin + (even.end - even.begin) / L * L;
-    apart(begin, even.begin);
-    if (even.begin < whole) {
-      Reg taps[kTaps];
-      for (int k = 0; k < kTaps; ++k) taps[k] = V::set1(p.x.taps[even.begin * kTaps + k]);
-      const int64_t from = p.x.first[even.begin] - fine - even.begin;
-      for (int64_t j = even.begin; j < whole; j += L) {
-        for (int c = 0; c < 3; ++c) rgb[c] = even_sums(taps, sum[c] + from + j);
-        store(p, row, j, L, rgb);
+  template <int N>
+  static void add_mirrored(const float* const* rows, const Reg* tap, int64_t length, float* const* out) {
+    for (int64_t x = 0; x < length; x += L) {
+      Reg line[kTaps + N - 2];
+#pragma GCC unroll 8
+      for (int k = 0; k < kTaps + N - 2; ++k) line[k] = V::load(rows[k] + x);
+#pragma GCC unroll 2
+      for (int n = 0; n < N; ++n) {
+        Reg sum = V::mul(tap[3], line[n + 3]);
+        for (int k = 0; k < 3; ++k) sum = V::fma(tap[k], V::add(line[n + k], line[n + 6 - k]), sum);
+        V::store(out[n] + x, sum);
       }
     }
-    apart(whole, end);
+  }
+
+  static void columns(const ResampleParams& p, const Part& part, int64_t row, const float (*sum)[kStrip]) {
+    if (!sorted(part)) return apart(p, row, part.left, part.right, part.fine(), sum);
+    const Run even{part.even.begin, part.even.end - (part.even.end - part.even.begin) % kFactor};
+    float line[3][kStrip];
+    const auto rest = [&](int64_t from, int64_t to) {
+      if (from == to) return;
+      const int64_t fine = p.x.first[from];
+      Cells<V>::unsort(part, fine - part.fine(), p.x.first[to - 1] + kTaps - fine, sum, line);
+      apart(p, row, from, to, fine, line);
+    };
+    rest(part.left, even.begin);
+    Cells<V>::columns(p, part, even, sum, [&](int64_t j, int64_t cells, Reg(*rgb)[3]) { store(p, row, j, cells, rgb); });
+    rest(even.end, part.right);
+  }
+
+  static void apart(const ResampleParams& p, int64_t row, int64_t begin, int64_t end, int64_t fine, const float (*sum)[kStrip]) {
+    for (int64_t j = begin; j < end; j += L) {
+      const int count = end - j < L ? static_cast<int>(end - j) : L;
+      const float* taps = p.x.taps + j * kTaps;
+      const int32_t* first = p.x.first + j;
+      alignas(64) float own[L * kTaps];
+      int32_t own_first[L];
+      if (count < L) {  // the last again and again
+        for (int i = 0; i < L; ++i) {
+          const int at = i < count ? i : count - 1;
+          own_first[i] = first[at];
+          std::memcpy(own + i * kTaps, taps + at * kTaps, kTaps * sizeof(float));
+        }
+        taps = own, first = own_first;
+      }
+      Reg rgb[3];
+      for (int c = 0; c < 3; ++c) rgb[c] = V::sums(taps, first, fine, sum[c]);
+      store(p, row, j, count, rgb);
+    }
+  }
+
+  static bool bytes(const ResampleParams& p) {
+    return p.out_type == Type::u8 && p.out_channel_stride == 1 && p.out_column_stride == 3;
+  }
+
+  // Storing bytes cuts off what is below them, and what is above but not what no integer holds.
+  static void scale(const ResampleParams& p, Reg* rgb) {
+    for (int c = 0; c < 3; ++c) rgb[c] = V::min(V::fma(rgb[c], V::set1(p.scale[c]), V::set1(p.shift[c])), V::set1(p.high));
   }
 
   // Output columns [j, j + count) of a row, at most kLanes.
-  static void store(const ResampleParams& p, int64_t row, int64_t j, int count, const Reg* rgb) {
-    if (count == L && p.out_type == Type::u8 && p.out_channel_stride == 1 && p.out_column_stride == 3) {
-      const Reg low = V::set1(p.low), high = V::set1(p.high);
-      Reg v[3];
-      for (int c = 0; c < 3; ++c) v[c] = V::clamp(V::fma(rgb[c], V::set1(p.scale[c]), V::set1(p.shift[c])), low, high);
-      V::store_bytes(static_cast<uint8_t*>(p.out) + row * p.out_row_stride + 3 * j, v[0], v[1], v[2]);
+  static void store(const ResampleParams& p, int64_t row, int64_t j, int count, Reg* rgb) {
+    if (count == L && bytes(p)) {
+      scale(p, rgb);
+      V::store_bytes(static_cast<uint8_t*>(p.out) + row * p.out_row_stride + 3 * j, rgb[0], rgb[1], rgb[2]);
       return;
     }
     float planes[3][L];
     for (int c = 0; c < 3; ++c) V::store(planes[c], rgb[c]);
-    for (int i = 0; i < count; ++i) {
-      const float pixel[3] = {planes[0][i], planes[1][i], planes[2][i]};
-      store_rgb(p, row, j + i, pixel);
+    store_pixels(p, row, j, count, planes);
+  }
+
+  // The same of kFactor columns a lane, as many lanes as there are of `cells`.
+  static void store(const ResampleParams& p, int64_t row, int64_t j, int64_t cells, Reg (*rgb)[3]) {
+    if (bytes(p)) {
+      for (int d = 0; d < kFactor; ++d) scale(p, rgb[d]);
+      uint8_t* out = static_cast<uint8_t*>(p.out) + row * p.out_row_stride + 3 * j;
+      if (cells >= L) return V::store_cells(out, rgb);
+      uint8_t own[3 * kFactor * L];
+      V::store_cells(own, rgb);
+      std::memcpy(out, own, 3 * kFactor * cells);
+      return;
     }
+    float planes[3][kFactor * L], lanes[kFactor][L];
+    for (int c = 0; c < 3; ++c) {
+      for (int d = 0; d < kFactor; ++d) V::store(lanes[d], rgb[d][c]);
+      for (int i = 0; i < L; ++i) {
+        for (int d = 0; d < kFactor; ++d) planes[c][kFactor * i + d] = lanes[d][i];
+      }
+    }
+    store_pixels(p, row, j, kFactor * (cells < L ? cells : L), planes);
   }
 };
 
