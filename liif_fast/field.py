@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from . import grid, pages, tiling
 from .encoder import BaseEncoder, in_tiles
+from .image import planar
 from .ops import OUT_RANGE
 
 Box = tuple[float, float, float, float]
@@ -90,11 +91,11 @@ class Field:
         progress: Progress | None = None,
     ) -> torch.Tensor:
         """The window ``box`` (top, left, bottom, right in input pixels; None: all) at ``size`` (height, width): [*size,
-        channels].
+        channels], in memory by pixels or by channels as the picture is.
 
         uint8 and uint16 span their type's range, floats span [0, 1].
         """
-        out = pages.empty(*size, self.channels, dtype=dtype, device=self.color.device)
+        out = pages.picture(*size, self.channels, dtype, self.color.device, planar(self.color))
         for start, band in self.bands(size, box, dtype, progress):
             out[start : start + len(band)] = band
         return out
@@ -133,7 +134,8 @@ class Field:
                 for start in range(span_y.start, span_y.stop, step):
                     stop = min(span_y.stop, start + step)
                     if span_x is across[0]:
-                        band = pages.empty(stop - start, columns, self.channels, dtype=dtype, device=z.device)
+                        shape = stop - start, columns, self.channels
+                        band = pages.picture(*shape, dtype, z.device, planar(self.color))
                     pixels = REPORT_PIXELS[z.device.type] * (1 if progress else _UNREPORTED)
                     pieces = max(1, pixels // tile_x.size)
                     for first in range(start, stop, pieces):

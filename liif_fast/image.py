@@ -99,7 +99,9 @@ def _unpack_torch(tensor: torch.Tensor) -> Unpacked:
 
     def repack(joined: list[torch.Tensor]) -> torch.Tensor:
         made = [t.permute(2, 0, 1).to(tensor.device, tensor.dtype).contiguous() for t in joined]
-        return made[0] if tensor.ndim == 3 else torch.stack([bits(t) for t in made]).view(tensor.dtype)
+        if len(made) == 1:  # a result of a gigabyte is not worth a copy
+            return made[0] if tensor.ndim == 3 else made[0][None]
+        return torch.stack([bits(t) for t in made]).view(tensor.dtype)
 
     return Unpacked(frames, repack)
 
@@ -198,6 +200,11 @@ def join(planes: Planes) -> torch.Tensor:
     """[H, W, C], alpha last."""
     color, alpha = planes.color, planes.alpha
     return color if alpha is None else torch.cat((bits(color), bits(alpha)), dim=-1).view(color.dtype)
+
+
+def planar(picture: torch.Tensor) -> bool:
+    """Whether [H, W, C] lies in memory by channels, as PyTorch's pictures do, and not by pixels."""
+    return picture.stride(2) > picture.stride(1)
 
 
 def bits(t: torch.Tensor) -> torch.Tensor:

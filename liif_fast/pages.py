@@ -34,6 +34,15 @@ def empty(*shape: int, dtype: torch.dtype, device: torch.device = _CPU) -> torch
     return _tensor(_again(size) or _new(size), shape, dtype)
 
 
+def picture(
+    rows: int, columns: int, channels: int, dtype: torch.dtype, device: torch.device, planar: bool
+) -> torch.Tensor:
+    """[rows, columns, channels], in memory by pixels or, where ``planar``, by channels."""
+    if planar:
+        return empty(channels, rows, columns, dtype=dtype, device=device).permute(1, 2, 0)
+    return empty(rows, columns, channels, dtype=dtype, device=device)
+
+
 def zeros(*shape: int, dtype: torch.dtype) -> torch.Tensor:
     """As `torch.zeros`, for processors."""
     size = math.prod(shape) * dtype.itemsize

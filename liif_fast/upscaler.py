@@ -216,7 +216,7 @@ class Upscaler:
         top, left, bottom, right = grid.check_box(box, height, width)
         target = grid.output_size(bottom - top, right - left, size=size)
         for _, band in Frame(unpacked.frames[0], self._field, self._budget()).bands(target, box, progress):
-            yield join(band).cpu().numpy()
+            yield join(band).contiguous().cpu().numpy()
 
     def __repr__(self) -> str:
         return f"<Upscaler: {self.description}>"

@@ -54,6 +54,20 @@ def test_torch(up: Upscaler, dtype: torch.dtype, shape: tuple[int, ...]) -> None
             assert torch.equal(up(one, scale=2), many)
 
 
+@pytest.mark.parametrize("max_memory", [None, 1])
+def test_planes_are_written_as_planes(max_memory: int | None) -> None:
+    """Without a transposition afterwards; in one piece or in tiles."""
+    up = Upscaler(random_weights(Architecture(1, 16, (16, 16))), precision="fp32", max_memory=max_memory)
+    pixels = random_picture((40, 90, 3))
+    planes = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    out = up(planes, size=(63, 130))
+    assert out.is_contiguous()
+    assert np.array_equal(out.permute(1, 2, 0).numpy(), up(pixels, size=(63, 130)))
+    field = up._field(planes.permute(1, 2, 0), 1 << 20)
+    for _, band in field.bands((63, 130), dtype=torch.uint8):
+        assert band.permute(2, 0, 1).is_contiguous()
+
+
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P", "1", "CMYK", "I;16", "F"])
 def test_pillow(up: Upscaler, mode: str) -> None:
     picture = Image.fromarray(random_picture((5, 7, 3)))
