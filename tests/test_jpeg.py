@@ -143,10 +143,10 @@ def test_eval_with_it(photo: np.ndarray, tmp_path: Path) -> None:
         assert done.exit_code == 0, done.stderr
         assert ("from JPEG of quality 40" in done.stdout) == (quality == 40)
         content = json.loads(report.read_text())
-        assert content["jpeg"] == quality
+        assert content["compression"] == (quality and {"codec": "JPEG", "level": quality})
         found[quality] = {r["method"]: r["psnr"] for r in content["sets"][0]["results"]}
     assert found[40]["bicubic"] < found[None]["bicubic"] - 0.3
-    pair = testset.pair("cat", photo, 2, PROTOCOLS["benchmark"], 40)
+    pair = testset.pair("cat", photo, 2, PROTOCOLS["benchmark"], testset.Compression("JPEG", 40))
     expected = evaluate(Upscaler(TINY, precision="fp32"), [pair])[2].psnr
     assert found[40]["tiny"] == pytest.approx(expected, abs=1e-6)
     assert CliRunner().invoke(cli.app, ["eval", *line, "--jpeg", "101"]).exit_code == 2

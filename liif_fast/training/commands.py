@@ -58,6 +58,10 @@ def evaluate(
         int | None,
         typer.Option(metavar="QUALITY", help="Reduced pictures go through a JPEG file first.", min=1, max=100),
     ] = None,
+    crf: Annotated[
+        int | None,
+        typer.Option(help="Reduced pictures are frames of a film first, by libx264: extra \\[video].", min=0, max=51),
+    ] = None,
     device: Device = "auto",
     precision: Precision = "auto",
     backend: Backend = "auto",
@@ -67,14 +71,20 @@ def evaluate(
 ) -> None:
     """Measures how good networks are, as the papers do: PSNR and SSIM beside bicubic and Lanczos.
 
-    Each picture is reduced by MATLAB's bicubic, rounded to 8 bits, with --jpeg compressed, and enlarged.
+    Each picture is reduced by MATLAB's bicubic, rounded to 8 bits, with --jpeg or --crf compressed, and enlarged.
 
     PSNR is the mean over the pictures: of float predictions, and rounded to 8 bits.
 
     Exit code 0: all done; 1: some pictures were skipped; 2: refused or broken off.
     """
     from .report import StripRequest, run
+    from .testset import Compression
 
+    if jpeg is not None and crf is not None:
+        raise ValueError(f"--jpeg {jpeg} and --crf {crf}: one of them")
+    compression = (
+        Compression("JPEG", jpeg) if jpeg is not None else Compression("H.264", crf) if crf is not None else None
+    )
     if strip_count is not None and strips is None:
         raise ValueError(f"--strip-count {strip_count} is of --strips, which is not there")
     options = {
@@ -86,7 +96,7 @@ def evaluate(
         "self_ensemble": self_ensemble,
     }
     request = StripRequest(strips, strip_count) if strips else None
-    if run(models, data, scales, protocol, fixed or [], fixed_scale, options, request, json_path, lpips, jpeg):
+    if run(models, data, scales, protocol, fixed or [], fixed_scale, options, request, json_path, lpips, compression):
         raise typer.Exit(SOME_FAILED)
 
 

@@ -54,6 +54,11 @@ class Config:
     jpeg: float = 0.0  # share of the patches that went through JPEG, in qualities between the next two
     jpeg_min: int = 30
     jpeg_max: int = 95
+    film: float = (
+        0.0  # share of the batches that went through H.264, as frames of a film, at a CRF between the next two
+    )
+    crf_min: int = 18
+    crf_max: int = 33
     luma: float = 0.0  # share of the loss that is of luma, which eyes and PSNR of Y see; the rest is of the colours
     optimizer: str = "muon"  # or adam
     lr: float = 5e-3
@@ -85,6 +90,9 @@ class Config:
         _require(0 <= self.jpeg <= 1, "jpeg", self.jpeg, "0 to 1")
         _require(1 <= self.jpeg_min <= 100, "jpeg_min", self.jpeg_min, "1 to 100")
         _require(self.jpeg_min <= self.jpeg_max <= 100, "jpeg_max", self.jpeg_max, "jpeg_min to 100")
+        _require(0 <= self.film <= 1, "film", self.film, "0 to 1")
+        _require(0 <= self.crf_min <= 51, "crf_min", self.crf_min, "0 to 51")
+        _require(self.crf_min <= self.crf_max <= 51, "crf_max", self.crf_max, "crf_min to 51")
         _require(0 <= self.encoder_pace <= 1, "encoder_pace", self.encoder_pace, "0 to 1")
         _require(0 <= self.luma <= 1, "luma", self.luma, "0 to 1")
         _require(0 < self.lr < 1, "lr", self.lr, "between 0 and 1")

@@ -59,17 +59,19 @@ def run(
     strip_request: StripRequest | None,
     json_path: Path | None,
     lpips: bool = False,
-    jpeg: int | None = None,
+    compression: testset.Compression | None = None,
 ) -> int:
     """Evaluate, print the tables and write what was asked for; the number of pictures that were left out somewhere.
 
-    ``options`` are those of `Upscaler`, ``jpeg`` is as in `testset.pair`. Raises as `Upscaler` and `testset.find`, and
-    ValueError for scales, a protocol or names that cannot be, and where no picture or no LPIPS can be used.
+    ``options`` are those of `Upscaler`. Raises as `Upscaler` and `testset.find`, and ValueError for scales, a protocol
+    or names that cannot be, and where no picture, no codec or no LPIPS can be used.
     """
     seen = Lpips() if lpips else None
     factors, measured = parse_scales(scales), find_protocol(protocol)
     if not (math.isfinite(fixed_scale) and fixed_scale >= 1):
         raise ValueError(f"--fixed-scale must be a number of at least 1, got {fixed_scale}")
+    if compression and (problem := compression.unavailable()):
+        raise ValueError(f"no {compression}: {problem}")
     for folder in data:
         testset.find(folder)
     if json_path:
@@ -85,8 +87,8 @@ def run(
             strip_request.folder.mkdir(parents=True, exist_ok=True)
         reports = []
         for name, folder in zip(_names(data), data, strict=True):
-            reports.append(measure(name, folder, methods, factors, measured, strip_request, seen, jpeg))
-            show(reports[-1], factors, measured, jpeg)
+            reports.append(measure(name, folder, methods, factors, measured, strip_request, seen, compression))
+            show(reports[-1], factors, measured, compression)
     skipped = len({s.path for report in reports for s in report.skipped})
     if not any(report.scores for report in reports):
         raise ValueError(f"no picture could be used ({skipped} skipped)")
@@ -98,7 +100,7 @@ def run(
         engine = {"device": str(first.device), "precision": first.precision, "cell_clamp": first.cell_clamp}
         head: dict[str, Any] = {"machine": bench.machine(first), "engine": engine, "models": models_used}
         head |= {"protocol": {"name": measured.name, "psnr": measured.description}, "fixed_scale": fixed_scale}
-        head["jpeg"] = jpeg
+        head["compression"] = asdict(compression) if compression else None
         sets = [_json(report, factors) for report in reports]
         write_text(json_path, json.dumps({**head, "sets": sets}, indent=1, allow_nan=False) + "\n")
     return skipped
@@ -112,7 +114,7 @@ def measure(
     protocol: Protocol,
     strip_request: StripRequest | None = None,
     lpips: Lpips | None = None,
-    jpeg: int | None = None,
+    compression: testset.Compression | None = None,
 ) -> SetReport:
     """Every picture of a folder at every scale by every method, one picture in memory at a time."""
     paths = testset.find(folder)
@@ -123,7 +125,7 @@ def measure(
     with Meter(len(paths)) as meter:
         for i, path in enumerate(paths):
             meter.picture(path.name)
-            pairs, skipped = testset.pairs_of(path, scales, protocol, jpeg)
+            pairs, skipped = testset.pairs_of(path, scales, protocol, compression)
             report.skipped += skipped
             for reason in skipped:
                 with meter.aside():
@@ -175,7 +177,12 @@ def parse_scales(text: str) -> list[float]:
     return list(dict.fromkeys(scales))
 
 
-def show(report: SetReport, scales: Sequence[float], protocol: Protocol, jpeg: int | None = None) -> None:
+def show(
+    report: SetReport,
+    scales: Sequence[float],
+    protocol: Protocol,
+    compression: testset.Compression | None = None,
+) -> None:
     """Print a folder's tables."""
     from rich.console import Console
     from rich.table import Table
@@ -189,7 +196,7 @@ def show(report: SetReport, scales: Sequence[float], protocol: Protocol, jpeg: i
         if not rows:
             continue
         count = len(next(iter(rows.values())).scores)
-        what = counted(count, "picture") + ("" if jpeg is None else f" from JPEG of quality {jpeg}")
+        what = counted(count, "picture") + (f" from {compression}" if compression else "")
         console.print(Text(f"{printable(report.name)} x{scale:g}, {what}: PSNR of {protocol.description}"))
         table = Table()
         table.add_column("method")

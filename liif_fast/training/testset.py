@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ import torch
 from .. import files
 from ..batch import INPUT_SUFFIXES
 from ..console import explain
+from . import film
 from .jpeg import saved
 from .metrics import SSIM_WINDOW, Protocol
 from .resize import resize
@@ -26,6 +28,24 @@ class Pair:
     scale: float
     lr: np.ndarray
     hr: np.ndarray
+
+
+@dataclass(frozen=True)
+class Compression:
+    """What pictures go through once they are reduced: a JPEG file of a quality, or a film by libx264 of a CRF."""
+
+    codec: Literal["JPEG", "H.264"]
+    level: int
+
+    def __str__(self) -> str:
+        return f"{self.codec} of {'quality' if self.codec == 'JPEG' else 'CRF'} {self.level}"
+
+    def unavailable(self) -> str | None:
+        return film.unavailable() if self.codec == "H.264" else None
+
+    def through(self, picture: np.ndarray) -> np.ndarray:
+        """uint8 [H, W, 3]."""
+        return (saved if self.codec == "JPEG" else film.filmed)(picture, self.level)
 
 
 @dataclass(frozen=True)
@@ -65,9 +85,10 @@ def read(path: Path) -> np.ndarray:
     return np.array(np.broadcast_to(color, (*color.shape[:2], 3)))
 
 
-def pair(name: str, picture: np.ndarray, scale: float, protocol: Protocol, jpeg: int | None = None) -> Pair:
-    """A picture, uint8 [H, W, 3], and its reduction by MATLAB's bicubic, rounded to 8 bits; ``jpeg``: which then went
-    through a JPEG file of that quality.
+def pair(
+    name: str, picture: np.ndarray, scale: float, protocol: Protocol, compression: Compression | None = None
+) -> Pair:
+    """A picture, uint8 [H, W, 3], and its reduction by MATLAB's bicubic, rounded to 8 bits and then compressed.
 
     Sizes are those of LIIF's code: LR is floor(H / scale), HR the upper left round(LR * scale), which for a whole
     scale is the crop to its multiple. ValueError for a picture too small for the protocol's border and SSIM.
@@ -82,13 +103,13 @@ def pair(name: str, picture: np.ndarray, scale: float, protocol: Protocol, jpeg:
     hr = np.ascontiguousarray(picture[: large[0], : large[1]])
     planes = torch.from_numpy(hr).permute(2, 0, 1).double()
     lr = to_bytes(resize(planes, (small[0], small[1])).permute(1, 2, 0).numpy() / 255)
-    return Pair(name, scale, lr if jpeg is None else saved(lr, jpeg), hr)
+    return Pair(name, scale, compression.through(lr) if compression else lr, hr)
 
 
 def pairs_of(
-    path: Path, scales: Sequence[float], protocol: Protocol, jpeg: int | None = None
+    path: Path, scales: Sequence[float], protocol: Protocol, compression: Compression | None = None
 ) -> tuple[list[Pair], list[Skipped]]:
-    """A file's picture at each scale, and what was left out; ``jpeg`` as in `pair`."""
+    """A file's picture at each scale, and what was left out."""
     try:
         picture = read(path)
     except (ValueError, OSError) as error:
@@ -96,7 +117,7 @@ def pairs_of(
 
     def at(scale: float) -> Pair | Skipped:
         try:
-            return pair(path.name, picture, scale, protocol, jpeg)
+            return pair(path.name, picture, scale, protocol, compression)
         except ValueError as error:
             return Skipped(path, scale, str(error))
 

@@ -23,7 +23,7 @@ from ..checkpoint import save as save_weights
 from ..encoder import torch_threads
 from ..output import write_text
 from ..upscaler import Upscaler, find_device
-from . import data, jpeg, synthetic
+from . import data, film, jpeg, synthetic
 from .attach import attach
 from .centring import centred
 from .config import SETTINGS, Config, to_toml
@@ -35,14 +35,26 @@ from .network import Liif
 from .replay import Replayed, own_stream, possible
 from .revival import revive
 from .state import STATE, State, begin, behind
-from .testset import Pair, pair
+from .testset import Compression, Pair, pair
 
 VALIDATION_SCALES = (2.0, 3.0, 4.0)
 _VALIDATION_SIDE, _VALIDATION_LEAST = 192, 20  # of a picture; at x4 smaller ones leave nothing to measure
 _SYNTHETIC_SIZE = (384, 384)
 # In the weights' metadata.
 _RECORDED = ["batch", "patch", "places", "queries", "scale_min", "scale_max", "optimizer", "lr", "schedule", "ema"]
-_RECORDED += ["encoder_pace", "jpeg", "jpeg_min", "jpeg_max", "luma", "centred", "revive_every", "iterations"]
+_RECORDED += [
+    "encoder_pace",
+    "jpeg",
+    "jpeg_min",
+    "jpeg_max",
+    "film",
+    "crf_min",
+    "crf_max",
+    "luma",
+    "centred",
+    "revive_every",
+    "iterations",
+]
 
 
 class Diverged(RuntimeError):
@@ -96,6 +108,8 @@ def train(
     with _group(device) as (rank, size), torch_threads(config.threads or None):
         run = _Run(config, device, rank, size, tell, warn)
         check_library()
+        if config.film:
+            film.check(device)
         check(run.folder, resume)
         with held(run.folder) if rank == 0 else nullcontext(), own_stream(device):
             run.prepare(resume)
@@ -131,7 +145,7 @@ def load_data(
         raise ValueError(f"{len(arrays)} training pictures: more than the {config.held_out} held out are needed")
     # Spread over the folders, and the same for every run on the same data.
     held = {round((i + 0.5) * len(arrays) / config.held_out - 0.5) for i in range(config.held_out)}
-    quality = (config.jpeg_min + config.jpeg_max) // 2 if config.jpeg else None
+    quality = Compression("JPEG", (config.jpeg_min + config.jpeg_max) // 2) if config.jpeg else None
     pairs = [
         pair(str(i), _middle(array), scale, PROTOCOLS["benchmark"], quality)
         for i, array in enumerate(arrays)
@@ -263,10 +277,7 @@ class _Run:
             (config.scale_min, config.scale_max),
             self.state.generator,
         )
-        lr = batch.lr
-        if config.jpeg:
-            lr = jpeg.at_random(lr, config.jpeg, (config.jpeg_min, config.jpeg_max), self.state.generator)
-        image = ((lr - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        image = ((self._worn(batch.lr) - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         with self.autocast:
             colors = self.model(image, batch.y, batch.x, batch.cell)
         target = (batch.target - self.mean[:, 0, 0]) / self.std[:, 0, 0]
@@ -274,6 +285,15 @@ class _Run:
         self.state.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         return loss.detach(), [parameter.grad for parameter in network.parameters()], inputs.now
+
+    def _worn(self, lr: torch.Tensor) -> torch.Tensor:
+        """A batch's patches as a film or a JPEG brings them."""
+        config, generator = self.config, self.state.generator
+        if config.film and torch.rand(1, generator=generator).item() < config.film:
+            return film.at_random(lr, (config.crf_min, config.crf_max), generator)
+        if config.jpeg:
+            return jpeg.at_random(lr, config.jpeg, (config.jpeg_min, config.jpeg_max), generator)
+        return lr
 
     def _errors(self, difference: torch.Tensor) -> torch.Tensor:
         """[..., 3] -> [...]: L1 of the colours and, for the share `Config.luma`, of the luma they make together."""
