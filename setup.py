@@ -24,6 +24,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma"]
+AVX512 += ["-Wno-uninitialized", "-Wno-maybe-uninitialized"]  # GCC 12 warns of its own headers
 AVX512BF16 = [*AVX512, "-mavx512bf16"]
 # GCC would order the loops of products so that their sums no longer fit into ARM's registers.
 NEON = ["-fno-schedule-insns"]
@@ -38,7 +39,6 @@ ISA_FLAGS = {
     "neonbf16": [*NEON, "-march=armv8.2-a+bf16"],
 }
 ISA_HEADERS = {"x86_64": "immintrin.h", "amd64": "immintrin.h", "aarch64": "arm_neon.h", "arm64": "arm_neon.h"}
-# GCC 12 warns of its own AVX-512 headers.
 FLAGS = [
     "-std=c++17",
     "-O3",
@@ -46,8 +46,6 @@ FLAGS = [
     "-fvisibility=hidden",
     "-Wall",
     "-Wextra",
-    "-Wno-uninitialized",
-    "-Wno-maybe-uninitialized",
 ]
 # Compute capabilities that code is made for. Machine code serves its own generation (that of 8.0 also 8.6 and 8.9), and
 # PTX, which devices compile themselves, all later ones.

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from . import grid, pages, tiling
 from .encoder import BaseEncoder, in_tiles
-from .image import planar
 from .ops import OUT_RANGE
 
 Box = tuple[float, float, float, float]
@@ -83,23 +82,6 @@ class Field:
             with suppress(torch.OutOfMemoryError):  # of a device that is fuller than it said
                 self.z = self._encode_all()
 
-    def render(
-        self,
-        size: tuple[int, int],
-        box: Box | None = None,
-        dtype: torch.dtype = torch.float32,
-        progress: Progress | None = None,
-    ) -> torch.Tensor:
-        """The window ``box`` (top, left, bottom, right in input pixels; None: all) at ``size`` (height, width): [*size,
-        channels], in memory by pixels or by channels as the picture is.
-
-        uint8 and uint16 span their type's range, floats span [0, 1].
-        """
-        out = pages.picture(*size, self.channels, dtype, self.color.device, planar(self.color))
-        for start, band in self.bands(size, box, dtype, progress):
-            out[start : start + len(band)] = band
-        return out
-
     def bands(
         self,
         size: tuple[int, int],
@@ -108,7 +90,12 @@ class Field:
         progress: Progress | None = None,
         first_row: int = 0,
     ) -> Iterator[tuple[int, torch.Tensor]]:
-        """As `render`, from top to bottom in bands of rows: (first row, [rows, width, channels]), in bounded memory."""
+        """The window ``box`` (top, left, bottom, right in input pixels; None: all) at ``size`` (height, width), from
+        top to bottom in bands of rows: (first row, [rows, width, channels]), in bounded memory.
+
+        uint8 and uint16 span their type's range, floats span [0, 1]. In memory bands lie by pixels or by channels, as
+        the picture does.
+        """
         rows, columns = size
         top, left, bottom, right = grid.check_box(box, self.height, self.width)
         y, x, cell = self.tables(size, (top, left, bottom, right))
@@ -134,8 +121,7 @@ class Field:
                 for start in range(span_y.start, span_y.stop, step):
                     stop = min(span_y.stop, start + step)
                     if span_x is across[0]:
-                        shape = stop - start, columns, self.channels
-                        band = pages.picture(*shape, dtype, z.device, planar(self.color))
+                        band = pages.like(self.color, (stop - start, columns), dtype, z.device)
                     pixels = REPORT_PIXELS[z.device.type] * (1 if progress else _UNREPORTED)
                     pieces = max(1, pixels // tile_x.size)
                     for first in range(start, stop, pieces):

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from . import grid, pages
 from .field import Box, Field, Progress
-from .image import Planes, bits, bleed, planar
+from .image import Planes, bits, bleed
 from .ops import OUT_RANGE
 
 # Cells on each side of an alpha's own, whose least and greatest value it does not leave.
@@ -97,8 +97,7 @@ class Frame:
         first = next(bands)
         if len((whole := first[1]).color) == size[0]:  # no need to copy a frame of a film
             return Planes(whole.color, None if whole.alpha is None else whole.alpha.contiguous())
-        shape = *size, planes.color.shape[2]
-        color = pages.picture(*shape, self.dtype, planes.color.device, planar(planes.color))
+        color = pages.like(planes.color, size, self.dtype, planes.color.device)
         alpha = None if planes.alpha is None else pages.empty(*size, 1, dtype=self.dtype, device=planes.color.device)
         for start, band in itertools.chain([first], bands):
             color[start : start + len(band.color)] = band.color

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from . import cuda_streams
+from . import cuda_streams, pages
 from .encoder import CHECK_VARIABLE
 from .field import Field
 from .image import Planes, Unpacked, unpack
@@ -31,14 +31,14 @@ class Plan:
 
     Attributes:
         image: [H, W, channels], the field's samples.
-        out: [*size, channels] of the same dtype, filled by `run`.
+        out: [*size, channels] of the same dtype and order in memory, filled by `run`.
     """
 
     def __init__(self, field: Field, size: tuple[int, int]) -> None:
         self.image, self._field = field.color, field
         y, x, self._cell = field.tables(size, (0, 0, field.height, field.width))
         self._y, self._x = y.to(self.image.device), x.to(self.image.device)
-        self.out = torch.empty(*size, field.channels, dtype=self.image.dtype, device=self.image.device)
+        self.out = pages.like(self.image, size, self.image.dtype, self.image.device)
 
     def run(self) -> None:
         z = self._field.encoder(self.image)
@@ -110,7 +110,8 @@ class GpuLine:
         """Whether frames like this one go through in one piece; the second of a kind waits until that is prepared."""
         if not self._alone or (color.is_cuda and color.device != self._device):
             return False
-        kind, before = (color.shape, color.dtype), self._before
+        planar = color.stride(2) > color.stride(1)
+        kind, before = (color.shape, color.dtype, planar), self._before
         self._before = kind
         if kind != self._planned_for:
             if kind != before:  # pictures of many sizes are done sooner than prepared for
@@ -118,7 +119,7 @@ class GpuLine:
             self._let_go()
             size = self._size_of(*color.shape[:2])
             with suppress(torch.OutOfMemoryError):  # the ordinary way takes smaller tiles
-                field = self._make_field(torch.zeros(color.shape, dtype=color.dtype, device=self._device))
+                field = self._make_field(pages.like(color, (color.shape[0], color.shape[1]), color.dtype, self._device).zero_())
                 field.encoder = field.encoder.private()
                 whole = field.encoder.takes(field.height, field.width) and not field.encoder.self_ensemble
                 if whole and field.height * field.width <= field.max_cells:
@@ -164,13 +165,13 @@ class GpuLine:
 
     def _send_from_host(self, unpacked: Unpacked) -> _Sent:
         color, self._last = unpacked.frames[0].color, None
-        pinned = torch.empty(color.shape, dtype=color.dtype, device="cpu", pin_memory=True).copy_(color)
+        pinned = torch.empty_like(color, pin_memory=True).copy_(color)
         with torch.cuda.stream(self._in):
             sent = pinned.to(self._device, non_blocking=True)
         made = self._worked(sent)
         self._out.wait_stream(self._work)
         with torch.cuda.stream(self._out):
-            host = torch.empty(made.shape, dtype=made.dtype, device="cpu", pin_memory=True)
+            host = torch.empty_like(made, device="cpu", pin_memory=True)
             host.copy_(made, non_blocking=True)
         made.record_stream(self._out)
         return _Sent(unpacked, host, self._out.record_event())

@@ -202,11 +202,6 @@ def join(planes: Planes) -> torch.Tensor:
     return color if alpha is None else torch.cat((bits(color), bits(alpha)), dim=-1).view(color.dtype)
 
 
-def planar(picture: torch.Tensor) -> bool:
-    """Whether [H, W, C] lies in memory by channels, as PyTorch's pictures do, and not by pixels."""
-    return picture.stride(2) > picture.stride(1)
-
-
 def bits(t: torch.Tensor) -> torch.Tensor:
     """uint16 as int16 of the same bits: torch has few operations for uint16, and older versions fewer."""
     return t.view(torch.int16) if t.dtype == torch.uint16 else t

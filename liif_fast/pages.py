@@ -34,13 +34,12 @@ def empty(*shape: int, dtype: torch.dtype, device: torch.device = _CPU) -> torch
     return _tensor(_again(size) or _new(size), shape, dtype)
 
 
-def picture(
-    rows: int, columns: int, channels: int, dtype: torch.dtype, device: torch.device, planar: bool
-) -> torch.Tensor:
-    """[rows, columns, channels], in memory by pixels or, where ``planar``, by channels."""
-    if planar:
-        return empty(channels, rows, columns, dtype=dtype, device=device).permute(1, 2, 0)
-    return empty(rows, columns, channels, dtype=dtype, device=device)
+def like(picture: torch.Tensor, size: tuple[int, int], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """[*size, C], in memory by pixels or by channels, as ``picture`` [H, W, C] is."""
+    channels = picture.shape[2]
+    if picture.stride(2) > picture.stride(1):
+        return empty(channels, *size, dtype=dtype, device=device).permute(1, 2, 0)
+    return empty(*size, channels, dtype=dtype, device=device)
 
 
 def zeros(*shape: int, dtype: torch.dtype) -> torch.Tensor:

@@ -204,6 +204,8 @@ def test_nothing_to_decode(isa: str) -> None:
     posed = problem(Case())
     empty = replace(posed, y=posed.y.part(2, 2))
     assert empty.decode("cpu", torch.empty(0, 13, 3)).shape == (0, 13, 3)
+    empty = replace(posed, x=posed.x.part(2, 2))
+    assert empty.decode("cpu", torch.empty(7, 0, 3)).shape == (7, 0, 3)
     none = replace(posed, y=posed.y.part(0, 0), x=posed.x.part(0, 0), paired=True)
     assert none.decode("cpu", torch.empty(0, 3)).shape == (0, 3)
 

@@ -55,6 +55,11 @@ test_same_bits_whatever_the_threads = test_decode.test_same_bits_whatever_the_th
 test_a_part_has_the_bits_of_the_whole = test_decode.test_a_part_has_the_bits_of_the_whole
 test_points_equal_the_grid = test_decode.test_points_equal_the_grid
 test_nothing_to_decode = test_decode.test_nothing_to_decode
+test_a_pixel_is_the_same_bits_in_any_window = test_resample.test_a_pixel_is_the_same_bits_in_any_window
+test_what_is_no_number_is_black_in_bytes = test_resample.test_what_is_no_number_is_black_in_bytes
+test_bytes_stay_within_what_is_asked = test_resample.test_bytes_stay_within_what_is_asked
+test_nothing_to_resample = test_resample.test_nothing_to_resample
+test_points = test_resample.test_points
 
 
 @pytest.mark.parametrize("z", [FP32, BF16], ids=str)

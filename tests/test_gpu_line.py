@@ -10,6 +10,7 @@ import types
 import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from itertools import count, islice
 from typing import Any
 
@@ -49,6 +50,10 @@ class Stream:
         return self
 
 
+def _pageable(make: Callable[..., torch.Tensor], *args: Any, pin_memory: bool = False, **how: Any) -> torch.Tensor:
+    return make(*args, **how)
+
+
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
     """Counts plans, frames that went through a graph, and frames that went the ordinary way."""
@@ -64,8 +69,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
     }.items():
         monkeypatch.setattr(torch.cuda, name, stand_in)
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda *_: None)
-    empty = torch.empty
-    monkeypatch.setattr(torch, "empty", lambda *args, pin_memory=False, **how: empty(*args, **how))
+    for name in ("empty", "empty_like"):
+        monkeypatch.setattr(torch, name, partial(_pageable, getattr(torch, name)))
 
     def captured(self: GpuLine, plan: gpu_stream.Plan) -> Callable[[], None]:
         log.plans += 1
@@ -119,6 +124,22 @@ def test_what_does_not_go_through_in_one_piece(machine: types.SimpleNamespace, h
     for one, frame in zip(stream(FRAMES, lambda: line(up, machine), None), FRAMES, strict=True):
         assert np.array_equal(one, up(frame, scale=2))
     assert (machine.plans, machine.graphs) == (0, 0)
+
+
+@pytest.mark.parametrize("send", ["_send_from_host", "_send_from_device"])
+def test_planes_stay_planes(machine: types.SimpleNamespace, send: str) -> None:
+    up = Upscaler(WEIGHTS, precision="fp32")
+    one = line(up, machine)
+    pixels = [torch.from_numpy(frame) for frame in FRAMES[:2]]
+    planes = [frame.permute(2, 0, 1).contiguous() for frame in pixels]
+    for pictures in (planes, [frame.permute(2, 0, 1) for frame in pixels]):
+        colors = [unpack(picture).frames[0].color for picture in pictures]
+        assert [one._ready(color) for color in colors] == [False, True]
+        sent = getattr(one, send)(unpack(pictures[1]))
+        assert sent.made.permute(2, 0, 1).is_contiguous() == (pictures is planes)
+        assert sent.made.is_contiguous() != (pictures is planes)
+        assert torch.equal(sent.result(), up(pictures[1], scale=2))
+    assert machine.plans == 2
 
 
 def test_equal_frames_on_the_device_are_computed_once(machine: types.SimpleNamespace) -> None:

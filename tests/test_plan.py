@@ -32,7 +32,7 @@ def test_a_plan_gives_the_fields_bits(architecture: Architecture, channels: int,
         picture = sample if dtype == FP32 else (sample * torch.iinfo(dtype).max).to(dtype)
         plan.image.copy_(picture)
         plan.run()
-        wanted = Field(picture, encoder, decoder, 1 << 24).render((29, 41), dtype=dtype)
+        ((_, wanted),) = Field(picture, encoder, decoder, 1 << 24).bands((29, 41), dtype=dtype)
         assert plan.out.dtype == dtype
         assert plan.out.numpy().tobytes() == wanted.numpy().tobytes() != black.numpy().tobytes()
 
@@ -51,7 +51,7 @@ def test_a_plan_can_be_a_graph(
     encoder = engines.make("torch", weights, decoder.head, CPU, FP32)
     picture = torch.rand(11, 17, channels, generator=torch.Generator().manual_seed(0))
     picture = picture.to(dtype) if dtype.is_floating_point else (picture * torch.iinfo(dtype).max).to(dtype)
-    wanted = Field(picture, encoder, decoder, 1 << 24).render((29, 41), dtype=dtype)
+    ((_, wanted),) = Field(picture, encoder, decoder, 1 << 24).bands((29, 41), dtype=dtype)
     plan = Plan(Field(torch.zeros_like(picture), encoder, decoder, 1 << 24), (29, 41))
     graph = Graph()
     # Or they would be one operation, in which nothing is seen.

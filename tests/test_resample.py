@@ -125,28 +125,67 @@ def test_decodes(backend: str, dtype: torch.dtype, out_dtype: torch.dtype, monke
     check_decoder(decoder, out_dtype)
 
 
-@pytest.mark.parametrize("isa", supported_isas())
+@pytest.fixture(params=supported_isas())
+def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv(ISA_VARIABLE, request.param)
+    return str(request.param)
+
+
+def empty(rows: int, columns: int, dtype: torch.dtype, planar: bool) -> torch.Tensor:
+    return (
+        torch.empty(3, rows, columns).to(dtype).permute(1, 2, 0) if planar else torch.empty(rows, columns, 3).to(dtype)
+    )
+
+
+@pytest.mark.parametrize("planar", [False, True])
+@pytest.mark.parametrize("dtype", [torch.uint8, FP32], ids=str)
 @pytest.mark.parametrize("scale", [2, 3.7, 4, 8])
-def test_a_pixel_is_the_same_bits_in_any_window(isa: str, scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether its taps are its neighbours' (nearly all at x4) or its own, at a strip's end or within, in any row."""
-    monkeypatch.setenv(ISA_VARIABLE, isa)
-    cells, size = (5, 90), (round(5 * scale), round(90 * scale))
-    z, decoder = torch.randn(*cells, 48), Resampler(WEIGHTS, CPU, FP32, "cpu", threads=1)
+def test_a_pixel_is_the_same_bits_in_any_window(isa: str, scale: float, dtype: torch.dtype, planar: bool) -> None:
+    """Whether its taps are its neighbours' (nearly all at x4) or its own, at a strip's end or within, in any row, and
+    whoever else is at work."""
+    cells, size = (9, 90), (round(9 * scale), round(90 * scale))
+    z, decoder = torch.randn(*cells, 48), Resampler(WEIGHTS, CPU, FP32, "cpu", threads=2)
     y, x = (decoder.tables(grid.centres(0, n, m), n, 2 / scale) for n, m in zip(cells, size, strict=True))
-    whole = torch.empty(*size, 3)
+    whole = empty(*size, dtype, planar)
     decoder(z, y, x, (2 / scale, 2 / scale), whole)
+    decoder.threads = 1
     windows = [(0, 5), (1, size[1]), (2, 75), (13, 20), (60, size[1] - 1), (size[1] - 9, size[1])]
     for top, (left, right) in enumerate(windows):
         bottom = size[0] - top % 3
-        part = torch.empty(bottom - top, right - left, 3)
+        part = empty(bottom - top, right - left, dtype, planar)
         rows, columns = (Taps(t.first[a:b], t.taps[a:b], t.lines) for t, a, b in ((y, top, bottom), (x, left, right)))
         decoder(z, rows, columns, (2 / scale, 2 / scale), part)
         assert torch.equal(part, whole[top:bottom, left:right]), (top, left, right)
 
 
-@pytest.mark.parametrize("isa", supported_isas())
-def test_points(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(ISA_VARIABLE, isa)
+@pytest.mark.parametrize("size", [(36, 77), (36, 360), (41, 333)])
+def test_what_is_no_number_is_black_in_bytes(isa: str, size: tuple[int, int]) -> None:
+    """In whole vectors and in what is left of a row."""
+    y, x = table(size[0], 9), table(size[1], 90)
+    out = torch.full((*size, 3), 7, dtype=torch.uint8)
+    Resampler(WEIGHTS, CPU, FP32, "cpu", threads=1)(torch.full((9, 90, 48), torch.nan), y, x, (0.5, 0.5), out)
+    assert not out.any()
+
+
+@pytest.mark.parametrize("size", [(36, 77), (36, 360), (41, 333)])
+def test_bytes_stay_within_what_is_asked(isa: str, size: tuple[int, int]) -> None:
+    y, x = table(size[0], 9), table(size[1], 90)
+    out = torch.empty(*size, 3, dtype=torch.uint8)
+    how = [y.first, y.taps], [x.first, x.taps], False, [100.0] * 3, [120.0] * 3, 60.0, 190.0
+    torch.ops.liif_fast.resample(torch.randn(9, 90, 48), *how, "cpu", 1, out)
+    assert (int(out.min()), int(out.max())) == (60, 190)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(0, 9), (9, 0), (0, 0)])
+def test_nothing_to_resample(isa: str, rows: int, columns: int) -> None:
+    z, decoder = torch.randn(5, 6, 48), Resampler(WEIGHTS, CPU, FP32, "cpu", threads=2)
+    y, x = table(9, 5).part(0, rows), table(9, 6).part(0, columns)
+    assert decoder(z, y, x, (0.5, 0.5), torch.empty(rows, columns, 3)).shape == (rows, columns, 3)
+    y, x = y.part(0, 0), x.part(0, 0)
+    assert decoder(z, y, x, (0.5, 0.5), torch.empty(0, 3), paired=True).shape == (0, 3)
+
+
+def test_points(isa: str) -> None:
     z = torch.randn(5, 6, 48)
     places = np.random.default_rng(0).random((2, 99))
     y, x = (grid.taps(p * n, n, lambda d: shares(d, 0.5, MLP)) for p, n in zip(places, (5, 6), strict=True))

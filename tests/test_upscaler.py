@@ -16,6 +16,8 @@ from common import noise, random_weights, supported_isas
 from liif_fast import Upscaler, published
 from liif_fast.backends.cpu import ISA_VARIABLE
 from liif_fast.checkpoint import Architecture, Weights
+from liif_fast.frame import Frame
+from liif_fast.image import Planes
 
 SHALLOW = random_weights(Architecture(1, 16, (16, 16)), seed=5)
 
@@ -60,12 +62,11 @@ def test_planes_are_written_as_planes(max_memory: int | None) -> None:
     up = Upscaler(random_weights(Architecture(1, 16, (16, 16))), precision="fp32", max_memory=max_memory)
     pixels = random_picture((40, 90, 3))
     planes = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
-    out = up(planes, size=(63, 130))
-    assert out.is_contiguous()
-    assert np.array_equal(out.permute(1, 2, 0).numpy(), up(pixels, size=(63, 130)))
-    field = up._field(planes.permute(1, 2, 0), 1 << 20)
-    for _, band in field.bands((63, 130), dtype=torch.uint8):
-        assert band.permute(2, 0, 1).is_contiguous()
+    assert np.array_equal(up(planes, size=(63, 130)).permute(1, 2, 0).numpy(), up(pixels, size=(63, 130)))
+    for color, planar in ((planes.permute(1, 2, 0), True), (torch.from_numpy(pixels), False)):
+        made = Frame(Planes(color, None), up._field, max_memory or 1 << 28).render((63, 130), None, None).color
+        assert made.permute(2, 0, 1).is_contiguous() == planar
+        assert made.is_contiguous() != planar
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P", "1", "CMYK", "I;16", "F"])

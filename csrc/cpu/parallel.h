@@ -15,6 +15,7 @@ namespace liif {
 // any thread is rethrown here after all have stopped.
 template <class Body>
 void parallel_for(int64_t count, int64_t grain, int threads, Body body) {
+  if (count < 1) return;
   const int64_t grains = (count + grain - 1) / grain;
   threads = static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(threads, grains)));
   if (threads == 1) return body(int64_t{0}, count);

@@ -3,8 +3,9 @@
 // neighbouring outputs read is loaded once for all of them.
 //
 // V has what resample_simd.h asks for, and:
-//   pieces(z, low, high): of cells z, z + kFactor cells, ... kFactor elements into a quarter of `low` each, the next into `high`;
-//   turn(v): kFactor x kFactor floats transposed, in each quarter; store_cells(out, v): bytes of [lane][place][colour].
+//   pieces(z, low, high): of cells z, z + kFactor cells, ... kFactor elements into four lanes of `low` each, the next into
+//   `high`; turn(v): kFactor x kFactor floats transposed, in every four lanes; store_cells(out, v): bytes of
+//   [lane][place][colour].
 #pragma once
 
 #include "resample_rows.h"

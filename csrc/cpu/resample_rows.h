@@ -3,7 +3,8 @@
 //
 // S has:  part(p, left): the columns of a strip from output column `left` on, see `Part`;
 //         split_row<Elem>(p, part, row, out): the fine rows of a row of cells, by channel;
-//         together(y, i): whether output rows i and i + 1, whose fine rows lie one apart, are summed at once;
+//         together(y, i): whether output rows i and i + 1, whose fine rows lie one apart and which leave out the last of their
+//         kTaps, are summed at once;
 //         add_rows(part, ring rows, taps, count, out): out[n][x] = sum_k taps[k] * row[k + n][x], for `count` output rows;
 //         columns(p, part, row, sum): output columns of `part` from that.
 #pragma once
@@ -132,15 +133,15 @@ void resample_range(const ResampleParams& p, int64_t begin, int64_t end, Strip& 
     Ahead<Elem> ahead;
     for (int64_t i = begin, count; i < end; i += count) {
       count = i + 1 < end && S::together(p.y, i) ? 2 : 1;
-      const int64_t first = p.y.first[i], row = first / kFactor, last = first + kTaps + count - 1;
+      const int64_t first = p.y.first[i], row = first / kFactor, last = first + kTaps;
       next = next < row ? row : next;
       for (; next * kFactor < last; ++next) {
         S::template split_row<Elem>(p, part, next, strip.ring + next % kRingCells * kFactor);
       }
       ahead.until(p, part, next, last - (next - 1) * kFactor);
       for (int c = 0; c < 3; ++c) {
-        const float* rows[kTaps + 1];
-        for (int k = 0; k < kTaps + 1; ++k) rows[k] = strip.ring[(first + k) % (kRingCells * kFactor)][c];
+        const float* rows[kTaps];
+        for (int k = 0; k < kTaps; ++k) rows[k] = strip.ring[(first + k) % (kRingCells * kFactor)][c];
         float* out[2] = {strip.sum[0][c], strip.sum[1][c]};
         S::add_rows(part, rows, p.y.taps + i * kTaps, count, out);
       }

@@ -1,5 +1,5 @@
 // The resampler's inner loops over a vector type V of floats, whose lanes are output pixels. V has what floats_*.h have, and:
-//   min(a, b), where NaN in a gives b; sums(taps, first, fine, line): lane j is the sum of the kTaps products
+//   min(a, b), where NaN in b stays; sums(taps, first, fine, line): lane j is the sum of the kTaps products
 //   taps[j] . line[first[j] - fine]: each of the first half fused with its fellow of the second, then neighbours, then the two
 //   that are left; store_bytes(out, r, g, b): kLanes pixels, interleaved; and what resample_cells.h asks for.
 //
@@ -22,8 +22,12 @@ struct Vectors {
   static Part part(const ResampleParams& p, int64_t left) {
     Part part = part_from(p, left);
     if (part.right == p.x.size || part.right - left <= L) return part;
-    // Whole vectors, whose rest begins the next strip.
-    part.right -= sorted(part) ? (part.even.end - part.even.begin) % kFactor : (part.right - left) % L;
+    // Whole vectors, or whole cells of a run that goes on; the rest begins the next strip.
+    if (!sorted(part)) {
+      part.right -= (part.right - left) % L;
+    } else if (part.even.end == part.right) {
+      part.right -= (part.even.end - part.even.begin) % kFactor;
+    }
     if (part.even.end > part.right) part.even.end = part.right;
     return part;
   }
@@ -108,12 +112,12 @@ struct Vectors {
   }
 
   static bool bytes(const ResampleParams& p) {
-    return p.out_type == Type::u8 && p.out_channel_stride == 1 && p.out_column_stride == 3;
+    return p.out_type == Type::u8 && p.low <= 0 && p.high <= 255 && p.out_channel_stride == 1 && p.out_column_stride == 3;
   }
 
-  // Storing bytes cuts off what is below them, and what is above but not what no integer holds.
+  // Storing bytes cuts off what is below them, and what is above but for what no integer holds.
   static void scale(const ResampleParams& p, Reg* rgb) {
-    for (int c = 0; c < 3; ++c) rgb[c] = V::min(V::fma(rgb[c], V::set1(p.scale[c]), V::set1(p.shift[c])), V::set1(p.high));
+    for (int c = 0; c < 3; ++c) rgb[c] = V::min(V::set1(p.high), V::fma(rgb[c], V::set1(p.scale[c]), V::set1(p.shift[c])));
   }
 
   // Output columns [j, j + count) of a row, at most kLanes.

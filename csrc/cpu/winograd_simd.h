@@ -158,7 +158,7 @@ void winograd_output(const ConvolveParams& p, int64_t tile, int count, const flo
   for (int t = 0; t < count; ++t, from += out) {
     const WinogradTile at(p.grid, tile + t);
     const int64_t first = at.y * stride + at.x * out, rows = at.bottom - at.y, columns = p.grid.columns - at.x;
-    float skip[4][4][kSkip];
+    float skip[4][4][kSkip] = {};
     if constexpr (kSkips) {
       for (int j = 0; j < 4 && j < rows; ++j) {
         const Elem* pixel = static_cast<const Elem*>(p.skip) + (at.y + j) * p.skip_row_stride + at.x * kSkip;

@@ -177,8 +177,9 @@ class Resample(Network):
     def groups(self, encoder_pace: float = 1.0) -> list[dict[str, Any]]:
         """Taps as fast as the rest would learn to blur, while the fine picture is still poor, and never come back."""
         taps, rest = list(self.taps.parameters()), super().groups(encoder_pace)
+        own = set(taps)
         for group in rest:
-            group["params"] = [p for p in group["params"] if p not in set(taps)]
+            group["params"] = [p for p in group["params"] if p not in own]
         return [*rest, {"params": taps, "pace": _TAPS_PACE, "matrices": False}]
 
     def _matrices(self, places: torch.Tensor, cells: int, side: torch.Tensor) -> torch.Tensor:

@@ -98,7 +98,17 @@ def decode(
     )
 
 
-def resample(isa: str, dtype: str, cells: tuple[int, int], size: tuple[int, int], out: str, paired: bool) -> None:
+def resample(
+    isa: str,
+    dtype: str,
+    cells: tuple[int, int],
+    size: tuple[int, int],
+    out: str,
+    paired: bool,
+    even: bool = False,
+    planar: bool = False,
+) -> None:
+    """``even``: but for the ends, each output lies a fine line beyond the last, with the same mirrored taps."""
     keep: list[np.ndarray] = []
     size = (size[0] * size[1],) * 2 if paired else size
     tables = []
@@ -107,6 +117,9 @@ def resample(isa: str, dtype: str, cells: tuple[int, int], size: tuple[int, int]
         first[-1] = max(0, 4 * n - 8)  # the very last line is read
         taps = stored((count, 8), "f32")
         taps[:, 4 * n :] = 0
+        if even:
+            first = np.clip(np.arange(count) - 3, 0, max(0, 4 * n - 8)).astype(np.int32)
+            taps[3:-4] = (0.1, 0.2, 0.3, 0.4, 0.3, 0.2, 0.1, 0)
         tables.append((exact(first, "line", keep), exact(taps, "taps", keep), count))
     rows, columns = (1, size[1]) if paired else size
     native.resample(
@@ -123,9 +136,9 @@ def resample(isa: str, dtype: str, cells: tuple[int, int], size: tuple[int, int]
         scale=(100.0, 100.0, 100.0),
         shift=(100.0, 100.0, 100.0),
         range=(0.0, 255.0),
-        out=exact(np.zeros(rows * columns * 3, OUT[out]), "resampled", keep),
+        out=exact(np.zeros(rows * columns * 3, {**OUT, "f16": np.uint16}[out]), "resampled", keep),
         out_type=getattr(native.Type, out),
-        out_strides=(columns * 3, 3, 1),
+        out_strides=(columns, 1, rows * columns) if planar else (columns * 3, 3, 1),
     )
 
 
@@ -305,6 +318,9 @@ for isa, supported in native.isas() if NAME == "_cpu" else ():
                 for out in OUT:
                     resample(isa, dtype, cells, size, out, False)
             resample(isa, dtype, cells, (5, 7), "u8", True)
+        for cells in ((2, 18), (9, 150)):
+            for out, planar in itertools.product((*OUT, "f16"), (False, True)):
+                resample(isa, dtype, cells, (4 * cells[0], 4 * cells[1]), out, False, True, planar)
         for size in (*SIZES, (8, 6), (3, 101)):
             for inputs, outputs in ((4, 16), (16, 48), (32, 112)):
                 for kernel, skips in itertools.product((1, 3), (False, True)):
