@@ -117,9 +117,11 @@ class GpuLine:
             if kind != before:  # pictures of many sizes are done sooner than prepared for
                 return False
             self._let_go()
-            size = self._size_of(*color.shape[:2])
+            height, width = color.shape[:2]
+            size = self._size_of(height, width)
             with suppress(torch.OutOfMemoryError):  # the ordinary way takes smaller tiles
-                field = self._make_field(pages.like(color, (color.shape[0], color.shape[1]), color.dtype, self._device).zero_())
+                black = pages.like(color, (height, width), color.dtype, self._device).zero_()
+                field = self._make_field(black)
                 field.encoder = field.encoder.private()
                 whole = field.encoder.takes(field.height, field.width) and not field.encoder.self_ensemble
                 if whole and field.height * field.width <= field.max_cells:
