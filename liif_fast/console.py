@@ -45,6 +45,17 @@ class _Examples:
             typer.echo(f" Examples\n{epilog}")
 
 
+_closed: set[str] = set()
+
+
+def check_stdout() -> None:
+    """ValueError where results cannot go to standard output."""
+    if "stdout" in _closed:
+        raise ValueError("standard output is closed; -o FILE, a redirection or a pipe takes the result")
+    if sys.stdout.isatty():
+        raise ValueError("standard output is a terminal, not for pictures; a file or a pipe takes them")
+
+
 class Command(_Examples, TyperCommand):
     """Typer's command."""
 
@@ -55,6 +66,7 @@ class Commands(_Examples, TyperGroup):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
             if getattr(sys, name) is None:  # closed; a file opened later would get its place, and what is said
+                _closed.add(name)
                 setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  # for as long as the program runs
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):  # file names need not be text

@@ -142,8 +142,8 @@ def measure(form: Format, hidden: list[Linear], h: torch.Tensor, extreme: torch.
 def _largest(form: Format, h: torch.Tensor, extreme: torch.Tensor) -> torch.Tensor:
     """The least scale of each channel of ``h`` [N, C] and ``extreme`` [M, C] with which none is beyond `largest`."""
     largest = torch.cat([h, extreme]).amax(0)
-    # A channel that is off, or nearly, could be of any scale; one far from the others' would only burden its weights.
-    return largest.clamp(min=1e-3 * float(largest.max().clamp(min=1e-6))) / (form.largest - form.zero)
+    # A channel that is off here, or nearly, may be on elsewhere, and its first weights over its scale must be halves.
+    return largest.clamp(min=2e-2 * float(largest.max().clamp(min=1e-6))) / (form.largest - form.zero)
 
 
 def _least_error(form: Format, h: torch.Tensor, extreme: torch.Tensor) -> torch.Tensor:
@@ -153,7 +153,8 @@ def _least_error(form: Format, h: torch.Tensor, extreme: torch.Tensor) -> torch.
     for i in range(_TRIED):
         scale = least * _RATIO**i
         found = ((form.quantize(h / scale + form.zero) - form.zero) * scale - h).square().mean(0)
-        best, error = torch.where(found < error, scale, best), torch.minimum(found, error)
+        # Of one that is off here all are equal, and the largest is the one for what it may be elsewhere.
+        best, error = torch.where(found <= error, scale, best), torch.minimum(found, error)
     return best
 
 

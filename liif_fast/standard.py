@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from .console import check_stdout
 from .output import ImageError
 
 DASH = "-"
@@ -50,8 +51,8 @@ def places(inputs: list[str], output: str | None) -> Iterator[Places]:
     if len(inputs) > 1:
         raise ValueError("- is for one picture, there are several")
     piped = output in (None, DASH)
-    if piped and sys.stdout.isatty():
-        raise ValueError("standard output is a terminal, not for pictures; -o FILE or a pipe takes them")
+    if piped:
+        check_stdout()
     with TemporaryDirectory(prefix="liif_fast-") as name:
         folder = Path(name)
         if inputs == [DASH]:

@@ -16,10 +16,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from common import random_weights
-from liif_fast import Upscaler
+from liif_fast import Upscaler, quantization
 from liif_fast.checkpoint import Architecture, CheckpointError, Weights, load, save
 from liif_fast.cli import app
-from liif_fast.quantization import Quantized
+from liif_fast.quantization import FP8, Quantized, measure
 from liif_fast.training.calibrate import calibrate
 
 WEIGHTS = random_weights(Architecture(1, 8, (32, 48, 32)), contrast=1.0)
@@ -125,6 +125,24 @@ def test_command(folder: Path, tmp_path: Path) -> None:
     assert list(b.quantized) == ["fp8", "int8"]
     assert after.stat().st_size < before.stat().st_size + 16000, "weights are stored as they were, in halves"
     assert CliRunner().invoke(app, words).exit_code != 0, "replaced without --force"
+
+
+def test_channels_that_were_off() -> None:
+    """Where they are on elsewhere, z, which their scale divides, must still be within halves."""
+    h = torch.rand(500, 32, generator=torch.Generator().manual_seed(0)) * (torch.arange(32) > 3)
+    scale = measure(FP8, WEIGHTS.imnet[1:-1], h).scale
+    assert float(scale[:4].min()) > 0.015 * float(scale[4:].max())
+
+
+def test_what_overflows_is_not_written(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Features beyond halves, as from a scale far too small."""
+    save(before := tmp_path / "before.safetensors", WEIGHTS)
+    real = quantization._largest
+    monkeypatch.setattr(quantization, "_largest", lambda *how: real(*how) * 1e-8)
+    done = CliRunner().invoke(app, ["calibrate", str(before), str(tmp_path / "a.safetensors"), "--data", str(folder)])
+    assert done.exit_code == 2
+    assert "gives NaN or infinity in fp8: measure it on more pictures" in done.stderr
+    assert not (tmp_path / "a.safetensors").exists()
 
 
 @pytest.mark.parametrize(

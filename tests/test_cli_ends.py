@@ -131,6 +131,10 @@ def test_closed_streams(folder, closed):
     code, out, err = finish(process("upscale", "none.png", cwd=folder, preexec_fn=close))
     assert (code, out) == (2, "")
     assert err == ("" if 2 in closed else "liif-fast: error: none.png: no such file\n")
+    if 1 in closed:
+        code, out, err = finish(process("upscale", "a.png", "-o", "-", "--model", TINY, cwd=folder, preexec_fn=close))
+        assert (code, out) == (2, "")
+        assert 2 in closed or "standard output is closed" in err
 
 
 def test_two_at_once_make_one_file(folder):

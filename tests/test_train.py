@@ -165,6 +165,8 @@ def test_what_is_there_is_not_overwritten(folder: Path, tmp_path: Path) -> None:
     settings = make(folder, tmp_path / "run", iterations=3)
     with pytest.raises(FileNotFoundError, match="no run to resume"):
         train(settings, resume=True)
+    with pytest.raises(FileNotFoundError, match="run: no run to resume here"):
+        sit(tmp_path / "run", None, "fast", None, {}, [], resume=True)
     train(settings)
     before = content(tmp_path / "run")
     with pytest.raises(FileExistsError, match="resume it or name another folder"):

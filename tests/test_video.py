@@ -402,3 +402,12 @@ def test_encoders(tmp_path: Path, up: Upscaler, codec: str) -> None:
     assert shown(tmp_path / "out.mkv") == shown(source)
     for found, still in zip(decoded(tmp_path / "out.mkv", "rgb24"), stills(source, (96, 128)), strict=True):
         assert np.abs(found.astype(int) - still).mean() < 12
+
+
+def test_what_cannot_be_read_back(tmp_path: Path, up: Upscaler) -> None:
+    """QuickTime does not say of raw video what its decoder needs to know."""
+    source = film(tmp_path / "in.mkv", 3)
+    with pytest.raises(VideoError, match=r"out\.mov: its rawvideo could not be read back; \.mkv may hold it"):
+        make(up, source, tmp_path / "out.mov", choice=Choice("rawvideo"))
+    assert not (tmp_path / "out.mov").exists()
+    assert make(up, source, tmp_path / "out.mkv", choice=Choice("rawvideo")).frames == 3

@@ -170,6 +170,7 @@ def test_a_colon_in_the_name(tmp_path: Path, up: Upscaler, monkeypatch: pytest.M
         (("ffv1", "bgra"), Choice("ffv1"), "bgr0"),
         (("ffv1", "gbrap10le"), Choice("ffv1"), "gbrp10le"),
         (("ffv1", "bgr0"), FAST, "yuv420p"),
+        (("ffv1", "gbrp10le"), Choice("libx265", preset="ultrafast"), "yuv420p10le"),
         (("ffv1", "yuva444p"), FAST, "yuv444p"),
         (("ffv1", "yuva420p"), Choice("ffv1"), "yuv420p"),
         (("ffv1", "yuva444p10le"), Choice("libx265", preset="ultrafast"), "yuv444p10le"),
@@ -193,7 +194,10 @@ def test_pixel_formats(
         assert next(made.decode(video=0)).format.name == format
     said = [str(warning.message) for warning in recwarn]
     assert any("alpha channel" in text for text in said) == (stored[:4] in ("yuva", "bgra", "gbra"))
-    assert any("keeps fewer colours" in text for text in said) == (stored == "bgr0" and format == "yuv420p")
+    fewer = [text for text in said if "keeps fewer colours" in text]
+    assert bool(fewer) == (stored in ("bgr0", "gbrp10le") and format.startswith("yuv420p"))
+    for text in fewer:  # as deep
+        assert f"--pixel-format {format.replace('420', '444')} keeps more" in text
 
 
 def with_exif(path: Path) -> Path:

@@ -55,7 +55,7 @@ def calibrate(weights: Weights, folders: Sequence[Path], pictures: int = PICTURE
 
 def losses(weights: Weights, folders: Sequence[Path], pictures: int = COMPARED) -> dict[str, float]:
     """PSNR in dB of each of `Weights.quantized` to float32, on details of ``pictures`` spread over those in
-    ``folders``, that with the least."""
+    ``folders``, that with the least. ValueError where one gives NaN or infinity."""
     exact, *others = (
         Upscaler(weights, device="cpu", precision=name, backend="reference") for name in ("fp32", *weights.quantized)
     )
@@ -65,6 +65,8 @@ def losses(weights: Weights, folders: Sequence[Path], pictures: int = COMPARED) 
         truth = exact(image, size=size)
         for name, up in zip(found, others, strict=True):
             error = float(np.mean((up(image, size=size) - truth) ** 2))
+            if not math.isfinite(error):
+                raise ValueError(f"{weights.name} gives NaN or infinity in {name}: measure it on more pictures")
             found[name] = min(found[name], -10 * math.log10(error) if error else math.inf)
     return found
 

@@ -17,7 +17,7 @@ def check(folder: Path, resume: bool) -> None:
     run, with it."""
     state, weights = folder / STATE, folder / WEIGHTS
     if resume and not state.exists():
-        raise FileNotFoundError(f"{state}: no run to resume here")
+        raise FileNotFoundError(f"{folder}: no run to resume here")
     if not resume and state.exists():
         raise FileExistsError(f"{state}: a run is here already; resume it or name another folder")
     if not resume and weights.exists():

@@ -14,7 +14,7 @@ from ..console import advised, say, say_error
 from . import config as configs
 from . import shorten as shortening
 from .config import Config
-from .folder import WEIGHTS, held
+from .folder import WEIGHTS, check, held
 from .train import Progress, train
 
 
@@ -29,6 +29,8 @@ def sit(
 ) -> None:
     """One sitting of a run. Resumed, it goes by the settings of the last one, and what is given now over them."""
     kept = output / configs.SETTINGS
+    if resume:
+        check(output, resume)  # or settings would be missed that its own have
     if resume and file is None and kept.is_file():
         file = kept
     config = _config(output, data, recipe, file, flags, settings)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .. import batch
-from ..console import SOME_FAILED, say, say_error
+from ..console import SOME_FAILED, check_stdout, say, say_error
 from ..options import Backend, CellClamp, Device, Engine, Model, Precision, SelfEnsemble, Threads, clamp
 from ..weights import DEFAULT
 from ..words import counted
@@ -364,8 +364,13 @@ def pipe(
     from .raw import Layout
 
     check_library()
+    check_stdout()
     if quiet:
         warnings.simplefilter("ignore")
+    if input_size is None and (format != "rgb24" or full_range):
+        raise ValueError(
+            "--format and --full-range are of raw frames, whose size --input-size gives; Y4M names its own"
+        )
     request = _request(scale, size, longest, width, height)
     options = _engine(device, precision, backend, engine, threads, cell_clamp, self_ensemble)
     layout = None

@@ -15,7 +15,7 @@ from ..batch import Request
 from ..console import Meter, Stopped, say_error
 from ..output import check_place, one_line_errors, whole_file
 from ..words import counted
-from .colors import has_alpha, is_gray, subsampling
+from .colors import bits, has_alpha, is_gray, subsampling
 from .encoding import Choice, Encoding, container_of, fitted
 from .errors import VideoError, check_library
 from .mux import Copied, Cut, check, verify, write
@@ -101,9 +101,10 @@ def make(job: Job, upscaler: Callable[[], Upscaler], meter: FilmMeter, preview: 
         encoding = encoding_of(job, clip)
         fewer = subsampling(encoding.format) > subsampling(clip.format) and not is_gray(clip.format)
         if fewer and job.choice.pixel_format is None:
+            deep = {8: "", 9: "10le", 10: "10le"}.get(bits(clip.format), "12le")
             warnings.warn(
                 f"{job.output}: {encoding.format} keeps fewer colours than {clip.format}, which few players show; "
-                "--pixel-format yuv444p keeps more, --codec ffv1 all",
+                f"--pixel-format yuv444p{deep} keeps more, --codec ffv1 all",
                 stacklevel=2,
             )
         check(job.input, job.output, encoding, job.leave_out)

@@ -290,12 +290,20 @@ def _packets(source: Any, streams: list[Any], begin: Fraction, cut: Cut) -> Iter
 def verify(file: BinaryIO, output: str, copied: Copied) -> None:
     """Reads the film once more: VideoError unless all that was written is there, each frame at its time."""
     import av
+    from av.error import FFmpegError
 
     counts: dict[int, int] = {}
     times: list[Fraction] = []
     file.seek(0)
     with one_line(output), av.open(file, "r", format=container_of(output)) as made:
-        video = main_stream(made, output).index
+        main = main_stream(made, output)
+        try:
+            main.codec_context.open(strict=False)
+        except FFmpegError:  # of what some containers do not say all that is needed
+            raise VideoError(
+                f"{output}: its {main.codec_context.name} could not be read back; .mkv may hold it"
+            ) from None
+        video = main.index
         for packet in made.demux():
             if not packet.size:
                 continue
