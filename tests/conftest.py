@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from common import GOLDEN, random_weights
+from images import pixels
 from liif_fast.backends.cpu import ISA_VARIABLE
 from liif_fast.checkpoint import Architecture, Weights
 
@@ -24,6 +26,14 @@ if os.environ["TRITON_INTERPRET"] == "1":  # and what takes the best device ther
 def _no_forced_isa(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the shell has forced must not leak into tests."""
     monkeypatch.delenv(ISA_VARIABLE, raising=False)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a.png (17 x 11) in it."""
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(pixels()).save("a.png")
+    return tmp_path
 
 
 @pytest.fixture

@@ -9,16 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from images import pixels
 from liif_fast import files, output
-from test_cli import names, pixels, refused, run, size
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A working folder with a.png (17 x 11) in it."""
-    monkeypatch.chdir(tmp_path)
-    Image.fromarray(pixels()).save("a.png")
-    return tmp_path
+from test_cli import names, refused, run, size
 
 
 def test_one_bad_file_does_not_stop_a_folder(folder):

@@ -16,24 +16,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import liif_fast
+from images import pixels
 from liif_fast import batch, cli, console, output, system
 from liif_fast.weights import DEFAULT, PAPER
 
 TINY = str(Path(__file__).parent / "data" / "golden" / "tiny.pth")
-
-
-def pixels(height=11, width=17, channels=3, dtype=np.uint8):
-    y, x, c = np.mgrid[:height, :width, :channels]
-    wave = 0.5 + 0.3 * np.sin(y / 3 + c) * np.cos(x / 4)
-    return np.round(wave * np.iinfo(dtype).max).astype(dtype)
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A working folder with a.png (17 x 11) in it."""
-    monkeypatch.chdir(tmp_path)
-    Image.fromarray(pixels()).save("a.png")
-    return tmp_path
 
 
 def run(*args, model=TINY):

@@ -15,18 +15,11 @@ import pytest
 from PIL import Image
 
 import liif_fast
+from images import pixels
 from liif_fast import console, files
-from test_cli import TINY, names, pixels, refused, run
+from test_cli import TINY, names, refused, run
 
 ROOT = Path(liif_fast.__file__).parents[1]
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A working folder with a.png (17 x 11) in it."""
-    monkeypatch.chdir(tmp_path)
-    Image.fromarray(pixels()).save("a.png")
-    return tmp_path
 
 
 def process(*args, **options):

@@ -12,32 +12,13 @@ import pytest
 import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms, ImageOps, features
+from PIL import Image, ImageOps
 
+from images import HAS_AVIF, SHAPES, SRGB, chunk, one_line, random_array, smooth
 from liif_fast.files import read
 from liif_fast.output import ImageError
 
-SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-HAS_AVIF = features.check("avif")
 AVIF = pytest.param("avif", marks=pytest.mark.skipif(not HAS_AVIF, reason="a Pillow without AVIF"))
-SHAPES = [(1, 1), (1, 9), (8, 1), (13, 7)]
-
-
-def random_array(shape, dtype=np.uint8, seed=0):
-    values = np.random.default_rng(seed).random(shape)
-    return values.astype(dtype) if np.dtype(dtype).kind == "f" else (values * (np.iinfo(dtype).max + 1)).astype(dtype)
-
-
-def smooth(h, w, c):
-    y, x, k = np.ogrid[:h, :w, :c]
-    return (128 + 100 * np.sin(y / 9 + k) * np.cos(x / 11)).astype(np.uint8)
-
-
-def one_line(info):
-    text = str(info.value)
-    assert text.strip()
-    assert "\n" not in text
-    return text
 
 
 WRITTEN_BY_PILLOW = {
@@ -76,9 +57,6 @@ def test_read_16_bit_png(tmp_path, channels, h, w):
 
 
 def png(width, height, bits, color_type, rows, extra=b""):
-    def chunk(name, data):
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
     header = struct.pack(">IIBBBBB", width, height, bits, color_type, 0, 0, 0)
     body = extra and chunk(b"tRNS", extra)
     return (

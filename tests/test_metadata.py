@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, features
 
+from images import chunk
 from liif_fast import exif, metadata
 from liif_fast.files import flatten, parse_color, read
 from liif_fast.metadata import Metadata
@@ -82,10 +83,6 @@ def kept(data, notes=b"\x01\x02notes\x03"):
 def save(path, pixels=PICTURE, **fields):
     with writer(path, pixels.shape, pixels.dtype, Metadata(**fields), overwrite=True) as out:
         out.write(pixels)
-
-
-def chunk(name, data):
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
 def png(pixels=PICTURE, before=b"", after=b""):

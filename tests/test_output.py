@@ -9,39 +9,20 @@ import sys
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, features
+from PIL import Image, features
 
+from images import HAS_AVIF, SHAPES, SRGB, one_line, random_array, smooth
 from liif_fast.files import read
 from liif_fast.metadata import Metadata
 from liif_fast.output import FORMATS, SUFFIXES, ImageError, check_output, writer
 
-SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-HAS_AVIF = features.check("avif")
 AVIF = pytest.param(".avif", marks=pytest.mark.skipif(not HAS_AVIF, reason="a Pillow without AVIF"))
-SHAPES = [(1, 1), (1, 9), (8, 1), (13, 7)]
-
-
-def random_array(shape, dtype=np.uint8, seed=0):
-    values = np.random.default_rng(seed).random(shape)
-    return values.astype(dtype) if np.dtype(dtype).kind == "f" else (values * (np.iinfo(dtype).max + 1)).astype(dtype)
-
-
-def smooth(h, w, c):
-    y, x, k = np.ogrid[:h, :w, :c]
-    return (128 + 100 * np.sin(y / 9 + k) * np.cos(x / 11)).astype(np.uint8)
 
 
 def save(path, array, step=5, **options):
     with writer(path, array.shape, array.dtype, **options) as out:
         for y in range(0, len(array), step):
             out.write(array[y : y + step])
-
-
-def one_line(info):
-    text = str(info.value)
-    assert text.strip()
-    assert "\n" not in text
-    return text
 
 
 LOSSLESS = [

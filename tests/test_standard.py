@@ -12,8 +12,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import liif_fast
+from images import pixels
 from liif_fast import cli
-from test_cli import TINY, names, pixels
+from test_cli import TINY, names
 from test_cli_ends import finish, process
 
 
