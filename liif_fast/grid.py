@@ -188,18 +188,20 @@ def output_size(
     given = [name for name, value in (("scale", scale), ("size", size), ("longest", longest)) if value is not None]
     if len(given) != 1:
         raise ValueError(f"give exactly one of scale, size, longest; got {', '.join(given) or 'none'}")
+    sides: tuple[float, ...]
     if size is not None:
-        rows, columns = (_side(v) for v in _pair(size, "size", "(height, width)"))
+        sides = tuple(_side(v) for v in _pair(size, "size", "(height, width)"))
     elif longest is not None:
         long = _side(longest)
-        rows = long if height >= width else max(1, round(long * height / width))
-        columns = long if width >= height else max(1, round(long * width / height))
+        sides = (long, long * width / height) if height >= width else (long * height / width, long)
     else:
         factors = scale if isinstance(scale, (tuple, list)) else (scale, scale)
         vertical, horizontal = (factor(v) for v in _pair(factors, "scale", "a number or (vertical, horizontal)"))
-        rows, columns = max(1, round(height * vertical)), max(1, round(width * horizontal))
-    if max(rows, columns) > MAX_SIDE:
-        raise ValueError(f"output of {columns} x {rows} pixels is too large: no side may exceed {MAX_SIDE}")
+        sides = height * vertical, width * horizontal
+    if max(sides) >= MAX_SIDE + 1:
+        told = f"{sides[1]:.9g} x {sides[0]:.9g} pixels"
+        raise ValueError(f"output of {told} is too large: no side may exceed {MAX_SIDE}")
+    rows, columns = (max(1, round(side)) for side in sides)
     check_scale(rows, height)
     check_scale(columns, width)
     return rows, columns
@@ -248,6 +250,9 @@ def _side(value: object) -> int:
         raise TypeError(f"a size must be whole pixels, got {value!r}")
     if value < 1:
         raise ValueError(f"a size must be at least 1 pixel, got {value}")
+    if value > MAX_SIDE:
+        told = value if value < 10**12 else f"a number of {len(str(value))} digits"
+        raise ValueError(f"a size is too large: no side may exceed {MAX_SIDE}, got {told}")
     return int(value)
 
 

@@ -227,7 +227,7 @@ def _engine(
 def _seconds(text: str | None, option: str) -> Fraction | None:
     if text is None:
         return None
-    match = re.fullmatch(r"(?:(?:(\d+):)?(\d{1,2}):)?(\d+(?:\.\d+)?)", text.strip())
+    match = re.fullmatch(r"(?:(?:(\d+):)?(\d{1,2}):)?(\d+(?:\.\d*)?|\.\d+)", text.strip())
     if not match:
         raise ValueError(f"{option} must be seconds or HOURS:MINUTES:SECONDS, got {text!r}")
     hours, minutes, seconds = (Fraction(part or 0) for part in match.groups())
