@@ -45,7 +45,7 @@ def check(device: torch.device) -> None:
 
 def filmed(picture: np.ndarray, crf: int) -> np.ndarray:
     """A picture, uint8 [H, W, 3], as the last frame of a film in which it moves to the right, pixel by pixel."""
-    planes = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
+    planes = torch.tensor(picture).permute(2, 0, 1)[None].float() / 255
     still = torch.zeros(1, 2, dtype=torch.int64)
     found = coded(planes, crf, FRAMES - 1, still, still + torch.tensor([0, 1]))
     return (found[0] * 255).round().byte().permute(1, 2, 0).numpy()
