@@ -110,8 +110,7 @@ class GpuLine:
         """Whether frames like this one go through in one piece; the second of a kind waits until that is prepared."""
         if not self._alone or (color.is_cuda and color.device != self._device):
             return False
-        planar = color.stride(2) > color.stride(1)
-        kind, before = (color.shape, color.dtype, planar), self._before
+        kind, before = (color.shape, color.dtype, pages.planar(color)), self._before
         self._before = kind
         if kind != self._planned_for:
             if kind != before:  # pictures of many sizes are done sooner than prepared for

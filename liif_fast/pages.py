@@ -34,10 +34,15 @@ def empty(*shape: int, dtype: torch.dtype, device: torch.device = _CPU) -> torch
     return _tensor(_again(size) or _new(size), shape, dtype)
 
 
+def planar(picture: torch.Tensor) -> bool:
+    """Whether [H, W, C] lies in memory by channels, as PyTorch's pictures do, and not by pixels."""
+    return picture.stride(2) > picture.stride(1)
+
+
 def like(picture: torch.Tensor, size: tuple[int, int], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """[*size, C], in memory by pixels or by channels, as ``picture`` [H, W, C] is."""
     channels = picture.shape[2]
-    if picture.stride(2) > picture.stride(1):
+    if planar(picture):
         return empty(channels, *size, dtype=dtype, device=device).permute(1, 2, 0)
     return empty(*size, channels, dtype=dtype, device=device)
 

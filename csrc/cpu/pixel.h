@@ -10,12 +10,9 @@ namespace liif {
 namespace {
 
 // How each type stores a number that is within its range.
-struct StoredU8 {
-  using Elem = uint8_t;
-  static Elem of(float v) { return static_cast<Elem>(round_even(v)); }
-};
-struct StoredU16 {
-  using Elem = uint16_t;
+template <class T>
+struct StoredWhole {
+  using Elem = T;
   static Elem of(float v) { return static_cast<Elem>(round_even(v)); }
 };
 struct StoredF16 {
@@ -67,8 +64,8 @@ void store_stretch(const Params& p, int64_t row, int64_t column, int64_t count, 
 template <int N, class Params>
 void store_pixels(const Params& p, int64_t row, int64_t column, int64_t count, const float (*planes)[N]) {
   switch (p.out_type) {
-    case Type::u8: return store_stretch<StoredU8>(p, row, column, count, planes);
-    case Type::u16: return store_stretch<StoredU16>(p, row, column, count, planes);
+    case Type::u8: return store_stretch<StoredWhole<uint8_t>>(p, row, column, count, planes);
+    case Type::u16: return store_stretch<StoredWhole<uint16_t>>(p, row, column, count, planes);
     case Type::f16: return store_stretch<StoredF16>(p, row, column, count, planes);
     default: return store_stretch<StoredF32>(p, row, column, count, planes);
   }

@@ -22,10 +22,10 @@ struct Eight : Floats {
     _mm_storel_epi64(reinterpret_cast<__m128i*>(out + 16), _mm_srli_si128(high, 4));
   }
 
-  static Reg quarters(const float* z) {
+  static Reg fours(const float* z) {
     return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(z)), _mm_loadu_ps(z + kFactor * kFineChannels), 1);
   }
-  static void pieces(const float* z, Reg& low, Reg& high) { low = quarters(z), high = quarters(z + kFactor); }
+  static void pieces(const float* z, Reg& low, Reg& high) { low = fours(z), high = fours(z + kFactor); }
   static void pieces(const uint16_t* z, Reg& low, Reg& high) {
     const auto eight = [&](int64_t i) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(z + i * kFineChannels)); };
     const __m256i v = _mm256_inserti128_si256(_mm256_castsi128_si256(eight(0)), eight(kFactor), 1);

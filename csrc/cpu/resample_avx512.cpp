@@ -23,14 +23,14 @@ struct Sixteen : Floats {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 32), _mm512_extracti32x4_epi32(mixed, 2));
   }
 
-  static Reg quarters(const float* z) {
+  static Reg fours(const float* z) {
     constexpr int64_t step = kFactor * kFineChannels;
     Reg v = _mm512_castps128_ps512(_mm_loadu_ps(z));
     v = _mm512_insertf32x4(v, _mm_loadu_ps(z + step), 1);
     v = _mm512_insertf32x4(v, _mm_loadu_ps(z + 2 * step), 2);
     return _mm512_insertf32x4(v, _mm_loadu_ps(z + 3 * step), 3);
   }
-  static void pieces(const float* z, Reg& low, Reg& high) { low = quarters(z), high = quarters(z + kFactor); }
+  static void pieces(const float* z, Reg& low, Reg& high) { low = fours(z), high = fours(z + kFactor); }
   static void pieces(const uint16_t* z, Reg& low, Reg& high) {
     constexpr int64_t step = kFactor * kFineChannels;
     const auto eight = [&](int64_t i) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(z + i * step)); };

@@ -39,6 +39,7 @@ struct Vectors {
 
   // Taps that are their own mirror image and leave out the last line: nearly all at x4.
   static bool mirrored(const float* taps) {
+    static_assert(kTaps == 8, "four pairs but for one line");
     return taps[7] == 0 && taps[0] == taps[6] && taps[1] == taps[5] && taps[2] == taps[4];
   }
 

@@ -42,19 +42,8 @@ _VALIDATION_SIDE, _VALIDATION_LEAST = 192, 20  # of a picture; at x4 smaller one
 _SYNTHETIC_SIZE = (384, 384)
 # In the weights' metadata.
 _RECORDED = ["batch", "patch", "places", "queries", "scale_min", "scale_max", "optimizer", "lr", "schedule", "ema"]
-_RECORDED += [
-    "encoder_pace",
-    "jpeg",
-    "jpeg_min",
-    "jpeg_max",
-    "film",
-    "crf_min",
-    "crf_max",
-    "luma",
-    "centred",
-    "revive_every",
-    "iterations",
-]
+_RECORDED += ["encoder_pace", "jpeg", "jpeg_min", "jpeg_max", "film", "crf_min", "crf_max", "luma", "centred"]
+_RECORDED += ["revive_every", "iterations"]
 
 
 class Diverged(RuntimeError):
@@ -145,9 +134,9 @@ def load_data(
         raise ValueError(f"{len(arrays)} training pictures: more than the {config.held_out} held out are needed")
     # Spread over the folders, and the same for every run on the same data.
     held = {round((i + 0.5) * len(arrays) / config.held_out - 0.5) for i in range(config.held_out)}
-    quality = Compression("JPEG", (config.jpeg_min + config.jpeg_max) // 2) if config.jpeg else None
+    compression = Compression("JPEG", (config.jpeg_min + config.jpeg_max) // 2) if config.jpeg else None
     pairs = [
-        pair(str(i), _middle(array), scale, PROTOCOLS["benchmark"], quality)
+        pair(str(i), _middle(array), scale, PROTOCOLS["benchmark"], compression)
         for i, array in enumerate(arrays)
         if i in held
         for scale in VALIDATION_SCALES
