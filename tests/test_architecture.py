@@ -26,7 +26,7 @@ ROWS = [
     ["training.shorten", "training.calibrate"],
     ["training.train"],
     ["training.easier", "training.folder"],
-    ["training.state", "training.log", "training.synthetic", "training.strips", "training.attach"],
+    ["training.state", "training.stopping", "training.log", "training.synthetic", "training.strips", "training.attach"],
     ["training.data"],
     ["training.evaluate", "training.config", "training.revival", "training.centring"],
     ["training.inputs", "training.edges"],

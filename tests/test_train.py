@@ -24,7 +24,7 @@ from liif_fast.training.config import SETTINGS, Config, read
 from liif_fast.training.shorten import shorten
 from liif_fast.training.sitting import sit
 from liif_fast.training.state import STATE
-from liif_fast.training.train import WEIGHTS, Diverged, load_data, train
+from liif_fast.training.train import WEIGHTS, Diverged, Progress, load_data, train
 from runs import ENVIRONMENT, QUICK, SMALL, content, make, pictures
 
 
@@ -191,6 +191,36 @@ def test_not_a_number_stops_it_and_the_last_state_is_good(folder: Path, tmp_path
     with pytest.raises(Diverged, match=r"at iteration 3 \(loss (nan|inf)\).*no state was saved yet"):
         train(make(folder, tmp_path / "diverged", init=str(tmp_path / "huge.safetensors")))
     assert not (tmp_path / "diverged" / STATE).exists()
+
+
+def test_stopped_it_saves_the_iteration_first(folder: Path, tmp_path: Path) -> None:
+    """A signal then ends it as ever: here by the handler that Python has for Ctrl-C."""
+    whole, parts = (make(folder, tmp_path / name, iterations=5, log_every=2) for name in ("whole", "parts"))
+    whole, parts = (replace(run, save_every=100, validate_every=100) for run in (whole, parts))
+    train(whole)
+
+    def stop(progress: Progress) -> None:
+        if progress.iteration == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(parts, tell=stop)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert content(tmp_path / "parts")["iteration"] == 3
+    assert not (tmp_path / "parts" / WEIGHTS).exists()
+    train(parts, resume=True)
+    assert_equal(content(tmp_path / "whole"), content(tmp_path / "parts"))
+
+
+def test_stopped_twice_it_ends_at_once(folder: Path, tmp_path: Path) -> None:
+    def stop(_: Progress) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+
+    settings = replace(make(folder, tmp_path / "run", iterations=5), save_every=100, log_every=1)
+    with pytest.raises(KeyboardInterrupt):
+        train(settings, tell=stop)
+    assert not (tmp_path / "run" / STATE).exists()
 
 
 def test_killed_at_any_moment(folder: Path, tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ from .network import Liif
 from .replay import Replayed, own_stream, possible
 from .revival import revive
 from .state import STATE, State, begin, behind
+from .stopping import Postponed
 from .testset import Compression, Pair, pair
 
 VALIDATION_SCALES = (2.0, 3.0, 4.0)
@@ -81,7 +82,7 @@ def train(
     warn: Callable[[str], None] = _silent,
 ) -> Result:
     """Train to the end; a later call with ``resume`` goes on where the state was last saved, on processors bit for bit
-    (on GPUs sums of gradients have no fixed order).
+    (on GPUs sums of gradients have no fixed order). Signals to end wait until it is saved, in a single process.
 
     Under ``torchrun`` every process takes its share of the batch, on a device of its own, or raises BackendUnavailable.
 
@@ -104,8 +105,9 @@ def train(
             run.prepare(resume)
             if device.type == "cpu":
                 keep_freed_memory()
-            with _without_denormals():
-                run.loop()
+            # Several processes would each stop elsewhere, and wait for each other.
+            with _without_denormals(), nullcontext() if size > 1 else Postponed() as stop:
+                run.loop(stop)
         result = Result(run.folder / WEIGHTS, run.psnr)
         del run
         return result
@@ -205,7 +207,7 @@ class _Run:
         self.differentiate = [graph(self._differentiate) if graph else self._differentiate for _ in range(2)]
         self.precision = "bf16" if bf16 else "fp32"
 
-    def loop(self) -> None:
+    def loop(self, stop: Postponed | None = None) -> None:
         config, state = self.config, self.state
         loss_sum, since, start = torch.zeros((), device=self.device), state.iteration, time.perf_counter()
         while state.iteration < config.iterations:
@@ -214,6 +216,8 @@ class _Run:
             last = state.iteration == config.iterations
             every = (config.log_every, config.save_every, config.validate_every)
             logs, saves, validates = (last or state.iteration % n == 0 for n in every)
+            stopped = bool(stop)
+            saves = saves or stopped
             if not (logs or saves or validates):
                 continue
             loss = self._mean(loss_sum / (state.iteration - since))
@@ -232,6 +236,8 @@ class _Run:
                 self.tell(Progress(state.iteration, config.iterations, loss, speed, left, self.psnr))
             if saves:
                 self.save()
+            if stopped:
+                return
             start = time.perf_counter()
         if self.rank == 0 and not self.psnr:  # resumed at its end
             self.validate()
