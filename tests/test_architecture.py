@@ -39,6 +39,7 @@ ROWS = [
     ["video.mux", "video.frames"],
     ["video.source", "video.encoding", "video.segments", "video.stages", "video.planes"],
     ["video.colors", "video.hdr", "video.raw", "video.animation_source", "video.matroska"],
+    ["video.container"],
     ["video.errors"],
     ["bench"],
     ["system", "export"],

@@ -111,6 +111,13 @@ def test_networks_are_not_overwritten(folder: Path, tmp_path: Path) -> None:
     assert (tmp_path / WEIGHTS).read_bytes() == before
 
 
+def test_easier_leaves_nothing_where_it_is_refused(folder: Path, tmp_path: Path) -> None:
+    settings = make(tmp_path / "mistyped", tmp_path / "out")
+    with pytest.raises(FileNotFoundError, match="mistyped"):
+        shorten("realtime-small", settings, 0.1, lambda _: None, lambda _: None)
+    assert not (tmp_path / "out").exists()
+
+
 def test_easier_keeps_the_bits_of_what_it_cannot_shorten(folder: Path, tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "first.safetensors", random_weights(Architecture(1, 16, (16,))), torch.float32)
     shorten(str(tmp_path / "first.safetensors"), make(folder, tmp_path / "out"), 0.1, lambda _: None, lambda _: None)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import math
 import random
 import resource
 import signal
@@ -11,12 +14,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageCms
 
 from common import random_weights
 from liif_fast import checkpoint, cli
 from liif_fast.checkpoint import Architecture
+from liif_fast.video.container import container
 from liif_fast.video.errors import MissingLibrary
 
 av = pytest.importorskip("av")
@@ -93,6 +99,8 @@ def test_a_film(folder: Path) -> None:
         (("in.mkv", "out.mkv", "--codec", "ffv1"), ("ffv1 has no option preset",)),
         (("in.mkv", "out.mkv", "--start", "soon"), ("--start", "'soon'")),
         (("in.mkv", "out.mkv", "--start", "9:00"), ("no frame in the part",)),
+        (("in.mkv", "out.mkv", "--start", "0.2", "--end", "0.2"), ("the end, 0.2 s, is not behind the start",)),
+        (("in.mkv", "out.mkv", "--end", "0"), ("the end, 0 s, is not behind the start",)),
         (("in.mkv", "out.mkv", "--size", "10x10"), ("0.5",)),
         (("in.mkv", "out.mkv", "--size", "101x51"), ("even sizes",)),
         (("in.mkv", "out.webm"), ("audio stream 1 (aac)", "--leave-out")),
@@ -228,6 +236,49 @@ def test_full_disk(folder: Path, room: int) -> None:
     assert len(list(folder.glob(".*/*.packets"))) == (room > 3000)
     assert not list(folder.glob(".*/*.part"))
     assert not list(folder.glob(".*.part"))
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_full_disk_at_any_byte(suffix: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """Of what muxers write: the file's own error, which PyAV may lose or print."""
+    picture = av.VideoFrame.from_ndarray(np.arange(64 * 48 * 3, dtype=np.uint8).reshape(48, 64, 3) * 7)
+    written = 0
+
+    def mux(room: float) -> None:
+        nonlocal written
+
+        class Disk(io.BytesIO):
+            def write(self, data: Any) -> int:
+                if self.tell() + len(data) > room:
+                    raise OSError(errno.ENOSPC, "full")
+                return super().write(data)
+
+        file = Disk()
+        with container(file, f"out{suffix}") as out:
+            stream = out.add_stream("libx264", rate=24)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            for _ in range(40):
+                out.mux(stream.encode(picture.reformat(format="yuv420p")))
+            out.mux(stream.encode(None))
+        written = file.seek(0, 2)
+
+    mux(math.inf)
+    for room in np.linspace(0, written - 1, 12):
+        with pytest.raises(OSError, match="full") as raised:
+            mux(room)
+        assert raised.value.errno == errno.ENOSPC
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("encoder", "reason"),
+    [("mpeg2video", "MPEG-1/2 does not support 1000/1 fps"), ("h264_nvenc", "Cannot load libcuda")],
+)
+def test_an_encoder_says_why_it_refuses(folder: Path, encoder: str, reason: str) -> None:
+    if encoder not in av.codecs_available or (encoder == "h264_nvenc" and torch.cuda.is_available()):
+        pytest.skip(f"there is no {encoder} here, or it works")
+    engine = tuple(option for option in ENGINE if option not in ("--preset", "ultrafast"))
+    refused(run("in.mkv", "out.mkv", "--codec", encoder, engine=engine), f"encoder {encoder} refuses", reason)
 
 
 def test_two_at_once(folder: Path) -> None:

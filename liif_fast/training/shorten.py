@@ -61,12 +61,14 @@ def shorten(
     check_library()
     folder = Path(config.output)
     weights = load(model)
-    _claim(folder, weights, config)
+    settings = _settings(folder, weights, config)
     unit = UNITS[weights.architecture.decoder]
     device = find_device(config.device)
     pictures, pairs = load_data(config, device, say)
     if not pairs:
         raise ValueError("held_out is 0: without held-out pictures the loss of quality cannot be measured")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / SETTINGS, settings)
 
     def quality(candidate: Weights) -> float:
         up = Upscaler(candidate, device=device, precision="fp32", threads=config.threads or None)
@@ -106,16 +108,18 @@ def shorten(
     return steps
 
 
-def _claim(folder: Path, weights: Weights, config: Config) -> None:
-    """The folder is for this network and these settings; how it computes may change from sitting to sitting."""
+def _settings(folder: Path, weights: Weights, config: Config) -> str:
+    """What the folder is for, as text: a network and settings; how it computes may change from sitting to sitting.
+
+    FileExistsError where it is for others.
+    """
     settings = to_toml(replace(config, device="auto", threads=0))
     text = f"# {weights.name}, network {weights.fingerprint}\n{settings}"
     kept = folder / SETTINGS
     begun = [*folder.glob(f"*/{STATE}"), *folder.glob(STATE), *folder.glob(WEIGHTS)]
     if begun and (not kept.exists() or kept.read_text(encoding="utf-8") != text):
         raise FileExistsError(f"{begun[0]}: begun with another network or other settings; name another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(kept, text)
+    return text
 
 
 def report(

@@ -1,4 +1,4 @@
-"""What the result is encoded with: container, codec, quality, pixel format, and an encoder made by it."""
+"""What the result is encoded with: codec, quality, pixel format, and an encoder made by it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 from ..batch import Request
 from . import colors
 from .colors import Colors
-from .errors import VideoError, one_line
+from .container import container_of
+from .errors import VideoError, logged
 from .hdr import Mastering
 
-CONTAINERS = {".mkv": "matroska", ".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".webm": "webm"}
 # What --crf means for each encoder, and a value at which the result is hard to tell from the pictures it was given.
 _QUALITY: dict[str, tuple[str, str | None]] = {
     "libx264": ("crf", "17"),
@@ -97,17 +97,26 @@ class Encoding:
 
     def open(self) -> Any:
         """A new encoder, an ``av.VideoCodecContext`` that is open."""
-        import av
+        from av.error import FFmpegError
 
         if self.codec == "libsvtav1":
             os.environ.setdefault("SVT_LOG", "1")  # errors only; it has no other way to be told
+        context = self._closed()
+        try:
+            context.open()
+        except FFmpegError as error:
+            reason = logged(self._closed().open) or (error.strerror or str(error)).strip()
+            raise VideoError(f"encoder {self.codec} refuses {self}: {reason}") from error
+        if context.options:  # those that nobody took
+            raise VideoError(f"{self.codec} has no option {', '.join(context.options)}")
+        return context
+
+    def _closed(self) -> Any:
+        import av
+
         context = av.CodecContext.create(self.codec, "w")
         self.configure(context)
         context.flags |= int(av.codec.context.Flags.global_header)
-        with one_line(f"encoder {self.codec} refuses {self}"):
-            context.open()
-        if context.options:  # those that nobody took
-            raise VideoError(f"{self.codec} has no option {', '.join(context.options)}")
         return context
 
     def configure(self, context: Any) -> None:
@@ -129,14 +138,6 @@ def fitted(size: tuple[int, int], request: Request, down: int, across: int) -> t
     if request.width and request.height:
         return size
     return max(1, round(size[0] / down)) * down, max(1, round(size[1] / across)) * across
-
-
-def container_of(path: str) -> str:
-    """ffmpeg's name of the container that the suffix means; VideoError for another."""
-    suffix = os.path.splitext(path)[1].lower()
-    if suffix not in CONTAINERS:
-        raise VideoError(f"{path}: the suffix {suffix!r} names no container, which are {', '.join(CONTAINERS)}")
-    return CONTAINERS[suffix]
 
 
 def _default_codec(path: str, source: str) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -45,6 +45,21 @@ def one_line(path: str) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
             raise OSError(error.errno, error.strerror, path) from error
         raise VideoError(f"{path}: {(error.strerror or str(error)).strip()}") from error
+
+
+def logged(failing: Callable[[], object]) -> str:
+    """What ffmpeg says first about something that fails, which its error is often silent about; "" if nothing."""
+    import av.logging as log
+    from av.error import FFmpegError
+
+    level = log.get_level()
+    log.set_level(log.ERROR)
+    try:
+        with log.Capture() as messages, suppress(FFmpegError):
+            failing()
+    finally:
+        log.set_level(level)
+    return next((text.strip().splitlines()[0] for _, _, text in messages if text.strip()), "")
 
 
 @dataclass

@@ -16,7 +16,8 @@ from ..console import Meter, Stopped, say_error
 from ..output import check_place, one_line_errors, whole_file
 from ..words import counted
 from .colors import bits, has_alpha, is_gray, subsampling
-from .encoding import Choice, Encoding, container_of, fitted
+from .container import container_of
+from .encoding import Choice, Encoding, fitted
 from .errors import VideoError, check_library
 from .mux import Copied, Cut, check, verify, write
 from .segments import Encoded, Work

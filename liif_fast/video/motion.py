@@ -14,7 +14,8 @@ import numpy as np
 from ..field import Box
 from ..output import check_place, whole_file
 from .colors import BT709, LIMITED, Colors
-from .encoding import Choice, Encoding, container_of
+from .container import container, container_of
+from .encoding import Choice, Encoding
 from .errors import check_library, one_line
 from .planes import Converter
 from .stages import Pipeline
@@ -186,14 +187,12 @@ def render(
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Writes the film, whole or not at all; ``progress`` is called with frames done and frames in all."""
-    import av
-
     color = picture if picture.ndim == 3 else picture[..., None]
     color = color[..., : color.shape[2] - 1 + color.shape[2] % 2]  # 1 of 2 and 3 of 4: without alpha
     converter = Converter()
     with whole_file(path, overwrite) as file, Pipeline("encoding") as pipeline, one_line(path):
         rendered = pipeline.step("rendering", frames(plan, upscaler.encode(color)))
-        with av.open(file, "w", format=container_of(path)) as out:
+        with container(file, path) as out:
             video: Any = out.add_stream(encoding.codec, rate=encoding.rate)
             encoding.configure(video.codec_context)
             for at, made in enumerate(rendered):

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, BinaryIO
 
-from .encoding import Encoding, container_of
+from .container import container, container_of
+from .encoding import Encoding
 from .errors import VideoError, one_line
 from .segments import Encoded, Work
 from .source import Clip, is_cover, main_stream, open_input, zero_of
@@ -78,10 +79,8 @@ def check(path: str, output: str, encoding: Encoding, leave_out: bool) -> None:
 
 def write(file: BinaryIO, output: str, path: str, encoding: Encoding, work: Work, clip: Clip, cut: Cut) -> Copied:
     """The whole film into ``file``. VideoError or OSError."""
-    import av
-
     copied = Copied()
-    with one_line(output), open_input(path) as source, av.open(file, "w", format=container_of(output)) as out:
+    with one_line(output), open_input(path) as source, container(file, output) as out:
         main = main_stream(source, path)
         streams = _streams(source, out, main, encoding, output)
         if clip.rotation or clip.mirrored:  # a mirrored picture is turned before it is mirrored

@@ -60,13 +60,16 @@ class Stamped:
 class Source:
     """A film file, read from its start or from ``start`` seconds on. A context manager.
 
-    Raises VideoError for what is no film, has no frame or needs ``deinterlace`` and is not to be, OSError for the file.
+    Raises VideoError for what is no film, has no frame, needs ``deinterlace`` and is not to be, and for a part of no
+    length; OSError for the file.
     """
 
     def __init__(
         self, path: str, start: Fraction | None = None, end: Fraction | None = None, deinterlace: bool = False
     ) -> None:
         check_library()
+        if end is not None and end <= (start or 0):
+            raise VideoError(f"{path}: the end, {float(end):g} s, is not behind the start, {float(start or 0):g} s")
         self.path, self.start, self.end, self._deinterlace = path, start, end, deinterlace
         self.damage = Damage()
         self._container = open_input(path)
