@@ -12,7 +12,7 @@ from .options import CellClamp, clamp
 
 ONNX_EXAMPLES = """\
   liif-fast export onnx edsr-baseline upscaler.onnx
-  liif-fast export onnx edsr-baseline twice.onnx --scale 2
+  liif-fast export onnx realtime twice.onnx --scale 2 --precision fp16
   liif-fast export onnx edsr-baseline net.onnx --split      makes net_encoder.onnx and net_decoder.onnx"""
 TENSORRT_EXAMPLES = """\
   liif-fast export tensorrt edsr-baseline encoder.engine --architecture SM89 --architecture SM120
@@ -31,14 +31,17 @@ def to_onnx(
     scale: Annotated[
         float | None, typer.Option("--scale", "-s", metavar="S", help="Always this factor; no input 'size'.")
     ] = None,
+    precision: Annotated[
+        str, typer.Option(help="fp32, or fp16: of pictures, weights and products, as for TensorRT.")
+    ] = "fp32",
     cell_clamp: CellClamp = "4",
     force: Force = False,
 ) -> None:
     """Writes ONNX without GridSample, any size, and measures it in ONNX Runtime against this program.
 
-    Inputs: 'image' float32 [1, 3, H, W], RGB in [0, 1], and 'size' int64 [2], rows and columns.
+    Inputs: 'image' [1, 3, H, W], RGB in [0, 1], and 'size' int64 [2], rows and columns.
 
-    Output: 'picture' float32 [1, 3, rows, columns] in [0, 1].
+    Output: 'picture' [1, 3, rows, columns] in [0, 1], of the type of 'image': float32, or float16 by --precision fp16.
 
     With --split the encoder makes 'z' [H, W, C] of 'image', and the decoder takes 'z', 'size' and 'box' float32 [4],
     the window (top, left, bottom, right) of the image, in its pixels, that is to be 'size' large.
@@ -46,7 +49,7 @@ def to_onnx(
     from .checkpoint import load
     from .export import onnx
 
-    paths, difference = onnx(load(model), output, split, scale, clamp(cell_clamp), force)
+    paths, difference = onnx(load(model), output, split, scale, clamp(cell_clamp), force, precision)
     for path in paths:
         say(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
     say(f"largest difference to fp32 here: {difference:.1e} of 1")

@@ -1,11 +1,12 @@
 """A network as ONNX graphs, written node by node from its weights: no tracing, no GridSample, every size dynamic.
 
 Coordinates are computed in the graph as `grid` does, in float64, as only that decides ties the same way; they are
-O(height + width). Cells are then gathered by rows and columns, and all per-pixel arithmetic is float32. The decoder
-gathers the whole window at once: it takes about 7 kB a pixel at a width of 256, so large results are made of windows.
+O(height + width). Cells are then gathered by rows and columns, and all per-pixel arithmetic is of the graph's type,
+float32 or float16. The decoder gathers the whole window at once: in float32 it takes about 7 kB a pixel at a width of
+256, so large results are made of windows.
 
 At a whole, fixed scale a resampling decoder needs no coordinates: its taps come again every few lines, and the graph
-has convolutions, paddings and pixel shuffles only, in float32.
+has convolutions, paddings and pixel shuffles only, all of that type.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ Pair = tuple[str, str]  # names of two values, of rows and of columns
 
 
 class Graph:
-    """Nodes and constants; a value is its name."""
+    """Nodes and constants; a value is its name. ``dtype``: of pictures, weights and products, float32 or float16."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, dtype: Any = np.float32) -> None:
+        self.name, self.dtype, self.kind = name, dtype, helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
 
@@ -49,8 +50,8 @@ class Graph:
         self.nodes.append(helper.make_node(kind, list(inputs), [name], name, **attributes))
         return name
 
-    def constant(self, value: Any, dtype: Any = np.float32, name: str = "") -> str:
-        array = np.asarray(value, dtype)
+    def constant(self, value: Any, dtype: Any = None, name: str = "") -> str:
+        array = np.asarray(value, dtype or self.dtype)
         name = name or f"constant_{len(self.constants)}"
         self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
         return name
@@ -66,6 +67,10 @@ class Graph:
 
     def cast(self, x: str, kind: int) -> str:
         return self("Cast", x, to=kind)
+
+    def value(self, name: str, shape: list[Any]) -> Any:
+        """An input or output of the graph's type."""
+        return helper.make_tensor_value_info(name, self.kind, shape)
 
     def item(self, x: str, i: int) -> str:
         """x[i] of a vector, a scalar."""
@@ -131,7 +136,7 @@ class Axis:
         return self.graph("Min", self.graph("Max", x, low), high)
 
     def neighbours(self, ensemble: bool) -> list[tuple[str, str, str]]:
-        """`grid.axis`: for each side index int64, offset and weight float32, all [N]; a lone one's weight is ""."""
+        """`grid.axis`: for each side index int64, offset and weight, all [N]; a lone one's weight is ""."""
         g, one = self.graph, self.graph.double(1.0)
         query = g("Sub", g("Mul", self.positions, g("Div", g.double(2.0), self.cells_double)), one)
         last = g("Sub", self.cells_double, one)
@@ -151,14 +156,14 @@ class Axis:
             found = g("Greater", total, g.double(0.0))
             safe = g("Where", found, total, one)
             weights = [g("Where", found, g("Div", distance, safe), g.double(0.5)) for distance in distances]
-            weights = [g.cast(weight, TensorProto.FLOAT) for weight in weights]
+            weights = [g.cast(weight, g.kind) for weight in weights]
         else:
             weights = [""]
-        offsets = [g.cast(offset, TensorProto.FLOAT) for offset in offsets]
+        offsets = [g.cast(offset, g.kind) for offset in offsets]
         return list(zip(indices, offsets, weights, strict=True))
 
     def taps(self, mlp: list[np.ndarray]) -> list[tuple[str, str]]:
-        """`grid.taps` with `resample.shares`: for each tap its fine line, int64 [N], and its share, float32 [N]."""
+        """`grid.taps` with `resample.shares`: for each tap its fine line, int64 [N], and its share, [N]."""
         g, one, zero = self.graph, self.graph.double(1.0), self.graph.double(0.0)
         lines = g("Mul", self.cells, g.integer(FACTOR))
         at = g("Sub", g("Mul", self.positions, g.double(float(FACTOR))), g.double(0.5))
@@ -171,7 +176,7 @@ class Axis:
         share = g("Div", share, g("ReduceSum", share, g.integers(1), keepdims=1))
         last = g("Sub", g.cast(lines, TensorProto.DOUBLE), one)
         line = g.cast(self.clip(line, zero, last), TensorProto.INT64)
-        share = g.cast(share, TensorProto.FLOAT)
+        share = g.cast(share, g.kind)
         return [
             (g("Gather", line, g.integer(k), axis=1), g("Gather", share, g.integer(k), axis=1)) for k in range(TAPS)
         ]
@@ -211,7 +216,7 @@ def add_liif(graph: Graph, decoder: Decoder, z: str, y: Axis, x: Axis) -> str:
     hidden = [(g.constant(w.T), g.constant(b)) for w, b in zip(layers[4::2], layers[5::2], strict=True)]
     cell_term = None
     if decoder.first_cell.shape[1]:
-        cell = [g.unsqueeze(g.cast(axis.cell, TensorProto.FLOAT), 0) for axis in (y, x)]
+        cell = [g.unsqueeze(g.cast(axis.cell, g.kind), 0) for axis in (y, x)]
         cell_term = g("MatMul", g.constant(decoder.first_cell), g("Concat", *cell, axis=0))
     blended = ""
     columns = x.neighbours(decoder.local_ensemble)
@@ -260,7 +265,7 @@ def add_filter(graph: Graph, weights: Weights, decoder: Resampler, scale: int, c
     taps = decoder.tables(positions, cells, grid.cell(0, 1, scale, clamp))
     first = taps.first.numpy() - inner * FACTOR
     before, length = -int(first[0]), int(first[-1] - first[0]) + TAPS
-    shares = np.zeros((outputs, length), np.float32)
+    shares = np.zeros((outputs, length))
     for i in range(outputs):
         start = first[i] + before
         shares[i, start : start + TAPS] = taps.taps[i].numpy()
@@ -275,16 +280,21 @@ def add_filter(graph: Graph, weights: Weights, decoder: Resampler, scale: int, c
 
 
 def whole(
-    weights: Weights, decoder: Decoder | Resampler, clamp: float | None, scale: float | None = None
+    weights: Weights,
+    decoder: Decoder | Resampler,
+    clamp: float | None,
+    scale: float | None = None,
+    dtype: Any = np.float32,
 ) -> onnx.ModelProto:
-    """``image`` float32 [1, 3, H, W] in [0, 1] and ``size`` int64 [2] = (rows, columns) -> ``picture``.
+    """``image`` [1, 3, H, W] in [0, 1] and ``size`` int64 [2] = (rows, columns) -> ``picture``.
 
-    ``picture`` is float32 [1, 3, rows, columns], clamped to [0, 1]. With ``scale`` there is no ``size``; it is
-    ``scale`` times the image's, at a whole one by a filter where `add_filter` has one. ``clamp``: see `grid.cell`.
+    ``picture`` is [1, 3, rows, columns], clamped to [0, 1]; it and ``image`` are of ``dtype``, float32 or float16. With
+    ``scale`` there is no ``size``; it is ``scale`` times the image's, at a whole one by a filter where `add_filter` has
+    one. ``clamp``: see `grid.cell`.
     """
-    graph = g = Graph("upscaler")
+    graph = g = Graph("upscaler", dtype)
     notes = f"{weights.name}: {weights.architecture.summary()}"
-    inputs = [helper.make_tensor_value_info(IMAGE, TensorProto.FLOAT, [1, 3, "height", "width"])]
+    inputs = [g.value(IMAGE, [1, 3, "height", "width"])]
     if isinstance(decoder, Resampler) and scale is not None and scale in FILTERED:
         colors = add_filter(g, weights, decoder, int(scale), clamp)
         return graph.model(inputs, _finished(g, weights, colors), notes)
@@ -302,18 +312,16 @@ def whole(
 
 
 def split(
-    weights: Weights, decoder: Decoder | Resampler, clamp: float | None
+    weights: Weights, decoder: Decoder | Resampler, clamp: float | None, dtype: Any = np.float32
 ) -> tuple[onnx.ModelProto, onnx.ModelProto]:
-    """Encoder: ``image`` as for `whole` -> ``z`` float32 [H, W, C]. Decoder: ``z``, ``size``, ``box`` -> ``picture``.
+    """Encoder: ``image`` as for `whole` -> ``z`` [H, W, C]. Decoder: ``z``, ``size``, ``box`` -> ``picture``.
 
     ``box`` is float32 [4], the window (top, left, bottom, right) in pixels of the image that is to be ``size`` large.
     """
     notes, width = f"{weights.name}: {weights.architecture.summary()}", len(decoder.head.weight)
-    encoder = Graph("encoder")
+    encoder, g = Graph("encoder", dtype), Graph("decoder", dtype)
     encoder("Identity", add_encoder(encoder, weights, decoder, IMAGE), name=Z)
-    image = helper.make_tensor_value_info(IMAGE, TensorProto.FLOAT, [1, 3, "height", "width"])
-    z = helper.make_tensor_value_info(Z, TensorProto.FLOAT, ["height", "width", width])
-    g = Graph("decoder")
+    image, z = g.value(IMAGE, [1, 3, "height", "width"]), g.value(Z, ["height", "width", width])
     cells, box = g("Shape", Z), g.cast(BOX, TensorProto.DOUBLE)
     y, x = (Axis(g, g.item(cells, i), g.item(SIZE, i), g.item(box, i), g.item(box, i + 2), clamp) for i in range(2))
     output = _picture(g, weights, decoder, Z, y, x)
@@ -334,4 +342,4 @@ def _finished(g: Graph, weights: Weights, colors: str) -> Any:
         g.constant(np.reshape(values, (1, 3, 1, 1))) for values in (weights.architecture.std, weights.architecture.mean)
     )
     g("Clip", g("Add", g("Mul", colors, std), mean), g.constant(0.0), g.constant(1.0), name=PICTURE)
-    return helper.make_tensor_value_info(PICTURE, TensorProto.FLOAT, [1, 3, "rows", "columns"])
+    return g.value(PICTURE, [1, 3, "rows", "columns"])

@@ -129,6 +129,26 @@ def test_a_whole_scale_of_a_resampling_decoder_is_a_filter(name: str, clamp: flo
             assert np.abs(out[0].transpose(1, 2, 0) - ours(picture(shape), scale=scale)).max() < 1e-5
 
 
+@pytest.mark.parametrize("scale", [None, 2, 3.7])
+@pytest.mark.parametrize("name", ["tiny", "resample", "deep"])
+def test_halves(name: str, scale: float | None) -> None:
+    """Pictures, weights and products; coordinates stay in float64, and at a whole scale there are none."""
+    weights = network(name)
+    model = onnx_graph.whole(weights, decoder(weights), 4.0, scale, np.float16)
+    kinds = {tensor.data_type for tensor in model.graph.initializer}
+    assert onnx.TensorProto.FLOAT not in kinds
+    assert (onnx.TensorProto.DOUBLE in kinds) == (scale != 2 or name != "resample")
+    image = picture((16, 12)).astype(np.float16)
+    inputs = {"image": image.transpose(2, 0, 1)[None]} | ({} if scale else {"size": np.array((50, 31))})
+    (out,) = session(model).run(None, inputs)
+    assert out.dtype == np.float16
+    how = {"scale": scale} if scale else {"size": (50, 31)}
+    ours = Upscaler(weights, device="cpu", precision="fp32")(image.astype(np.float32), **how)
+    difference = np.abs(out[0].transpose(1, 2, 0) - ours)
+    assert 0 < difference.max() < 1e-2
+    assert difference.mean() < 1e-3
+
+
 @pytest.mark.parametrize("name", ["tiny", "resample"])
 def test_plain_operators_and_names(name: str) -> None:
     weights = network(name)
@@ -149,12 +169,13 @@ def test_plain_operators_and_names(name: str) -> None:
 @needs_rtx
 @pytest.mark.parametrize("name", ["tiny", "resample"])
 @pytest.mark.parametrize("kind", ["whole", "fixed scale", "encoder", "decoder"])
-def test_tensorrt_builds_it(name: str, kind: str) -> None:
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_tensorrt_builds_it(name: str, kind: str, dtype: Any) -> None:
     weights = network(name)
     if kind in ("encoder", "decoder"):
-        model = onnx_graph.split(weights, decoder(weights), 4.0)[kind == "decoder"]
+        model = onnx_graph.split(weights, decoder(weights), 4.0, dtype)[kind == "decoder"]
     else:
-        model = onnx_graph.whole(weights, decoder(weights), 4.0, 2 if kind == "fixed scale" else None)
+        model = onnx_graph.whole(weights, decoder(weights), 4.0, 2 if kind == "fixed scale" else None, dtype)
     trt = trt_engine.FLAVOURS["tensorrt-rtx"].trt
     logger = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(logger)
@@ -203,6 +224,10 @@ def test_onnx_command(tmp_path: Path) -> None:
     assert command("onnx", TINY, tmp_path / "b.onnx", "--split", "--cell-clamp", "none").exit_code == 0
     assert command("onnx", TINY, tmp_path / "a.onnx", "--scale", "2.5", "--force").exit_code == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.onnx", "b_decoder.onnx", "b_encoder.onnx"]
+    result = command("onnx", TINY, tmp_path / "b.onnx", "--split", "--precision", "fp16", "--force")
+    assert 1e-5 < float(result.stdout.splitlines()[2].split()[5]) < 1e-2
+    (z,) = onnxruntime.InferenceSession(tmp_path / "b_encoder.onnx").get_outputs()
+    assert z.type == "tensor(float16)"
 
 
 @pytest.mark.parametrize(
@@ -217,6 +242,7 @@ def test_onnx_command(tmp_path: Path) -> None:
         (["onnx", TINY, "a.onnx", "--scale", "nan"], "nan"),
         (["onnx", TINY, "a.onnx", "--cell-clamp", "off"], "--cell-clamp"),
         (["onnx", TINY, "a.onnx", "--cell-clamp", "0"], "--cell-clamp must be a scale of at least 1"),
+        (["onnx", TINY, "a.onnx", "--precision", "bf16"], "precision must be one of fp32, fp16"),
         (["tensorrt", TINY, "a.onnx"], ".engine"),
         (["tensorrt", TINY, "a.engine", "--engine", "torch"], "engine must be one of"),
         (["tensorrt", TINY, "a.engine", "--precision", "fp32"], "precision must be one of"),
