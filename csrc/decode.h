@@ -12,7 +12,7 @@
 
 #include <cstdint>
 
-#include "numbers.h"
+#include "pixels.h"
 
 namespace liif {
 
@@ -49,9 +49,6 @@ struct DecodeParams {
   int64_t z_row_stride;  // elements from one row of z to the next
   int32_t sides;         // 1 or 2: cells looked at per axis
   AxisTable y, x;
-  // false: a grid of y.size rows and x.size columns. true: a list of x.size points, one y and one x entry each (y.size ==
-  // x.size).
-  bool paired;
 
   const float* first;    // [width] what is constant in the first layer: the cell term
   const float* first_y;  // [width] weight of the y offset
@@ -61,13 +58,7 @@ struct DecodeParams {
 
   const float* last;       // [3][width of the last hidden layer]
   const float* last_bias;  // [3]
-  float scale[3];          // per channel, from the network's range to the output's
-  float shift[3];
-  float low, high;  // outputs are clamped to [low, high], then rounded to nearest even for integer types
-
-  void* out;  // u8, u16, f16 or f32
-  Type out_type;
-  int64_t out_row_stride, out_column_stride, out_channel_stride;  // elements; a list of points uses the column stride
+  Pixels out;
 };
 
 }  // namespace liif

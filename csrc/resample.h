@@ -28,16 +28,7 @@ struct ResampleParams {
   int64_t rows, columns;  // cells
   int64_t z_row_stride;   // elements from one row of z to the next
   TapTable y, x;
-  // false: a grid of y.size rows and x.size columns. true: a list of x.size points in any order, one y and one x entry each.
-  bool paired;
-
-  float scale[3];  // per channel, from the network's range to the output's
-  float shift[3];
-  float low, high;  // outputs are clamped to [low, high], then rounded to nearest even for integer types
-
-  void* out;  // u8, u16, f16 or f32
-  Type out_type;
-  int64_t out_row_stride, out_column_stride, out_channel_stride;  // elements; a list of points uses the column stride
+  Pixels out;
 };
 
 }  // namespace liif

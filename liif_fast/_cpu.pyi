@@ -12,6 +12,21 @@ class Type(Enum):
 
 def isas() -> list[tuple[str, bool]]: ...
 def is_intel() -> bool: ...
+
+class Pixels:
+    def __init__(
+        self,
+        *,
+        paired: bool,
+        scale: list[float],
+        shift: list[float],
+        low: float,
+        high: float,
+        data: int,
+        type: Type,
+        strides: tuple[int, int, int],
+    ) -> None: ...
+
 def decode(
     *,
     isa: str,
@@ -24,19 +39,13 @@ def decode(
     sides: int,
     y: tuple[int, int, int, int],
     x: tuple[int, int, int, int],
-    paired: bool,
     first: int,
     first_y: int,
     first_x: int,
     hidden: list[tuple[int, int, int, int, int]],
     last: int,
     last_bias: int,
-    scale: tuple[float, ...],
-    shift: tuple[float, ...],
-    range: tuple[float, float],
-    out: int,
-    out_type: Type,
-    out_strides: tuple[int, ...],
+    out: Pixels,
 ) -> None: ...
 def resample(
     *,
@@ -49,13 +58,7 @@ def resample(
     z_row_stride: int,
     y: tuple[int, int, int],
     x: tuple[int, int, int],
-    paired: bool,
-    scale: tuple[float, ...],
-    shift: tuple[float, ...],
-    range: tuple[float, float],
-    out: int,
-    out_type: Type,
-    out_strides: tuple[int, ...],
+    out: Pixels,
 ) -> None: ...
 
 class PixelGrid:

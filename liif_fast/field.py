@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from . import grid, pages, tiling
 from .encoder import BaseEncoder, in_tiles
-from .ops import OUT_RANGE
+from .pixels import OUT_RANGE
 
 Box = tuple[float, float, float, float]
 Progress = Callable[[int, int], None]

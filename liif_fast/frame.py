@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from . import grid, pages
 from .field import Box, Field, Progress
 from .image import Planes, bits, bleed
-from .ops import OUT_RANGE
+from .pixels import OUT_RANGE
 
 # Cells on each side of an alpha's own, whose least and greatest value it does not leave.
 REACH = 2

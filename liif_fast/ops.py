@@ -30,24 +30,8 @@ from .backends import BACKENDS, select, stored
 from .checkpoint import Weights
 from .encoder import Head
 from .grid import Axis
-from .image import WHITE
+from .pixels import Pixels, output_range
 from .quantization import FORMATS, Quantized, pickled, unpickled
-
-OUT_RANGE = {**WHITE, torch.float16: 1.0, torch.float32: 1.0}
-
-
-def output_range(
-    mean: Sequence[float], std: Sequence[float], dtype: torch.dtype, peak: float | None
-) -> tuple[list[float], list[float], float, float]:
-    """``scale``, ``shift``, ``low`` and ``high`` for an output of ``dtype``; ``peak`` as for `Decoder`."""
-    free = peak == float("inf")
-    white = 1.0 if free else OUT_RANGE.get(dtype, 1.0) if peak is None else peak
-    if not dtype.is_floating_point and white > OUT_RANGE.get(dtype, white):
-        raise ValueError(f"peak must be at most {OUT_RANGE[dtype]:g}, the largest {dtype}; got {peak}")
-    scale, shift = [v * white for v in std], [v * white for v in mean]
-    most = torch.finfo(dtype).max if free else white
-    return scale, shift, -most if free else 0.0, most
-
 
 _library = library.Library("liif_fast", "DEF")
 _library.define(
@@ -72,15 +56,16 @@ def _decode(
     out: torch.Tensor,
 ) -> None:
     rows, columns = Axis(*y), Axis(*x)
-    _check(z, rows, columns, paired, cell_term, out)
+    pixels = Pixels(out, paired, scale, shift, low, high)
+    _check(z, rows, columns, cell_term)
+    pixels.check(rows.size, columns.size)
     together(z, *y, *x, *layers, cell_term, out)
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
-    run = BACKENDS[backend].decode
-    run(z, rows, columns, paired, layers, cell_term, scale, shift, low, high, threads, out)
+    BACKENDS[backend].decode(z, rows, columns, layers, cell_term, pixels, threads)
 
 
-def _check(z: torch.Tensor, y: Axis, x: Axis, paired: bool, cell_term: torch.Tensor, out: torch.Tensor) -> None:
+def _check(z: torch.Tensor, y: Axis, x: Axis, cell_term: torch.Tensor) -> None:
     """All that would make native code read or write outside its buffers."""
     if z.dim() != 3 or z.stride(2) != 1 or z.stride(1) != z.shape[2]:
         raise ValueError(f"z must be [H, W, C] with contiguous rows, got shape {tuple(z.shape)}, strides {z.stride()}")
@@ -94,11 +79,6 @@ def _check(z: torch.Tensor, y: Axis, x: Axis, paired: bool, cell_term: torch.Ten
             raise ValueError(f"the {name} table points outside the {cells} cells of z")
     if len(y.index) not in (1, 2):
         raise ValueError(f"tables must have 1 or 2 sides, got {len(y.index)}")
-    shape = (x.size, 3) if paired else (y.size, x.size, 3)
-    if tuple(out.shape) != shape or (paired and y.size != x.size):
-        raise ValueError(f"out must be {shape}, got {tuple(out.shape)}")
-    if out.dtype not in OUT_RANGE:
-        raise TypeError(f"out must be uint8, uint16, float16 or float32, got {out.dtype}")
     if cell_term.shape != z.shape[2:] or cell_term.dtype != torch.float32 or not cell_term.is_contiguous():
         raise ValueError(f"cell_term must be float32 [{z.shape[2]}], got {cell_term.dtype} {tuple(cell_term.shape)}")
 

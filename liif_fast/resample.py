@@ -29,7 +29,8 @@ from .backends import BACKENDS, select
 from .checkpoint import Weights
 from .encoder import Head
 from .grid import TAPS, Taps
-from .ops import OUT_RANGE, output_range, together, within
+from .ops import together, within
+from .pixels import Pixels, output_range
 from .quantization import FORMATS
 
 # How much the cubic widens at most: at x2, where the fine picture is twice too fine, it spans all TAPS lines.
@@ -81,14 +82,16 @@ def _resample(
     out: torch.Tensor,
 ) -> None:
     rows, columns = Taps(y[0], y[1], FACTOR * z.shape[0]), Taps(x[0], x[1], FACTOR * z.shape[1])
-    _check(z, rows, columns, paired, out)
+    pixels = Pixels(out, paired, scale, shift, low, high)
+    _check(z, rows, columns, paired)
+    pixels.check(rows.size, columns.size)
     together(z, *y, *x, out)
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
-    BACKENDS[backend].resample(z, rows, columns, paired, scale, shift, low, high, threads, out)
+    BACKENDS[backend].resample(z, rows, columns, pixels, threads)
 
 
-def _check(z: torch.Tensor, y: Taps, x: Taps, paired: bool, out: torch.Tensor) -> None:
+def _check(z: torch.Tensor, y: Taps, x: Taps, paired: bool) -> None:
     """All that would make native code read or write outside its buffers."""
     channels = 3 * FACTOR**2
     if z.dim() != 3 or z.shape[2] != channels or z.stride(2) != 1 or z.stride(1) != channels:
@@ -105,11 +108,6 @@ def _check(z: torch.Tensor, y: Taps, x: Taps, paired: bool, out: torch.Tensor) -
             raise ValueError(f"the {name} table points outside the {table.lines} fine lines of z")
         if not paired and table.size > 1 and not within(first.diff(), table.lines):
             raise ValueError(f"the {name} table of a grid must not fall")
-    shape = (x.size, 3) if paired else (y.size, x.size, 3)
-    if tuple(out.shape) != shape or (paired and y.size != x.size):
-        raise ValueError(f"out must be {shape}, got {tuple(out.shape)}")
-    if out.dtype not in OUT_RANGE:
-        raise TypeError(f"out must be uint8, uint16, float16 or float32, got {out.dtype}")
 
 
 _library.impl("resample", _resample, "CompositeExplicitAutograd")

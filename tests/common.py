@@ -22,8 +22,11 @@ import torch
 from liif_fast import grid
 from liif_fast.backends import cpu, reference
 from liif_fast.checkpoint import Architecture, Weights
+from liif_fast.encoder import Head
 from liif_fast.grid import Axis
-from liif_fast.ops import OUT_RANGE, Decoder
+from liif_fast.ops import Decoder
+from liif_fast.pixels import OUT_RANGE, Pixels
+from liif_fast.upscaler import DECODERS
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "data" / "golden"
@@ -32,6 +35,10 @@ CPU = torch.device("cpu")
 FP32, BF16, FP16, FP64 = torch.float32, torch.bfloat16, torch.float16, torch.float64
 # Of an output's type in its own units: the largest error of storing.
 ROUNDING = {torch.uint8: 0.5, torch.uint16: 0.5, FP16: 2.0**-12, FP32: 0.0}
+
+
+def head_of(weights: Weights) -> Head:
+    return DECODERS[weights.architecture.decoder](weights, CPU, FP32, "reference").head
 
 
 def random_weights(architecture: Architecture, seed: int = 0, contrast: float = 0.4) -> Weights:
@@ -147,10 +154,8 @@ class Problem:
         shape = (self.x.size, 3) if self.paired else (self.y.size, self.x.size, 3)
         out = torch.empty(shape, dtype=FP64)
         a = self.weights.architecture
-        reference.decode(
-            self.z.double(), self.y, self.x, self.paired, decoder.layers, decoder.first_cell @ cell,
-            list(a.std), list(a.mean), -np.inf, np.inf, 1, out,
-        )  # fmt: skip
+        pixels = Pixels(out, self.paired, list(a.std), list(a.mean), -np.inf, np.inf)
+        reference.decode(self.z.double(), self.y, self.x, decoder.layers, decoder.first_cell @ cell, pixels, 1)
         return out.numpy()
 
 

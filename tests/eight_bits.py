@@ -9,7 +9,8 @@ import torch
 
 from common import FP16, FP32, Case, moved, problem
 from liif_fast.checkpoint import Weights
-from liif_fast.ops import OUT_RANGE, Decoder
+from liif_fast.ops import Decoder
+from liif_fast.pixels import OUT_RANGE
 from liif_fast.quantization import FORMATS, Format, measure
 
 CASES = [

@@ -60,6 +60,7 @@ ROWS = [
     ["kernels.normalise", "kernels.finish"],
     ["kernels.ends"],
     ["kernels.configs", "kernels.pixels"],
+    ["pixels"],
     ["standard"],
     ["batch", "console", "options"],
     ["files"],

@@ -13,7 +13,8 @@ from eight_bits import CASES, decoded, measured
 from liif_fast import BackendUnavailable, Upscaler
 from liif_fast.backends import cpu
 from liif_fast.checkpoint import Architecture
-from liif_fast.ops import OUT_RANGE, Decoder
+from liif_fast.ops import Decoder
+from liif_fast.pixels import OUT_RANGE
 from liif_fast.quantization import INT8
 from liif_fast.upscaler import find_precision
 

@@ -11,6 +11,7 @@ from torch import library
 from common import BF16, CPU, FP32, Case, problem, spied
 from liif_fast import ops
 from liif_fast.ops import Decoder
+from liif_fast.pixels import output_range
 
 
 def arguments(use: str = "cpu", **changes: Any) -> list[Any]:
@@ -107,9 +108,9 @@ def test_refuses_addresses_of_another_device(changes: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("dtype", "most"), [(torch.uint8, 255), (torch.uint16, 65535)])
 def test_white_beyond_the_type_is_refused(dtype: torch.dtype, most: int) -> None:
-    ops.output_range((0.5,) * 3, (0.5,) * 3, dtype, most)
+    output_range((0.5,) * 3, (0.5,) * 3, dtype, most)
     with pytest.raises(ValueError, match=f"at most {most}, the largest {dtype}; got {most + 1}"):
-        ops.output_range((0.5,) * 3, (0.5,) * 3, dtype, most + 1)
+        output_range((0.5,) * 3, (0.5,) * 3, dtype, most + 1)
 
 
 def test_decoder_refuses_another_dtype() -> None:

@@ -14,7 +14,8 @@ import test_resample
 from common import BF16, CPU, FP32, Case, build_emulated, can_emulate, cases, check_case, load_native, problem, spied
 from eight_bits import CASES, decoded
 from liif_fast.backends import cpu
-from liif_fast.ops import OUT_RANGE, Decoder
+from liif_fast.ops import Decoder
+from liif_fast.pixels import OUT_RANGE
 from liif_fast.quantization import INT8
 from liif_fast.resample import Resampler
 

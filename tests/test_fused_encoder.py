@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from common import BF16, CPU, FP16, FP32, GOLDEN, random_weights
+from common import BF16, CPU, FP16, FP32, GOLDEN, head_of, random_weights
 from interpreted import Spy, interpret
 from liif_fast import engines, fused_encoder
-from liif_fast.checkpoint import Architecture, Weights, load
-from liif_fast.encoder import Encoder, Head
+from liif_fast.checkpoint import Architecture, load
+from liif_fast.encoder import Encoder
 from liif_fast.fused_encoder import FusedEncoder
-from liif_fast.upscaler import DECODERS
 
 pytest.importorskip("triton")
 
@@ -27,10 +26,6 @@ NETWORKS = {
     "resample": random_weights(RESAMPLE),
     "rectified": random_weights(replace(RESAMPLE, relu_after_add=True)),
 }
-
-
-def head_of(weights: Weights) -> Head:
-    return DECODERS[weights.architecture.decoder](weights, CPU, FP32, "reference").head
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from liif_fast.backends import cpu, reference
 from liif_fast.checkpoint import Weights, load
 from liif_fast.encoder import Encoder
 from liif_fast.ops import Decoder
+from liif_fast.pixels import Pixels
 
 TOLERANCE = 2e-5  # of network units, in which white is 1
 
@@ -72,8 +73,8 @@ def decoded(name: str, size: tuple[int, int], dtype: torch.dtype, backend: str, 
     if dtype == FP64:
         out = torch.empty(*size, 3, dtype=FP64)
         term = decoder.first_cell.double() @ torch.tensor(cell, dtype=FP64)[: decoder.first_cell.shape[1]]
-        scale, shift = list(decoder.std), list(decoder.mean)
-        reference.decode(z, y, x, False, decoder.layers, term, scale, shift, -np.inf, np.inf, 1, out)
+        pixels = Pixels(out, False, list(decoder.std), list(decoder.mean), -np.inf, np.inf)
+        reference.decode(z, y, x, decoder.layers, term, pixels, 1)
     else:
         out = decoder(z, y, x, cell, torch.empty(*size, 3), peak=np.inf)
     return out.numpy() * 2 - 1

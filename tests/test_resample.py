@@ -17,7 +17,7 @@ from liif_fast.architecture import FACTOR
 from liif_fast.backends.cpu import BF16_ISAS, ISA_VARIABLE
 from liif_fast.checkpoint import Architecture
 from liif_fast.grid import TAPS, Taps
-from liif_fast.ops import OUT_RANGE
+from liif_fast.pixels import OUT_RANGE
 from liif_fast.resample import Resampler, shares, to_layout
 
 WEIGHTS = random_weights(Architecture(1, 16, (16,), decoder="resample"), seed=2)

@@ -19,6 +19,7 @@ from liif_fast.backends import triton as backend
 from liif_fast.checkpoint import Architecture
 from liif_fast.kernels.configs import Config
 from liif_fast.ops import Decoder
+from liif_fast.pixels import Pixels
 from liif_fast.upscaler import find_precision
 
 pytest.importorskip("triton")
@@ -89,7 +90,8 @@ def test_stores_half_floats(kernel: Spy) -> None:
     cell = decoder.first_cell @ torch.tensor(posed.cell)
     found, wanted = torch.empty(3, 5, 3, dtype=FP16), torch.empty(3, 5, 3)
     for out in (found, wanted):
-        backend.decode(posed.z, posed.y, posed.x, False, decoder.layers, cell, [1.0] * 3, [0.0] * 3, 0, 1, 1, out)
+        pixels = Pixels(out, False, [1.0] * 3, [0.0] * 3, 0, 1)
+        backend.decode(posed.z, posed.y, posed.x, decoder.layers, cell, pixels, 1)
     assert torch.equal(found, wanted.half())
 
 

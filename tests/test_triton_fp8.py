@@ -18,7 +18,8 @@ from liif_fast.backends import select
 from liif_fast.backends import triton as backend
 from liif_fast.checkpoint import Architecture
 from liif_fast.kernels.configs import FP8_TABLE, Config, candidates, padded
-from liif_fast.ops import OUT_RANGE, Decoder
+from liif_fast.ops import Decoder
+from liif_fast.pixels import OUT_RANGE
 from liif_fast.quantization import FP8, _rounded
 
 pytest.importorskip("triton")

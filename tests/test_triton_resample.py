@@ -11,7 +11,7 @@ import torch
 from common import BF16, CPU, FP16, FP32
 from interpreted import Spy, interpret
 from liif_fast import grid
-from liif_fast.ops import OUT_RANGE
+from liif_fast.pixels import OUT_RANGE
 from liif_fast.resample import Resampler, shares
 from test_resample import MLP, SCALES, SMALL, WEIGHTS, check_decoder
 

@@ -11,12 +11,11 @@ import pytest
 import torch
 
 import pretended
-from common import BF16, CPU, FP32
+from common import BF16, CPU, head_of
 from liif_fast import trt_engine
 from liif_fast.checkpoint import load
 from liif_fast.encoder import Encoder
 from liif_fast.trt_engine import TensorRTEncoder
-from liif_fast.upscaler import DECODERS
 from pretended import HEAD, RTX, WEIGHTS, Context, encoder, kept, needs_rtx, pretend
 
 
@@ -57,7 +56,7 @@ def test_never_on_the_default_stream(machine: types.SimpleNamespace, monkeypatch
 def test_memory_is_counted(machine: types.SimpleNamespace, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """By the plan, as far as it can be read: its buffers for the largest picture, beside z and the image."""
     weights = load(name)
-    head = DECODERS[weights.architecture.decoder](weights, CPU, FP32, "reference").head
+    head = head_of(weights)
     monkeypatch.setattr(pretended, "WEIGHTS", weights)
     monkeypatch.setattr(pretended, "HEAD", head)
     one = TensorRTEncoder(RTX, weights, head, CPU, BF16)

@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from common import BF16, FP32, GOLDEN, random_weights
+from common import BF16, FP32, GOLDEN, head_of, random_weights
 from liif_fast import Upscaler, engine_cache, trt_engine
-from liif_fast.checkpoint import Architecture, Weights, load
-from liif_fast.encoder import Encoder, Head
+from liif_fast.checkpoint import Architecture, load
+from liif_fast.encoder import Encoder
 from liif_fast.trt_engine import FLAVOURS, LEAST_PSNR, TensorRTEncoder
-from liif_fast.upscaler import DECODERS
 
 CUDA = torch.device("cuda", 0)
 pytestmark = [
@@ -43,10 +42,6 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, fold
         pytest.skip(reason)
     monkeypatch.setenv(engine_cache.FOLDER_VARIABLE, folder)
     return str(request.param)
-
-
-def head_of(weights: Weights) -> Head:
-    return DECODERS[weights.architecture.decoder](weights, CUDA, FP32, "reference").head
 
 
 def psnr(z: torch.Tensor, expected: torch.Tensor, peak: float | None = None) -> float:

@@ -11,21 +11,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from common import BF16, CPU, FP32, GOLDEN, random_weights
+from common import BF16, CPU, FP32, GOLDEN, head_of, random_weights
 from liif_fast import trt_network
-from liif_fast.checkpoint import Architecture, Weights, load
-from liif_fast.encoder import Encoder, Head
+from liif_fast.checkpoint import Architecture, load
+from liif_fast.encoder import Encoder
 from liif_fast.trt_network import IMAGE, Network, build, largest
-from liif_fast.upscaler import DECODERS
 
 trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu12 is not installed")
 LOGGER = trt.Logger(trt.Logger.ERROR)
 FP16 = torch.float16
 RESAMPLE = Architecture(2, 16, (16,), decoder="resample", mean=(0.4, 0.5, 0.6), std=(1.0, 0.5, 0.25))
-
-
-def head_of(weights: Weights) -> Head:
-    return DECODERS[weights.architecture.decoder](weights, CPU, FP32, "reference").head
 
 
 NETWORKS = {

@@ -177,10 +177,19 @@ using Table = std::tuple<Pointer, Pointer, Pointer, int64_t>;           // index
 using Layer = std::tuple<Pointer, Pointer, Pointer, int32_t, int32_t>;  // weight, multiplier, bias, in, out
 using Floats3 = std::tuple<float, float, float>;
 
+Pixels pixels(bool paired, const Floats3& scale, const Floats3& shift, float low, float high, Pointer data, Type type,
+              const Strides& strides) {
+  Pixels p{};
+  p.paired = paired, p.low = low, p.high = high, p.data = as<void>(data), p.type = type;
+  std::tie(p.scale[0], p.scale[1], p.scale[2]) = scale;
+  std::tie(p.shift[0], p.shift[1], p.shift[2]) = shift;
+  std::tie(p.row_stride, p.column_stride, p.channel_stride) = strides;
+  return p;
+}
+
 void decode(const std::string& isa, int threads, Pointer z, Type type, Type products, int32_t width, int64_t z_row_stride,
-            int32_t sides, const Table& y, const Table& x, bool paired, Pointer first, Pointer first_y, Pointer first_x,
-            const std::vector<Layer>& hidden, Pointer last, Pointer last_bias, const Floats3& scale, const Floats3& shift,
-            std::pair<float, float> range, Pointer out, Type out_type, const Strides& out_strides) {
+            int32_t sides, const Table& y, const Table& x, Pointer first, Pointer first_y, Pointer first_x,
+            const std::vector<Layer>& hidden, Pointer last, Pointer last_bias, const Pixels& out) {
   const Isa& with = find(isa);
   if (products == Type::i8 && !with.int8) throw std::invalid_argument(isa + " does not multiply int8");
   const DecodeRange run = with.decode;
@@ -194,19 +203,14 @@ void decode(const std::string& isa, int threads, Pointer z, Type type, Type prod
   };
   DecodeParams p{};
   p.z = as<const void>(z), p.type = type, p.products = products, p.width = width, p.z_row_stride = z_row_stride;
-  p.sides = sides, p.y = table(y), p.x = table(x), p.paired = paired;
+  p.sides = sides, p.y = table(y), p.x = table(x), p.out = out;
   p.first = as<const float>(first), p.first_y = as<const float>(first_y), p.first_x = as<const float>(first_x);
   p.hidden = layers.data(), p.hidden_count = static_cast<int32_t>(layers.size());
   p.last = as<const float>(last), p.last_bias = as<const float>(last_bias);
-  std::tie(p.scale[0], p.scale[1], p.scale[2]) = scale;
-  std::tie(p.shift[0], p.shift[1], p.shift[2]) = shift;
-  std::tie(p.low, p.high) = range;
-  p.out = as<void>(out), p.out_type = out_type;
-  std::tie(p.out_row_stride, p.out_column_stride, p.out_channel_stride) = out_strides;
 
   const py::gil_scoped_release release;
-  const int64_t pixels = paired ? p.x.size : p.y.size * p.x.size;
-  parallel_for(pixels, kTilePixels, threads, [&](int64_t begin, int64_t end) {
+  const int64_t count = out.paired ? p.x.size : p.y.size * p.x.size;
+  parallel_for(count, kTilePixels, threads, [&](int64_t begin, int64_t end) {
     // Freed with the thread; zeroed once, since rows beyond the last pixel are multiplied too.
     thread_local std::unique_ptr<Scratch> scratch = std::make_unique<Scratch>();
     run(p, begin, end, *scratch);
@@ -216,24 +220,18 @@ void decode(const std::string& isa, int threads, Pointer z, Type type, Type prod
 using Taps = std::tuple<Pointer, Pointer, int64_t>;  // first, taps, size
 
 void resample(const std::string& isa, int threads, Pointer z, Type type, int64_t rows, int64_t columns, int64_t z_row_stride,
-              const Taps& y, const Taps& x, bool paired, const Floats3& scale, const Floats3& shift,
-              std::pair<float, float> range, Pointer out, Type out_type, const Strides& out_strides) {
+              const Taps& y, const Taps& x, const Pixels& out) {
   const ResampleRange run = find(isa).resample;
   const auto table = [](const Taps& t) {
     return TapTable{as<const int32_t>(std::get<0>(t)), as<const float>(std::get<1>(t)), std::get<2>(t)};
   };
   ResampleParams p{};
   p.z = as<const void>(z), p.type = type, p.rows = rows, p.columns = columns, p.z_row_stride = z_row_stride;
-  p.y = table(y), p.x = table(x), p.paired = paired;
-  std::tie(p.scale[0], p.scale[1], p.scale[2]) = scale;
-  std::tie(p.shift[0], p.shift[1], p.shift[2]) = shift;
-  std::tie(p.low, p.high) = range;
-  p.out = as<void>(out), p.out_type = out_type;
-  std::tie(p.out_row_stride, p.out_column_stride, p.out_channel_stride) = out_strides;
+  p.y = table(y), p.x = table(x), p.out = out;
 
   const py::gil_scoped_release release;
   // Every piece of rows begins with a ring of fine rows that the one before has made too.
-  parallel_for(paired ? p.x.size : p.y.size, 16, threads, [&](int64_t begin, int64_t end) {
+  parallel_for(out.paired ? p.x.size : p.y.size, 16, threads, [&](int64_t begin, int64_t end) {
     thread_local std::unique_ptr<Strip> strip = std::make_unique<Strip>();
     run(p, begin, end, *strip);
   });
@@ -358,13 +356,14 @@ PYBIND11_MODULE(_cpu, m) {
       },
       "Instruction sets in this build, best first, and whether this processor has them.");
   m.def("is_intel", &is_intel);
+  py::class_<Pixels>(m, "Pixels", py::module_local())
+      .def(py::init(&pixels), py::kw_only(), py::arg("paired"), py::arg("scale"), py::arg("shift"), py::arg("low"),
+           py::arg("high"), py::arg("data"), py::arg("type"), py::arg("strides"));
   m.def("decode", &decode, py::kw_only(), py::arg("isa"), py::arg("threads"), py::arg("z"), py::arg("type"), py::arg("products"),
-        py::arg("width"), py::arg("z_row_stride"), py::arg("sides"), py::arg("y"), py::arg("x"), py::arg("paired"),
-        py::arg("first"), py::arg("first_y"), py::arg("first_x"), py::arg("hidden"), py::arg("last"), py::arg("last_bias"),
-        py::arg("scale"), py::arg("shift"), py::arg("range"), py::arg("out"), py::arg("out_type"), py::arg("out_strides"));
+        py::arg("width"), py::arg("z_row_stride"), py::arg("sides"), py::arg("y"), py::arg("x"), py::arg("first"),
+        py::arg("first_y"), py::arg("first_x"), py::arg("hidden"), py::arg("last"), py::arg("last_bias"), py::arg("out"));
   m.def("resample", &resample, py::kw_only(), py::arg("isa"), py::arg("threads"), py::arg("z"), py::arg("type"), py::arg("rows"),
-        py::arg("columns"), py::arg("z_row_stride"), py::arg("y"), py::arg("x"), py::arg("paired"), py::arg("scale"),
-        py::arg("shift"), py::arg("range"), py::arg("out"), py::arg("out_type"), py::arg("out_strides"));
+        py::arg("columns"), py::arg("z_row_stride"), py::arg("y"), py::arg("x"), py::arg("out"));
   m.def("convolve", &convolve, py::kw_only(), py::arg("isa"), py::arg("threads"), py::arg("type"), py::arg("grid"),
         py::arg("into"), py::arg("out"), py::arg("kernel"), py::arg("input"), py::arg("skip"), py::arg("weight"),
         py::arg("winograd"), py::arg("winograd_type"), py::arg("winograd_skip"), py::arg("bias"), py::arg("relu"), py::arg("add"),

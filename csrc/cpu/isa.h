@@ -10,7 +10,7 @@
 #include "../decode.h"
 #include "../normalise.h"
 #include "../resample.h"
-#include "pixel.h"
+#include "pixels.h"
 
 namespace liif {
 
@@ -109,7 +109,7 @@ void to_rgb_avx2(const ColorParams&, int64_t begin, int64_t end);
 void from_rgb_scalar(const ColorParams&, int64_t begin, int64_t end);
 void from_rgb_avx2(const ColorParams&, int64_t begin, int64_t end);
 
-// As in pixel.h, what follows is compiled once per instruction set and never shared.
+// As in pixels.h, what follows is compiled once per instruction set and never shared.
 namespace {
 
 inline int64_t winograd_size(int channels) { return 36 * (int64_t{kWinogradTiles} * channels + kWinogradPad); }
@@ -127,10 +127,10 @@ struct Cursor {
   const int64_t columns;
   const bool paired;
   Cursor(const DecodeParams& p, int64_t pixel)
-      : row(p.paired ? pixel : pixel / p.x.size),
-        column(p.paired ? pixel : pixel % p.x.size),
+      : row(p.out.paired ? pixel : pixel / p.x.size),
+        column(p.out.paired ? pixel : pixel % p.x.size),
         columns(p.x.size),
-        paired(p.paired) {}
+        paired(p.out.paired) {}
   void next() {
     if (paired) {
       ++row, ++column;
@@ -142,7 +142,7 @@ struct Cursor {
 
 inline void store_pixel(const DecodeParams& p, int64_t row, int64_t column, const float sum[3]) {
   const float rgb[3] = {sum[0] + p.last_bias[0], sum[1] + p.last_bias[1], sum[2] + p.last_bias[2]};
-  store_rgb(p, row, column, rgb);
+  store_rgb(p.out, row, column, rgb);
 }
 
 }  // namespace

@@ -89,7 +89,7 @@ void resample_point(const ResampleParams& p, int64_t i) {
       for (int c = 0; c < 3; ++c) rgb[c] += tap * load_as_float(z + c * kFactor + column % kFactor);
     }
   }
-  store_rgb(p, i, i, rgb);
+  store_rgb(p.out, i, i, rgb);
 }
 
 // Output column j of a row from the sum of its fine rows, whose first entry is fine column `fine`.
@@ -98,7 +98,7 @@ inline void resample_column(const ResampleParams& p, int64_t row, int64_t j, int
   for (int c = 0; c < 3; ++c) {
     for (int l = 0; l < kTaps; ++l) rgb[c] += p.x.taps[j * kTaps + l] * sum[c][p.x.first[j] - fine + l];
   }
-  store_rgb(p, row, j, rgb);
+  store_rgb(p.out, row, j, rgb);
 }
 
 // Calls the next row of cells of a strip into the cache, a part with every output row: it lies too far away for processors to
@@ -122,7 +122,7 @@ class Ahead {
 
 template <class S, class Elem>
 void resample_range(const ResampleParams& p, int64_t begin, int64_t end, Strip& strip) {
-  if (p.paired) {
+  if (p.out.paired) {
     for (int64_t i = begin; i < end; ++i) resample_point<Elem>(p, i);
     return;
   }

@@ -87,7 +87,7 @@ struct Vectors {
       apart(p, row, from, to, fine, line);
     };
     rest(part.left, even.begin);
-    Cells<V>::columns(p, part, even, sum, [&](int64_t j, int64_t cells, Reg(*rgb)[3]) { store(p, row, j, cells, rgb); });
+    Cells<V>::columns(p, part, even, sum, [&](int64_t j, int64_t cells, Reg(*rgb)[3]) { store(p.out, row, j, cells, rgb); });
     rest(even.end, part.right);
   }
 
@@ -108,36 +108,36 @@ struct Vectors {
       }
       Reg rgb[3];
       for (int c = 0; c < 3; ++c) rgb[c] = V::sums(taps, first, fine, sum[c]);
-      store(p, row, j, count, rgb);
+      store(p.out, row, j, count, rgb);
     }
   }
 
-  static bool bytes(const ResampleParams& p) {
-    return p.out_type == Type::u8 && p.low <= 0 && p.high <= 255 && p.out_channel_stride == 1 && p.out_column_stride == 3;
+  static bool bytes(const Pixels& to) {
+    return to.type == Type::u8 && to.low <= 0 && to.high <= 255 && to.channel_stride == 1 && to.column_stride == 3;
   }
 
   // Storing bytes cuts off what is below them, and what is above but for what no integer holds.
-  static void scale(const ResampleParams& p, Reg* rgb) {
-    for (int c = 0; c < 3; ++c) rgb[c] = V::min(V::set1(p.high), V::fma(rgb[c], V::set1(p.scale[c]), V::set1(p.shift[c])));
+  static void scale(const Pixels& to, Reg* rgb) {
+    for (int c = 0; c < 3; ++c) rgb[c] = V::min(V::set1(to.high), V::fma(rgb[c], V::set1(to.scale[c]), V::set1(to.shift[c])));
   }
 
   // Output columns [j, j + count) of a row, at most kLanes.
-  static void store(const ResampleParams& p, int64_t row, int64_t j, int count, Reg* rgb) {
-    if (count == L && bytes(p)) {
-      scale(p, rgb);
-      V::store_bytes(static_cast<uint8_t*>(p.out) + row * p.out_row_stride + 3 * j, rgb[0], rgb[1], rgb[2]);
+  static void store(const Pixels& to, int64_t row, int64_t j, int count, Reg* rgb) {
+    if (count == L && bytes(to)) {
+      scale(to, rgb);
+      V::store_bytes(static_cast<uint8_t*>(to.data) + row * to.row_stride + 3 * j, rgb[0], rgb[1], rgb[2]);
       return;
     }
     float planes[3][L];
     for (int c = 0; c < 3; ++c) V::store(planes[c], rgb[c]);
-    store_pixels(p, row, j, count, planes);
+    store_pixels(to, row, j, count, planes);
   }
 
   // The same of kFactor columns a lane, as many lanes as there are of `cells`.
-  static void store(const ResampleParams& p, int64_t row, int64_t j, int64_t cells, Reg (*rgb)[3]) {
-    if (bytes(p)) {
-      for (int d = 0; d < kFactor; ++d) scale(p, rgb[d]);
-      uint8_t* out = static_cast<uint8_t*>(p.out) + row * p.out_row_stride + 3 * j;
+  static void store(const Pixels& to, int64_t row, int64_t j, int64_t cells, Reg (*rgb)[3]) {
+    if (bytes(to)) {
+      for (int d = 0; d < kFactor; ++d) scale(to, rgb[d]);
+      uint8_t* out = static_cast<uint8_t*>(to.data) + row * to.row_stride + 3 * j;
       if (cells >= L) return V::store_cells(out, rgb);
       uint8_t own[3 * kFactor * L];
       V::store_cells(own, rgb);
@@ -151,7 +151,7 @@ struct Vectors {
         for (int d = 0; d < kFactor; ++d) planes[c][kFactor * i + d] = lanes[d][i];
       }
     }
-    store_pixels(p, row, j, kFactor * (cells < L ? cells : L), planes);
+    store_pixels(to, row, j, kFactor * (cells < L ? cells : L), planes);
   }
 };
 

@@ -21,6 +21,7 @@ except ImportError as error:  # a source tree that was never built
 
 if TYPE_CHECKING:
     from ..grid import Axis, Taps
+    from ..pixels import Pixels
 
 # What adds products of bf16 and nothing else.
 BF16_ISAS = ("amx", "avx512bf16", "neonbf16")
@@ -166,25 +167,19 @@ def decode(
     z: torch.Tensor,
     y: Axis,
     x: Axis,
-    paired: bool,
     layers: list[torch.Tensor],
     cell_term: torch.Tensor,
-    scale: list[float],
-    shift: list[float],
-    low: float,
-    high: float,
+    pixels: Pixels,
     threads: int,
-    out: torch.Tensor,
 ) -> None:
     products, name = _check(z, layers)
-    # Every pointer is taken here, right after what it points to was checked, the rest of it in ops.decode.
+    # Every pointer is taken here, right after what it points to was checked, the rest of it in ops.py.
     first_y, first_x, last, last_bias = layers[:4]
     hidden = []
     for weight, steps in zip(layers[4::2], layers[5::2], strict=True):
         multiplier, bias = steps if steps.dim() == 2 else (steps, steps)  # the first of int8 alone
         into = weight.shape[1] * weight.shape[3]
         hidden.append((weight.data_ptr(), multiplier.data_ptr(), bias.data_ptr(), into, len(bias)))
-    strides = (0, *out.stride()) if paired else out.stride()
     _cpu.decode(
         isa=name,
         threads=threads,
@@ -196,38 +191,20 @@ def decode(
         sides=y.index.shape[0],
         y=(y.index.data_ptr(), y.offset.data_ptr(), y.weight.data_ptr(), y.size),
         x=(x.index.data_ptr(), x.offset.data_ptr(), x.weight.data_ptr(), x.size),
-        paired=paired,
         first=cell_term.data_ptr(),
         first_y=first_y.data_ptr(),
         first_x=first_x.data_ptr(),
         hidden=hidden,
         last=last.data_ptr(),
         last_bias=last_bias.data_ptr(),
-        scale=tuple(scale),
-        shift=tuple(shift),
-        range=(low, high),
-        out=out.data_ptr(),
-        out_type=getattr(_cpu.Type, OUT_TYPES[out.dtype]),
-        out_strides=strides,
+        out=_native(pixels),
     )
 
 
-def resample(
-    z: torch.Tensor,
-    y: Taps,
-    x: Taps,
-    paired: bool,
-    scale: list[float],
-    shift: list[float],
-    low: float,
-    high: float,
-    threads: int,
-    out: torch.Tensor,
-) -> None:
+def resample(z: torch.Tensor, y: Taps, x: Taps, pixels: Pixels, threads: int) -> None:
     if z.dtype not in (torch.float32, torch.bfloat16):
         raise TypeError(f"z must be float32 or bfloat16, got {z.dtype}")
     # Every pointer is taken here; what they point to was checked in resample.py.
-    strides = (0, *out.stride()) if paired else out.stride()
     _cpu.resample(
         isa=isa(z.dtype),
         threads=threads,
@@ -238,11 +215,19 @@ def resample(
         z_row_stride=z.stride(0),
         y=(y.first.data_ptr(), y.taps.data_ptr(), y.size),
         x=(x.first.data_ptr(), x.taps.data_ptr(), x.size),
+        out=_native(pixels),
+    )
+
+
+def _native(pixels: Pixels) -> _cpu.Pixels:
+    out, paired, scale, shift, low, high = pixels
+    return _cpu.Pixels(
         paired=paired,
-        scale=tuple(scale),
-        shift=tuple(shift),
-        range=(low, high),
-        out=out.data_ptr(),
-        out_type=getattr(_cpu.Type, OUT_TYPES[out.dtype]),
-        out_strides=strides,
+        scale=scale,
+        shift=shift,
+        low=low,
+        high=high,
+        data=out.data_ptr(),
+        type=getattr(_cpu.Type, OUT_TYPES[out.dtype]),
+        strides=(0 if paired else out.stride(0), out.stride(-2), out.stride(-1)),
     )

@@ -11,6 +11,7 @@ from ..quantization import FORMATS, Format
 
 if TYPE_CHECKING:
     from ..grid import Axis, Taps
+    from ..pixels import Pixels
 
 # Output pixels at once: keeps the hidden activations of their neighbours in tens of megabytes.
 CHUNK = 1 << 15
@@ -37,23 +38,19 @@ def decode(
     z: torch.Tensor,
     y: Axis,
     x: Axis,
-    paired: bool,
     layers: list[torch.Tensor],
     cell_term: torch.Tensor,
-    scale: list[float],
-    shift: list[float],
-    low: float,
-    high: float,
+    pixels: Pixels,
     threads: int,
-    out: torch.Tensor,
 ) -> None:
     first_y, first_x, last, last_bias = layers[:4]
     wide = last.dtype
+    out, paired, scale, shift, low, high = pixels
     scales, shifts = (_on_device(v, wide, z.device) for v in (scale, shift))
     form = FORMATS.get(layers[4].dtype) if layers[4:] else None
-    pixels = x.size if paired else y.size * x.size
-    for start in range(0, pixels, CHUNK):
-        pixel = torch.arange(start, min(pixels, start + CHUNK), device=z.device)
+    count = x.size if paired else y.size * x.size
+    for start in range(0, count, CHUNK):
+        pixel = torch.arange(start, min(count, start + CHUNK), device=z.device)
         row, column = (pixel, pixel) if paired else (pixel // x.size, pixel % x.size)
         blended = torch.zeros(len(pixel), last.shape[1], dtype=wide, device=z.device)
         for sy in range(len(y.index)):
@@ -86,19 +83,9 @@ def _hidden_quantized(form: Format, h: torch.Tensor, layers: list[torch.Tensor])
     return F.relu(h)
 
 
-def resample(
-    z: torch.Tensor,
-    y: Taps,
-    x: Taps,
-    paired: bool,
-    scale: list[float],
-    shift: list[float],
-    low: float,
-    high: float,
-    threads: int,
-    out: torch.Tensor,
-) -> None:
+def resample(z: torch.Tensor, y: Taps, x: Taps, pixels: Pixels, threads: int) -> None:
     wide = torch.float64 if z.dtype == torch.float64 else torch.float32
+    out, paired, scale, shift, low, high = pixels
     scales, shifts = (_on_device(v, wide, z.device) for v in (scale, shift))
     height, width = z.shape[:2]
     factor = y.lines // height

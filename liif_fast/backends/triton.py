@@ -20,6 +20,7 @@ from ..quantization import FP8
 if TYPE_CHECKING:
     from ..grid import Axis, Taps
     from ..kernels.configs import Config
+    from ..pixels import Pixels
 
 # The first with all that the kernels use.
 LEAST_VERSION = (3, 4)
@@ -153,17 +154,12 @@ def decode(
     z: torch.Tensor,
     y: Axis,
     x: Axis,
-    paired: bool,
     layers: list[torch.Tensor],
     cell_term: torch.Tensor,
-    scale: list[float],
-    shift: list[float],
-    low: float,
-    high: float,
+    pixels: Pixels,
     threads: int,
-    out: torch.Tensor,
 ) -> None:
-    z, rows, columns, strides = _shape(z, y.size, x.size, paired, out)
+    z, rows, columns, strides = _shape(z, y.size, x.size, pixels)
     widths = _check(z, layers)
     first, last, last_bias = layers[:3]
     sides = len(y.index)
@@ -188,10 +184,10 @@ def decode(
         kernel[(programs,)](
             z, z.stride(0) // z.shape[2],
             y.index, y.offset, y.weight, rows,
-            x.index, x.offset, x.weight, columns, x.size, int(paired),
+            x.index, x.offset, x.weight, columns, x.size, int(pixels.paired),
             cell_term, first, tuple(layers[3::2]), tuple(layers[4::2]), last, last_bias,
-            *scale, *shift, low, high,
-            out, *strides, *more,
+            *pixels.scale, *pixels.shift, pixels.low, pixels.high,
+            pixels.out, *strides, *more,
             CHANNELS=z.shape[2], WIDTHS=tuple(widths), SIDES=sides, ROWS=config.rows, CHUNK=config.chunk,
             WIDE=config.wide, num_warps=config.warps, enable_fp_fusion=True, **options,
         )  # fmt: skip
@@ -230,22 +226,11 @@ def _capability(device: torch.device, least: tuple[int, int]) -> int:
     return 10 * major + minor
 
 
-def resample(
-    z: torch.Tensor,
-    y: Taps,
-    x: Taps,
-    paired: bool,
-    scale: list[float],
-    shift: list[float],
-    low: float,
-    high: float,
-    threads: int,
-    out: torch.Tensor,
-) -> None:
+def resample(z: torch.Tensor, y: Taps, x: Taps, pixels: Pixels, threads: int) -> None:
     from ..kernels.resample import PIXELS, WARPS
     from ..kernels.resample import resample as kernel
 
-    z, rows, columns, strides = _shape(z, y.size, x.size, paired, out)
+    z, rows, columns, strides = _shape(z, y.size, x.size, pixels)
     programs = -(-rows * columns // PIXELS)
     if not programs:
         return
@@ -253,17 +238,15 @@ def resample(
         kernel[(programs,)](
             z, z.stride(0) // z.shape[2], *z.shape[:2],
             y.first, y.taps, rows,
-            x.first, x.taps, columns, int(paired),
-            *scale, *shift, low, high,
-            out, *strides,
+            x.first, x.taps, columns, int(pixels.paired),
+            *pixels.scale, *pixels.shift, pixels.low, pixels.high,
+            pixels.out, *strides,
             FACTOR=y.lines // z.shape[0], TAPS=y.taps.shape[1], PIXELS=PIXELS,
             num_warps=WARPS, enable_fp_fusion=True,
         )  # fmt: skip
 
 
-def _shape(
-    z: torch.Tensor, rows: int, columns: int, paired: bool, out: torch.Tensor
-) -> tuple[torch.Tensor, int, int, tuple[int, ...]]:
+def _shape(z: torch.Tensor, rows: int, columns: int, pixels: Pixels) -> tuple[torch.Tensor, int, int, tuple[int, ...]]:
     """z, the rows and columns of the output, and its strides, as kernels count them."""
     if z.dtype not in (torch.float16, torch.bfloat16):
         raise TypeError(f"z must be float16 or bfloat16, got {z.dtype}")
@@ -271,8 +254,9 @@ def _shape(
         raise ValueError(f"a table may have fewer than {MOST_QUERIES} entries, got {max(rows, columns)}")
     if z.stride(0) % z.shape[2]:
         z = z.contiguous()  # its rows are counted in cells
+    strides = pixels.out.stride()
     # A list of points is a grid of one column.
-    return (z, rows, 1, (out.stride(0), 0, out.stride(1))) if paired else (z, rows, columns, out.stride())
+    return (z, rows, 1, (strides[0], 0, strides[1])) if pixels.paired else (z, rows, columns, strides)
 
 
 def _on(device: torch.device) -> AbstractContextManager[object]:

@@ -17,7 +17,7 @@ from liif_fast import Upscaler
 from liif_fast.architecture import FACTOR
 from liif_fast.backends import select
 from liif_fast.checkpoint import Architecture
-from liif_fast.ops import OUT_RANGE
+from liif_fast.pixels import OUT_RANGE
 from liif_fast.quantization import FP8
 from liif_fast.resample import Resampler
 from test_resample import LONG, SMALL, WEIGHTS, table

@@ -40,6 +40,19 @@ def stored(shape: tuple[int, ...], dtype: str) -> np.ndarray:
     return values if dtype == "f32" else (values.view(np.uint32) >> 16).astype(np.uint16)
 
 
+def pixels(data: int, type: str, paired: bool, strides: tuple[int, int, int]) -> Any:
+    return native.Pixels(
+        paired=paired,
+        scale=(100.0, 100.0, 100.0),
+        shift=(100.0, 100.0, 100.0),
+        low=0.0,
+        high=255.0,
+        data=data,
+        type=getattr(native.Type, type),
+        strides=strides,
+    )
+
+
 def decode(
     isa: str,
     dtype: str,
@@ -82,19 +95,13 @@ def decode(
         sides=sides,
         y=tables[0],
         x=tables[1],
-        paired=paired,
         first=first,
         first_y=first_y,
         first_x=first_x,
         hidden=layers,
         last=exact(stored((3, hidden[-1]), "f32"), "last", keep),
         last_bias=exact(stored((3,), "f32"), "last_bias", keep),
-        scale=(100.0, 100.0, 100.0),
-        shift=(100.0, 100.0, 100.0),
-        range=(0.0, 255.0),
-        out=target,
-        out_type=getattr(native.Type, out),
-        out_strides=(columns * 3 * step, 3 * step, step),
+        out=pixels(target, out, paired, (0 if paired else columns * 3 * step, 3 * step, step)),
     )
 
 
@@ -122,6 +129,8 @@ def resample(
             taps[3:-4] = (0.1, 0.2, 0.3, 0.4, 0.3, 0.2, 0.1, 0)
         tables.append((exact(first, "line", keep), exact(taps, "taps", keep), count))
     rows, columns = (1, size[1]) if paired else size
+    target = exact(np.zeros(rows * columns * 3, {**OUT, "f16": np.uint16}[out]), "resampled", keep)
+    strides = (columns, 1, rows * columns) if planar else (0 if paired else columns * 3, 3, 1)
     native.resample(
         isa=isa,
         threads=2,
@@ -132,13 +141,7 @@ def resample(
         z_row_stride=cells[1] * 48,
         y=tables[0],
         x=tables[1],
-        paired=paired,
-        scale=(100.0, 100.0, 100.0),
-        shift=(100.0, 100.0, 100.0),
-        range=(0.0, 255.0),
-        out=exact(np.zeros(rows * columns * 3, {**OUT, "f16": np.uint16}[out]), "resampled", keep),
-        out_type=getattr(native.Type, out),
-        out_strides=(columns, 1, rows * columns) if planar else (columns * 3, 3, 1),
+        out=pixels(target, out, paired, strides),
     )
 
 
