@@ -380,6 +380,7 @@ app.command("video", cls=Command, epilog=films.VIDEO_EXAMPLES)(films.video)
 app.command("pipe", cls=Command, epilog=films.PIPE_EXAMPLES)(films.pipe)
 app.command("zoom", cls=Command, epilog=films.ZOOM_EXAMPLES)(films.zoom)
 app.command("calibrate", cls=Command, epilog=commands.CALIBRATE_EXAMPLES)(commands.calibrate)
+app.command("blend", cls=Command, epilog=commands.BLEND_EXAMPLES)(commands.blend)
 app.command("easier", cls=Command, epilog=commands.EASIER_EXAMPLES)(commands.easier)
 
 app.add_typer(export_commands.app, name="export")

@@ -23,7 +23,7 @@ ROWS = [
     ["cli"],
     ["training.commands", "export_commands"],
     ["training.report", "training.sitting"],
-    ["training.shorten", "training.calibrate"],
+    ["training.shorten", "training.calibrate", "training.blend"],
     ["training.train"],
     ["training.easier", "training.folder"],
     ["training.state", "training.stopping", "training.log", "training.synthetic", "training.strips", "training.attach"],

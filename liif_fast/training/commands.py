@@ -109,6 +109,9 @@ TRAIN_EXAMPLES = """\
 CALIBRATE_EXAMPLES = """\
   liif-fast calibrate mine.safetensors mine_8bit.safetensors --data photographs
   liif-fast upscale photo.jpg --model mine_8bit.safetensors --device cpu --precision int8"""
+BLEND_EXAMPLES = """\
+  liif-fast blend edsr-baseline-resample edsr-baseline-resample-jpeg faint.safetensors --share 0.5
+  liif-fast upscale photo.jpg --model faint.safetensors"""
 EASIER_EXAMPLES = """\
   liif-fast easier edsr-baseline runs/shorter --data photographs --max-loss 0.05 --iterations 2000"""
 
@@ -206,11 +209,39 @@ def calibrate(
     from .calibrate import calibrate as measured
     from .calibrate import losses
 
-    if output.suffix != ".safetensors":
-        raise ValueError(f"{output}: the name must end in .safetensors")
+    _check_safetensors(output)
     check_place(output, force)
     weights = measured(load(model), data, pictures)
     lost = losses(weights, data)
     save(output, weights, dtype=None, overwrite=force)
     say(f"{output}  scales of {model} for 8 bits")
     say("at least " + ", ".join(f"{value:.1f} dB in {name}" for name, value in lost.items()) + ", beside fp32")
+
+
+def blend(
+    first: Annotated[str, typer.Argument(metavar="FIRST", help="A name from `liif-fast info` or a checkpoint file.")],
+    second: Annotated[str, typer.Argument(metavar="SECOND", help="Likewise, of the same shape.")],
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="What lies between, .safetensors.")],
+    share: Annotated[float, typer.Option(help="Of SECOND, 0 to 1.")] = 0.5,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace an existing file.")] = False,
+) -> None:
+    """Makes a network between two, of which one was trained from the other.
+
+    Between a network for clean pictures and one for compressed ones it says how much of what compression left is taken
+    back; the mean of a run's weights and those it began with is often better than both.
+    """
+    from ..checkpoint import load, save
+    from ..console import say
+    from ..output import check_place
+    from .blend import blend as between
+
+    _check_safetensors(output)
+    check_place(output, force)
+    weights = between(load(first), load(second), share)
+    save(output, weights, dtype=None, overwrite=force)
+    say(f"{output}  {weights.metadata['recipe']}")
+
+
+def _check_safetensors(path: Path) -> None:
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path}: the name must end in .safetensors")
