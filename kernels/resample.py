@@ -1,8 +1,9 @@
 """The resampling decoder as one kernel; the contract, and the layout of z, is csrc/resample.h.
 
 A pixel is eight fine rows, one after the other, of eight fine pixels in three colours, which neighbouring threads read
-from the nearest cache and sum at the end. Sums over columns are not shared among rows: an intermediate picture would
-cost more to write and read than it saves.
+from the nearest cache and sum at the end: 192 loads of a number each. By counting instructions a picture of 3840x2160
+takes an H200 some 0.7 ms, far more than its memory would ask for and little beside an encoder's work. Sums over rows
+that neighbouring columns share would save most of it, if it ever counts.
 """
 
 from __future__ import annotations

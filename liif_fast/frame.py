@@ -72,7 +72,7 @@ class Frame:
                 alpha = self._bounded(next(alphas)[1].to(device), start, size, box)
             elif self.planes.alpha is not None:
                 alpha = self.planes.alpha[:1, :1].expand(len(color), color.shape[1], 1)
-            yield start, Planes(color.to(device), alpha)
+            yield start, Planes(pages.moved(color, device), alpha)
 
     def _bounded(self, band: torch.Tensor, start: int, size: tuple[int, int], box: Box | None) -> torch.Tensor:
         """Rows of an enlarged alpha from ``start`` on, between what is around them."""

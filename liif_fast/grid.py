@@ -25,6 +25,7 @@ TIE_SHIFT = 1e-6
 TAPS = 8
 # Below this scale one output pixel covers more of the input than the network has ever seen.
 MIN_SCALE = 0.5
+_RANGE = "_liif_fast_range"  # a tensor's attribute
 # No side of a result may be longer: far beyond any file format, and all offsets stay within 63 bits.
 MAX_SIDE = 1 << 24
 
@@ -62,7 +63,7 @@ class Axis:
         )
 
     def to(self, device: torch.device) -> Axis:
-        return Axis(*(_to(part, device) for part in (self.index, self.offset, self.weight)))
+        return Axis(_indices_to(self.index, device), _to(self.offset, device), _to(self.weight, device))
 
 
 @dataclass(frozen=True)
@@ -95,13 +96,30 @@ class Taps:
         return Taps(first.contiguous(), self.taps[chosen].contiguous(), self.lines - FACTOR * origin)
 
     def to(self, device: torch.device) -> Taps:
-        return Taps(_to(self.first, device), _to(self.taps, device), self.lines)
+        return Taps(_indices_to(self.first, device), _to(self.taps, device), self.lines)
 
 
 def _to(table: torch.Tensor, device: torch.device) -> torch.Tensor:
     """To a GPU without a wait for what it does, such as the features that will be looked up: memory that is not pinned
     has been read when the call returns. From there to the processor it has to be waited for."""
     return table.to(device, non_blocking=device.type == "cuda")
+
+
+def _indices_to(table: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """As `_to`, with the range of the indices, so that nobody waits for a GPU to learn it."""
+    moved = _to(table, device)
+    if moved is not table and table.numel():
+        setattr(moved, _RANGE, indices_in(table))
+    return moved
+
+
+def indices_in(table: torch.Tensor) -> tuple[int, int]:
+    """The least and the greatest of a table that is not empty, and was not written to since it came to a device."""
+    known: tuple[int, int] | None = getattr(table, _RANGE, None)
+    if known is None:
+        low, high = torch.stack(table.aminmax()).tolist()  # one wait for a device, not two
+        return low, high
+    return known
 
 
 def centres(start: float, stop: float, size: int) -> NDArray[np.float64]:

@@ -94,8 +94,8 @@ def within(index: torch.Tensor, count: int) -> bool:
     """Whether all of ``index`` is in 0 .. count - 1; where a CUDA graph is captured, after a run that asked, it is."""
     if index.is_cuda and torch.cuda.is_current_stream_capturing():
         return True
-    low, high = torch.stack(index.aminmax()).tolist()  # one wait for a device, not two
-    return bool(low >= 0 and high < count)
+    low, high = grid.indices_in(index)
+    return low >= 0 and high < count
 
 
 _library.impl("decode", _decode, "CompositeExplicitAutograd")

@@ -21,6 +21,7 @@ from . import memory
 
 _LARGE = 2 << 20  # bytes of a large page
 _KEPT, _SHARE = 128 << 20, 32  # bytes that nobody holds, and of what was free at first: at most
+_PINNED = 256 << 20  # bytes of one picture, which whoever has the result may hold many of: at most
 
 _CPU = torch.device("cpu")
 _free: deque[mmap.mmap] = deque()
@@ -45,6 +46,12 @@ def like(picture: torch.Tensor, size: tuple[int, int], dtype: torch.dtype, devic
     if planar(picture):
         return empty(channels, *size, dtype=dtype, device=device).permute(1, 2, 0)
     return empty(*size, channels, dtype=dtype, device=device)
+
+
+def moved(picture: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """On a device. From a GPU it comes by way of pages that the system does not move, which saves a copy."""
+    pinned = picture.is_cuda and device.type == "cpu" and picture.numel() * picture.itemsize <= _PINNED
+    return torch.empty_like(picture, device="cpu", pin_memory=True).copy_(picture) if pinned else picture.to(device)
 
 
 def zeros(*shape: int, dtype: torch.dtype) -> torch.Tensor:

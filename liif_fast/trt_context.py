@@ -18,7 +18,8 @@ class Context:
     is told two addresses only.
 
     Args:
-        kept: the scratch memory stays from run to run, as a graph holds its address; else it is the caller's to drop.
+        kept: for pictures of one size: the scratch memory stays from run to run, as a graph holds its address; else it
+            is the caller's to drop.
 
     RuntimeError where TensorRT makes none.
     """
@@ -26,7 +27,7 @@ class Context:
     def __init__(self, trt: ModuleType, engine: Any, kernels: Kernels, kept: bool) -> None:
         rtx = hasattr(trt, "DynamicShapesKernelSpecializationStrategy")
         self._kernels, self._kept = kernels if rtx else None, kept
-        self._config = _config(trt, engine, self._kernels)  # lives as long as what was made with it
+        self._config = _config(trt, engine, self._kernels, kept)  # lives as long as what was made with it
         self._context = engine.create_execution_context(self._config)
         if self._context is None:
             raise RuntimeError("no execution context")
@@ -65,14 +66,19 @@ class Context:
         return done
 
 
-def _config(trt: ModuleType, engine: Any, kernels: Kernels | None) -> Any:
-    """What a context is made with. TensorRT for RTX would by default take better kernels for a size when it has
-    compiled them beside the work, and later frames would differ in their last bits."""
+def _config(trt: ModuleType, engine: Any, kernels: Kernels | None, one_size: bool) -> Any:
+    """What a context is made with.
+
+    TensorRT for RTX compiles kernels for a size while all wait, where the size will come again; else it takes those for
+    any size, as there would be seconds of compiling for every picture. It could also compile beside the work, but then
+    later frames of a film would differ in their last bits.
+    """
     strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
     if kernels is None:
         return strategy
     config = engine.create_runtime_config()
     config.set_execution_context_allocation_strategy(strategy)
-    config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+    strategies = trt.DynamicShapesKernelSpecializationStrategy
+    config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER if one_size else strategies.NONE
     kernels.give(config)
     return config

@@ -178,7 +178,8 @@ class Upscaler:
             at_once = 1 if dropped is not None else GPU_FRAMES if on_gpu else self._frames_at_once(threads)
         request: dict[str, Any] = {"scale": scale, "size": size, "longest": longest}
         if on_gpu:
-            field = partial(self._field, max_memory=self._budget())
+            # Only frames in one piece are captured, which of 2160p want more than the default.
+            field = partial(self._field, max_memory=self.max_memory or self.free_memory // 2)
             size_of = partial(grid.output_size, **request)
             line = partial(GpuLine, self.device, field, size_of, partial(self, **request), at_once)
             return stream(frames, line, dropped)

@@ -32,6 +32,15 @@ def _small_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(bench.GEMM, "cpu", (512, 64))
 
 
+def test_fp32_is_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While stages are measured, and as before afterwards."""
+    for before in (True, False):
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", before)
+        with bench._without_tf32():
+            assert not torch.backends.cudnn.allow_tf32
+        assert torch.backends.cudnn.allow_tf32 == before
+
+
 @pytest.mark.parametrize("network", NETWORKS)
 def test_rows(network: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save(tmp_path / "net.safetensors", NETWORKS[network])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import library
 
 from common import BF16, CPU, FP32, Case, problem, spied
-from liif_fast import ops
+from liif_fast import grid, ops
 from liif_fast.ops import Decoder
 from liif_fast.pixels import output_range
 
@@ -104,6 +105,22 @@ def test_refuses_what_would_leave_its_buffers(name: str) -> None:
 def test_refuses_addresses_of_another_device(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="z is on cpu, another on meta"):
         ops._decode(*arguments(**changes))  # PyTorch itself sends what has a meta tensor elsewhere
+
+
+def test_no_device_is_asked_for_what_the_host_knew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The range of a table that was moved is known, also behind PyTorch's dispatcher."""
+    positions = np.array([0.2, 3.7, 9.9])
+    for table in (grid.axis(positions, 10), grid.taps(positions, 10, torch.ones_like)):
+        index = table.index if isinstance(table, grid.Axis) else table.first
+        away = table.to(torch.device("meta"))  # which has no numbers
+        moved = away.index if isinstance(away, grid.Axis) else away.first
+        assert grid.indices_in(moved) == (int(index.min()), int(index.max()))
+    given = arguments()
+    asked: list[torch.Tensor] = []
+    known = grid.indices_in
+    monkeypatch.setattr(grid, "indices_in", lambda table: asked.append(table) or known(table))
+    torch.ops.liif_fast.decode(*given)
+    assert [id(table) for table in asked] == [id(given[1][0]), id(given[2][0])]
 
 
 @pytest.mark.parametrize(("dtype", "most"), [(torch.uint8, 255), (torch.uint16, 65535)])

@@ -277,7 +277,12 @@ def test_tables_go_to_a_gpu_without_a_wait(monkeypatch: pytest.MonkeyPatch) -> N
     asked: list[tuple[str, bool]] = []
     positions = grid.centres(0, 7, 11)
     tables = grid.axis(positions, 7), grid.taps(positions, 7, lambda distance: 4 - distance)
-    monkeypatch.setattr(torch.Tensor, "to", lambda t, device, non_blocking: asked.append((device.type, non_blocking)))
+
+    def to(table: torch.Tensor, device: torch.device, non_blocking: bool) -> torch.Tensor:
+        asked.append((device.type, non_blocking))
+        return table.clone()
+
+    monkeypatch.setattr(torch.Tensor, "to", to)
     for table in tables:
         for device in ("cuda", "cpu"):
             table.to(torch.device(device))

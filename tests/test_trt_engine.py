@@ -44,7 +44,7 @@ def test_built_once_checked_and_found_again(machine: types.SimpleNamespace) -> N
     for one in (first, second):
         assert torch.equal(one(image), expected)
         assert torch.equal(one(image[::2, 1:]), Encoder(WEIGHTS, HEAD, CPU, BF16)(image[::2, 1:]))
-    assert set(machine.strategies) == {("USER_MANAGED", "EAGER")}
+    assert set(machine.strategies) == {("USER_MANAGED", "NONE")}
 
 
 @needs_rtx

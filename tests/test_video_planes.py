@@ -111,6 +111,24 @@ def test_without_code_for_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.array_equal(there.picture(frame), Converter().picture(frame))
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(
+    yuv.unavailable(torch.device("cuda", 0)) is not None, reason="no code for CUDA devices, or none here"
+)
+@pytest.mark.parametrize("format", ["nv12", "yuv420p10le"])
+def test_pictures_on_a_gpu_lie_as_tensors_do(format: str) -> None:
+    frame = frame_of(format, (16, 24))
+    there, here = Converter(torch.device("cuda", 0)), Converter()
+    picture = there.picture(frame)
+    assert picture.shape == (3, 16, 24)
+    assert picture.is_contiguous()
+    assert np.array_equal(to_array(picture), here.picture(frame))
+    colors_of = Colors.of(frame)
+    made, wanted = there.frame(picture, format, colors_of), here.frame(here.picture(frame), format, colors_of)
+    for plane, other in zip(planes_of(made), planes_of(wanted), strict=True):
+        assert np.array_equal(plane, other)
+
+
 @pytest.mark.parametrize(("source", "target"), [("yuv420p", "yuv420p"), ("yuv420p10le", "yuv420p10le")])
 def test_a_film(tmp_path: Path, up: Upscaler, source: str, target: str) -> None:
     """Bit for bit what the three steps make of every frame."""

@@ -44,9 +44,11 @@ class Converter:
         if format not in yuv.FORMATS:
             return self._swscale.picture(frame, colors)
         planes = [plane.to(self.device) for plane in _planes(frame, format)]
-        picture = torch.empty(frame.height, frame.width, 3, dtype=planes[0].dtype, device=self.device)
+        if self.device.type == "cuda":  # by channels, as a tensor has them, or the result would be sorted to that
+            return yuv.to_rgb(planes, format, **self._how(colors), dtype=planes[0].dtype)
+        picture = torch.empty(frame.height, frame.width, 3, dtype=planes[0].dtype)
         yuv.to_rgb(planes, format, **self._how(colors), out=picture.permute(2, 0, 1))
-        return picture.permute(2, 0, 1) if picture.is_cuda else picture.numpy()
+        return picture.numpy()
 
     def frame(self, picture: Any, format: str, colors: Colors) -> av.VideoFrame:
         """As the encoder wants it. ``colors`` are those to write."""

@@ -50,6 +50,14 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         yield replayed
 
 
+def test_results_of_calls_come_through_pinned_memory() -> None:
+    up = Upscaler(NETWORKS["resample"], device="cuda")
+    for picture in (FRAMES[0], torch.from_numpy(FRAMES[0]).permute(2, 0, 1)):
+        found = up(picture, size=(122, 166))
+        tensor = found if isinstance(found, torch.Tensor) else torch.from_numpy(found)
+        assert tensor.is_pinned()
+
+
 @pytest.mark.parametrize("kind", ["numpy", "gray", "pillow", "torch", "cuda", "half", "uint16"])
 @pytest.mark.parametrize("at_once", [None, 1])
 def test_frames_are_those_of_calls(up: Upscaler, graphs: list[str], kind: str, at_once: int | None) -> None:

