@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -193,8 +194,16 @@ def test_not_a_number_stops_it_and_the_last_state_is_good(folder: Path, tmp_path
     assert not (tmp_path / "diverged" / STATE).exists()
 
 
-def test_stopped_it_saves_the_iteration_first(folder: Path, tmp_path: Path) -> None:
-    """A signal then ends it as ever: here by the handler that Python has for Ctrl-C."""
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """Ctrl-C is KeyboardInterrupt, which it is not in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_stopped_it_saves_the_iteration_first(folder: Path, tmp_path: Path, interrupts: None) -> None:
+    """A signal then ends it as ever."""
     whole, parts = (make(folder, tmp_path / name, iterations=5, log_every=2) for name in ("whole", "parts"))
     whole, parts = (replace(run, save_every=100, validate_every=100) for run in (whole, parts))
     train(whole)
@@ -212,7 +221,7 @@ def test_stopped_it_saves_the_iteration_first(folder: Path, tmp_path: Path) -> N
     assert_equal(content(tmp_path / "whole"), content(tmp_path / "parts"))
 
 
-def test_stopped_twice_it_ends_at_once(folder: Path, tmp_path: Path) -> None:
+def test_stopped_twice_it_ends_at_once(folder: Path, tmp_path: Path, interrupts: None) -> None:
     def stop(_: Progress) -> None:
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGINT)
