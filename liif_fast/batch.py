@@ -233,6 +233,8 @@ def _find(words: list[str], recursive: bool, output: Path | None) -> tuple[list[
     found: dict[str, _Found] = {}
     several = len(words) > 1
     for word in words:
+        if not word:  # as of a variable that is not set; to the system it is the current folder
+            raise FileNotFoundError("an input without a name: no such file")
         pattern = not os.path.lexists(word) and glob.has_magic(word)
         names = sorted(glob.glob(word, recursive=True)) if pattern else [word]
         names = [name for name in names if not (pattern and os.path.isdir(name))]

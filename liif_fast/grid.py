@@ -278,8 +278,12 @@ def factor(value: object) -> float:
     """A scale. TypeError for what is no number, ValueError for one that is not finite, not positive or below 0.5."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"a scale must be a number, got {value!r}")
-    if not (math.isfinite(value) and value > 0):
+    try:
+        scale = float(value)
+    except OverflowError:
+        raise ValueError("a scale must be finite, got a number beyond all floats") from None
+    if not (math.isfinite(scale) and scale > 0):
         raise ValueError(f"a scale must be positive and finite, got {value}")
-    if value < MIN_SCALE:
-        raise ValueError(_too_small(float(value)))
-    return float(value)
+    if scale < MIN_SCALE:
+        raise ValueError(_too_small(scale))
+    return scale

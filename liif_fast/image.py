@@ -11,6 +11,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from . import dlpack
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -93,7 +95,8 @@ def _unpack_torch(tensor: torch.Tensor) -> Unpacked:
         if tensor.ndim == 2:
             hint = "; use [None] for one channel"
         raise ValueError(f"shape {shape} is not CHW or BCHW with 1 to 4 channels{hint}")
-    batch = tensor.detach()[None] if tensor.ndim == 3 else tensor.detach()
+    batch = tensor.detach().resolve_neg()
+    batch = batch[None] if tensor.ndim == 3 else batch
     _check_size(shape)
     frames = [_split(_checked(frame.permute(1, 2, 0))) for frame in batch]
 
@@ -124,11 +127,7 @@ def _unpack_numpy(array: np.ndarray) -> Unpacked:
 
 
 def _unpack_dlpack(obj: Any) -> Unpacked:
-    kind = type(obj).__name__
-    try:
-        tensor = torch.from_dlpack(obj)
-    except Exception as error:  # whatever the other library raises
-        raise TypeError(f"{kind} does not give its memory by DLPack: {error}") from error
+    kind, tensor = type(obj).__name__, dlpack.tensor_of(obj)
     if tensor.dtype not in _TORCH_DTYPES:
         raise TypeError(f"{kind} of {tensor.dtype} is no picture: uint8, uint16, or floats in 0..1 are")
     _check_hwc(tuple(tensor.shape))

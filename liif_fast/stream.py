@@ -12,6 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from . import dlpack
+
 Dropped = Callable[[int], None]
 
 
@@ -166,7 +168,9 @@ def copied(frame: Any) -> Any:
     """A picture that stays as it is, whatever its owner writes to his own."""
     if isinstance(frame, torch.Tensor):
         return frame.clone()
-    return frame.copy() if hasattr(frame, "copy") else frame
+    if hasattr(frame, "copy"):
+        return frame.copy()
+    return dlpack.Held(dlpack.tensor_of(frame).clone()) if hasattr(frame, "__dlpack__") else frame
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -73,6 +73,7 @@ ROWS = [
     ["grid"],
     ["quantization", "architecture", "tiling", "modes", "deflate", "colorimetry", "pages", "_cpu", "_cuda"],
     ["stream", "cuda_streams", "memory", "weights", "words"],
+    ["dlpack"],
 ]
 RANK = {name: i for i, row in enumerate(ROWS) for name in row}
 # Subpackages that only the command line knows.

@@ -69,6 +69,15 @@ def test_same_pixels_as_the_upscaler(folder):
     assert np.array_equal(np.array(Image.open("b.png")), expected)
 
 
+def test_an_input_without_a_name(folder):
+    """As of a variable that is not set: not all pictures of the current folder."""
+    for words in ([""], ["", "a.png"]):
+        result = run("upscale", *words)
+        assert result.exit_code == 2
+        assert "an input without a name" in result.stderr
+    assert not list(folder.glob("*_x4*"))
+
+
 def test_window(folder):
     assert run("upscale", "a.png", "--box", "1.5,2,9.25,15", "--width", 60).exit_code == 0
     field = liif_fast.Upscaler(TINY, precision="fp32").encode(pixels())

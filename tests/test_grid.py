@@ -190,6 +190,7 @@ def test_output_size(request_: dict[str, Any], size: tuple[int, int]) -> None:
         ({"scale": 0}, ValueError, "positive and finite, got 0"),
         ({"scale": -2}, ValueError, "got -2"),
         ({"scale": math.nan}, ValueError, "got nan"),
+        ({"scale": 10**400}, ValueError, "beyond all floats"),
         ({"scale": math.inf}, ValueError, "got inf"),
         ({"scale": (2, math.nan)}, ValueError, "got nan"),
         ({"scale": "2"}, TypeError, "got '2'"),

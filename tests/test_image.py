@@ -174,6 +174,23 @@ def test_dlpack(dtype, channels):
     assert torch.equal(back.float(), tensor.float())
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_dlpack_of_negative_strides(kind):
+    """`torch.from_dlpack` ends the process there."""
+    array = np.arange(5 * 7 * 3).reshape(5, 7, 3).astype(kind) / (1 if kind == np.uint8 else 105)
+    array = array.astype(kind)
+    turned = image.unpack(Foreign(array[:, ::-1, ::-1])).frames[0].color
+    assert np.array_equal(turned.numpy(), array[:, ::-1, ::-1])
+
+
+def test_negated_tensors():
+    """What PyTorch knows to be negative only when it is looked at."""
+    tensor = torch.rand(3, 4, 5)
+    negated = torch.complex(tensor, -tensor).conj().imag
+    assert negated.is_neg()
+    assert torch.equal(unpack(negated).frames[0].color, unpack(tensor).frames[0].color)
+
+
 def test_dlpack_errors():
     with pytest.raises(TypeError, match=r"Foreign of torch\.int32 is no picture"):
         image.unpack(Foreign(torch.zeros(5, 7, 3, dtype=torch.int32)))

@@ -221,6 +221,20 @@ def test_stopped_it_saves_the_iteration_first(folder: Path, tmp_path: Path, inte
     assert_equal(content(tmp_path / "whole"), content(tmp_path / "parts"))
 
 
+def test_where_there_are_weights_there_is_a_state(folder: Path, tmp_path: Path) -> None:
+    """Or a run that is killed then could neither go on nor begin anew."""
+
+    def stop(_: Progress) -> None:
+        raise InterruptedError
+
+    settings = replace(make(folder, tmp_path / "run", iterations=5, validate_every=2), save_every=100, log_every=2)
+    with pytest.raises(InterruptedError):
+        train(settings, tell=stop)
+    assert (tmp_path / "run" / WEIGHTS).exists()
+    train(settings, resume=True)
+    assert content(tmp_path / "run")["iteration"] == 5
+
+
 def test_stopped_twice_it_ends_at_once(folder: Path, tmp_path: Path, interrupts: None) -> None:
     def stop(_: Progress) -> None:
         signal.raise_signal(signal.SIGTERM)

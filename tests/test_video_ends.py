@@ -281,6 +281,20 @@ def test_an_encoder_says_why_it_refuses(folder: Path, encoder: str, reason: str)
     refused(run("in.mkv", "out.mkv", "--codec", encoder, engine=engine), f"encoder {encoder} refuses", reason)
 
 
+def test_attachments_are_matroskas(folder: Path) -> None:
+    """MP4's muxer takes them, and refuses them when it begins."""
+    with av.open("fonts.mkv", "w") as out, av.open("in.mkv") as source:
+        stream = out.add_stream_from_template(source.streams.video[0], opaque=True)
+        out.add_attachment("font.ttf", "font/ttf", b"abc")
+        for packet in source.demux(source.streams.video[0]):
+            if packet.size:
+                packet.stream = stream
+                out.mux(packet)
+    refused(run("fonts.mkv", "out.mp4"), "attachment stream", "--leave-out")
+    refused(run("in.mkv", "out.mkv", "--codec", "utvideo", engine=ENGINE[:4]), "utvideo does not go into this")
+    assert run("fonts.mkv", "out.mp4", "--leave-out").exit_code == 0
+
+
 def test_two_at_once(folder: Path) -> None:
     film("long.mkv", 300, sounds=0)
     work = ("video", "long.mkv", "out.mkv", "--scale", 4, *ENGINE)

@@ -138,6 +138,27 @@ def test_zoom_refuses(changes: dict[str, Any]) -> None:
         plan(**changes)
 
 
+@pytest.mark.parametrize("mode", ["P", "CMYK", "L"])
+def test_zoom_takes_pictures_of_every_mode(tmp_path: Path, up: Upscaler, mode: str) -> None:
+    picture = Image.new("RGB", (40, 30), (200, 120, 40)).convert(mode)
+    out, found = tmp_path / "out.mkv", []
+    for one in (picture, picture.convert("RGB")):
+        video.zoom(one, out, to=(0.2, 0.2, 0.6, 0.6), seconds=0.1, size=(54, 96), upscaler=up, overwrite=True)
+        with av.open(str(out)) as made:
+            found.append(next(made.decode(video=0)).to_ndarray(format="rgb24").mean((0, 1)))
+    if mode == "L":  # of gray the three answers' mean
+        found = [one.mean() for one in found]
+    assert np.abs(found[0] - found[1]).max() < 25, "numbers of a palette are no colours"
+    with pytest.raises(ValueError, match="more than 1048576 frames"):
+        video.zoom(picture, out, to=(0.2, 0.2, 0.6, 0.6), seconds=1e9, size=(54, 96), upscaler=up, overwrite=True)
+
+
+def test_frames_with_alpha_say_that_it_goes(up: Upscaler) -> None:
+    frame = av.VideoFrame.from_ndarray(np.zeros((24, 32, 4), np.uint8), "rgba")
+    with pytest.warns(UserWarning, match="the alpha channel of rgba is left out"):
+        next(video.upscale([frame], scale=2, upscaler=up))
+
+
 def test_zoom_renders_from_one_encoding(up: Upscaler) -> None:
     picture = pattern(0, 90, 120)
     field = up.encode(picture)

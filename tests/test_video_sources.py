@@ -49,6 +49,61 @@ def test_a_clock_that_runs_on(tmp_path: Path, up: Upscaler, suffix: str) -> None
         make(up, source, out, force=True, start=Fraction(1001))
 
 
+@pytest.mark.parametrize("suffix", [".gif", ".webp", ".png"])
+def test_the_last_picture_of_a_film_is_shown_as_long(tmp_path: Path, up: Upscaler, suffix: str) -> None:
+    source, out = tmp_path / f"a{suffix}", tmp_path / "out.mkv"
+    pictures = [Image.fromarray(np.full((30, 40, 3), 50 * i, np.uint8)) for i in range(1, 4)]
+    pictures[0].save(source, save_all=True, append_images=pictures[1:], duration=[100, 100, 1000])
+    make(up, source, out)
+    with av.open(str(out)) as made:
+        assert made.duration / 1e6 == pytest.approx(1.2, abs=0.02)
+
+
+def test_gray_that_does_not_say_is_full(tmp_path: Path, up: Upscaler) -> None:
+    """As ffmpeg has it: what comes out has the contrast of what went in."""
+    ramp = np.repeat(np.repeat(np.arange(0, 256, 4, dtype=np.uint8)[None, :, None], 48, 0), 3, 2)
+    source, out = film(tmp_path / "in.mkv", [ramp] * 2, codec="ffv1", format="gray", sounds=0), tmp_path / "out.mkv"
+    make(up, source, out, choice=Choice("ffv1"))
+    with av.open(str(out)) as made:
+        assert next(made.decode(video=0)).color_range == 2
+    with av.open(str(source)) as before:
+        assert next(before.decode(video=0)).color_range != 1
+
+
+def test_a_part_of_a_raw_stream(tmp_path: Path, up: Upscaler) -> None:
+    """Which has neither times nor places to seek."""
+    source, out = tmp_path / "in.h264", tmp_path / "out.mkv"
+    with av.open(str(source), "w", format="h264") as raw:
+        stream = raw.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for i in range(50):
+            raw.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), 4 * i, np.uint8))))
+        raw.mux(stream.encode(None))
+    lossless = Choice("ffv1")
+    assert make(up, source, out, choice=lossless).frames == 50
+    whole = decoded(out)
+    assert make(up, source, out, choice=lossless, start=Fraction(1), force=True).frames == 25
+    assert np.array_equal(decoded(out), whole[25:])
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_pictures_beside_the_film(tmp_path: Path, up: Upscaler, suffix: str) -> None:
+    """A second stream whose frames are not shown in their order: Matroska does not say when the first are decoded."""
+    source, out = tmp_path / "in.mkv", tmp_path / f"out{suffix}"
+    with av.open(str(source), "w") as film_of_two:
+        streams = [film_of_two.add_stream("libx264", rate=25) for _ in range(2)]
+        for stream in streams:
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for i in range(50):
+            for stream in streams:
+                film_of_two.mux(stream.encode(av.VideoFrame.from_ndarray(pattern(i))))
+        for stream in streams:
+            film_of_two.mux(stream.encode(None))
+    assert make(up, source, out).damage == ""
+    with av.open(str(out)) as made:
+        assert sum(1 for _ in made.decode(video=1)) == 50
+
+
 def test_sound_keeps_its_place_beside_a_clock_that_runs_on(tmp_path: Path, up: Upscaler) -> None:
     plain = film(tmp_path / "plain.mkv", 48)
     late = tmp_path / "late.mkv"

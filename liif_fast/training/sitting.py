@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..console import advised, say, say_error
+from ..console import Stopped, advised, say, say_error
 from . import config as configs
 from . import shorten as shortening
 from .config import Config
 from .folder import WEIGHTS, check, held
+from .state import STATE
 from .train import Progress, train
 
 
@@ -35,8 +36,13 @@ def sit(
         file = kept
     config = _config(output, data, recipe, file, flags, settings)
     first = int(os.environ.get("RANK", "0")) == 0
-    with Teller(first) as tell, advised(_less_memory(config)):
-        result = train(config, resume, tell, lambda line: say_error(line, "warning: "))
+    try:
+        with Teller(first) as tell, advised(_less_memory(config)):
+            result = train(config, resume, tell, lambda line: say_error(line, "warning: "))
+    except Stopped:
+        if first and (output / STATE).exists():
+            say_error(f"{output}: saved; --resume goes on from there", "")
+        raise
     if first:
         values = ", ".join(f"x{scale:g} {value:.2f}" for scale, value in result.psnr.items())
         say(

@@ -227,6 +227,8 @@ class _Run:
                 raise Diverged(f"diverged at iteration {state.iteration} (loss {loss}): lower the rate (--lr); {good}")
             since = state.iteration
             loss_sum.zero_()
+            if validates and self.saved is None:
+                self.save()  # or a run that is killed when it has weights could neither go on nor begin anew
             if self.rank == 0:
                 if validates:
                     self.validate()

@@ -78,7 +78,9 @@ def _remuxed(path: str, *_: int) -> bytes:
             frame.pts, frame.time_base = start, Fraction(1, 1000)
             frame.duration = 100 if duration <= BLINK else round(duration)
             start += frame.duration
-            out.mux(stream.encode(frame))
+            for packet in stream.encode(frame):
+                packet.duration = frame.duration  # which the last would be without
+                out.mux(packet)
         out.mux(stream.encode(None))
     return result.getvalue()
 

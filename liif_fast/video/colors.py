@@ -47,7 +47,8 @@ class Colors:
         matrix = MATRICES["bt601"] if matrix == 5 else matrix  # two numbers for the same equations
         if matrix not in MATRICES.values():
             raise VideoError(f"its colour matrix, number {matrix}, is not one of {', '.join(MATRICES)}")
-        full = frame.color_range == FULL or name.startswith("yuvj")
+        # Gray that does not say is full to ffmpeg, and what it makes of pictures is.
+        full = frame.color_range == FULL or name.startswith("yuvj") or (is_gray(name) and frame.color_range != LIMITED)
         return cls(matrix, FULL if full else LIMITED, frame.color_primaries, frame.color_trc)
 
     def within(self, format: str) -> Colors:

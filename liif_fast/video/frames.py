@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..field import Box
 from ..upscaler import Upscaler
-from .colors import Colors
+from .colors import Colors, has_alpha
 from .planes import Converter, to_array
 from .source import Source, Stamped
 
@@ -79,6 +80,9 @@ def _of_frames(
     def pictures() -> Iterator[Any]:
         for frame in frames:
             decoded = hasattr(frame, "planes") and hasattr(frame, "pts")  # an av.VideoFrame, without importing av
+            if decoded and has_alpha(frame.format.name):
+                text = f"the alpha channel of {frame.format.name} is left out; as arrays [H, W, 4] frames keep it"
+                warnings.warn(text, stacklevel=2)
             waiting.append(frame if decoded else None)
             yield there.picture(frame) if decoded else frame
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..field import Box
+from ..image import join, unpack
 from ..output import check_place, whole_file
 from .colors import BT709, LIMITED, Colors
 from .container import container, container_of
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 # (left, top, right, bottom) in fractions of the picture.
 Window = tuple[float, float, float, float]
 FULL: Window = (0.0, 0.0, 1.0, 1.0)
+# Hours; what is longer is a slip of the keyboard, of which all windows would be planned first.
+_MOST_FRAMES = 1 << 20
 
 # Time 0 to 1 -> way 0 to 1. "smooth" starts and ends at rest.
 EASINGS: dict[str, Callable[[float], float]] = {
@@ -68,7 +71,7 @@ def zoom(
     from ..upscaler import Upscaler
 
     choice = Choice(codec, crf)
-    found = read(picture) if isinstance(picture, (str, os.PathLike)) else np.asarray(picture)
+    found = read(picture) if isinstance(picture, (str, os.PathLike)) else join(unpack(picture).frames[0]).cpu().numpy()
     path = os.fspath(output)
     plan = Plan(found.shape[:2], start, to, seconds, size, Fraction(rate).limit_denominator(1001), easing)
     encoding = prepare(path, choice, plan, found, overwrite)
@@ -92,6 +95,8 @@ class Plan:
             raise ValueError(f"easing must be one of {', '.join(EASINGS)}; got {easing!r}")
         if not (math.isfinite(seconds) and seconds > 0 and 0 < rate <= 1000):
             raise ValueError(f"seconds and frames per second must be positive, got {seconds} and {float(rate):g}")
+        if round(seconds * rate) > _MOST_FRAMES:
+            raise ValueError(f"{seconds:g} s at {float(rate):g} frames per second are more than {_MOST_FRAMES} frames")
         if min(size) < 1:
             raise ValueError(f"a film is at least 1 x 1 pixels, got {size[1]} x {size[0]}")
         self.size, self.rate = size, rate

@@ -120,7 +120,8 @@ def _video(out: Any, encoding: Encoding, output: str) -> Any:
     try:
         video = out.add_stream(encoding.codec, rate=encoding.rate)
     except ValueError:
-        raise VideoError(f"{output}: {encoding.codec} does not go into this container; .mkv holds everything") from None
+        more = "" if out.format.name == "matroska" else "; .mkv holds more"
+        raise VideoError(f"{output}: {encoding.codec} does not go into this container{more}") from None
     encoding.configure(video.codec_context)
     video.time_base = encoding.time_base
     if video.codec_context.codec.canonical_name == "hevc" and out.format.name in ("mp4", "mov"):
@@ -135,6 +136,8 @@ def _template(out: Any, stream: Any) -> Any:
 
     try:
         if stream.type == "attachment":
+            if out.format.name != "matroska":  # others take it, and refuse it when they begin
+                return None
             name = stream.metadata.get("filename", f"attachment{stream.index}")
             return out.add_attachment(name, stream.mimetype or "application/octet-stream", stream.data)
         if is_cover(stream):
@@ -258,6 +261,7 @@ def _packets(source: Any, streams: list[Any], begin: Fraction, cut: Cut) -> Iter
     """Those of ``streams`` in the part that is kept, with their times there. See `_interleave`."""
     covers = {stream.index for stream in streams if is_cover(stream)}
     before: dict[int, int] = {}  # dts of the packet before, by stream
+    early: dict[int, list[Any]] = {}  # the first of a stream's pictures, which in Matroska have none
     if begin:
         source.seek(int(cut.start * 1_000_000), backward=True)
     for packet in source.demux(streams):
@@ -280,10 +284,21 @@ def _packets(source: Any, streams: list[Any], begin: Fraction, cut: Cut) -> Iter
         decoded = at if packet.dts is None else packet.dts
         if kind == "audio" and not packet.duration:  # MP4 would end before the last one
             packet.duration = max(0, decoded - before.get(index, decoded))
+        if kind == "video" and packet.dts is None and index not in before:
+            early.setdefault(index, []).append(packet)
+            continue
         before[index] = decoded
         shift = round(cut.start / packet.time_base)
+        waited = early.pop(index, [])
+        for i, one in enumerate(waited):
+            one.pts, one.dts = one.pts - shift, decoded - shift - (len(waited) - i) * max(1, one.duration or 0)
+            yield one
         packet.pts, packet.dts = at - shift, decoded - shift
         yield packet
+    for one in (packet for waited in early.values() for packet in waited):
+        shift = round(cut.start / one.time_base)
+        one.pts = one.dts = one.pts - shift
+        yield one
 
 
 def verify(file: BinaryIO, output: str, copied: Copied) -> None:

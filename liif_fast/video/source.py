@@ -136,6 +136,8 @@ class Source:
                 return
             if self.start:
                 if (start + usual) * base <= self.start:
+                    if frame.pts is None:  # the next one's time is counted from this one's
+                        previous = start
                     continue
                 begin = round(self.start / base)
                 if start < begin:  # on the screen where the part begins; not every container has times before zero
@@ -166,6 +168,8 @@ class Source:
     def _from_start(self, zero: Fraction) -> Iterator[tuple[av.VideoFrame, int]]:
         """Decoded frames from ``start`` or a little before on, also where seeking leads behind it: streams without an
         index are searched by guessing, and a decoder needs a key frame to begin with. ``zero``: time of the film's."""
+        from av.error import FFmpegError
+
         if not self.start:
             return self._decoded(self._container, self._stream, self.damage, True)
         base = self.clip.time_base
@@ -177,8 +181,10 @@ class Source:
                 self._stream = main_stream(self._container, self.path)
                 at = None
             else:
-                with one_line(self.path):
+                try:
                     self._container.seek(int((at + zero) / base), stream=self._stream, backward=True)
+                except FFmpegError:  # raw streams have no times to look for
+                    continue
             damage = Damage()
             frames = self._decoded(self._container, self._stream, damage, True)
             first = next(frames, None)
