@@ -51,7 +51,7 @@ _closed: set[str] = set()
 def check_stdout() -> None:
     """ValueError where results cannot go to standard output."""
     if "stdout" in _closed:
-        raise ValueError("standard output is closed; -o FILE, a redirection or a pipe takes the result")
+        raise ValueError("standard output is closed; a file or a pipe takes the result")
     if sys.stdout.isatty():
         raise ValueError("standard output is a terminal, not for pictures; a file or a pipe takes them")
 

@@ -74,6 +74,12 @@ def test_resumed_equals_uninterrupted(folder: Path, tmp_path: Path, optimizer: s
     assert [row["loss"] for row in logs[0]] == [row["loss"] for row in logs[1]]
 
 
+def test_drawings_alone_are_more_than_are_held_out() -> None:
+    assert Config(output="run", synthetic=9).held_out == 8
+    with pytest.raises(ValueError, match="synthetic is 3, must be more than held_out, 8"):
+        Config(output="run", synthetic=3)
+
+
 def test_denormals_are_flushed(folder: Path, tmp_path: Path) -> None:
     halves = []
     train(make(folder, tmp_path / "run"), tell=lambda _: halves.append(float(torch.full((1,), 1e-38) / 2)))

@@ -84,7 +84,10 @@ class Config:
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("synthetic", "held_out", "warmup", "clip", "revive_every", "threads"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "not negative")
-        _require(self.data != () or self.synthetic > self.held_out, "data", self.data, "folders of pictures (--data)")
+        if not self.data:
+            _require(self.synthetic > 0, "data", self.data, "folders of pictures (--data)")
+            more = f"more than held_out, {self.held_out}, as there is no other data"
+            _require(self.synthetic > self.held_out, "synthetic", self.synthetic, more)
         _require(1 <= self.scale_min <= 16, "scale_min", self.scale_min, "1 to 16")
         _require(self.scale_min <= self.scale_max <= 16, "scale_max", self.scale_max, "scale_min to 16")
         _require(0 <= self.jpeg <= 1, "jpeg", self.jpeg, "0 to 1")

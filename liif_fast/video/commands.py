@@ -278,8 +278,8 @@ def zoom(
     from .film import FilmMeter
     from .motion import Plan, prepare, read, render
 
-    if not 0 < fps <= 1000:
-        raise ValueError(f"--fps must be above 0 and at most 1000, got {fps:g}")
+    if not 0.001 <= fps <= 1000:
+        raise ValueError(f"--fps must be from 0.001 to 1000, got {fps:g}")
     windows = _window(start, "--from"), _window(to, "--to")
     columns, rows = batch.size_of(size, "--size")
     options = _engine(device, precision, backend, engine, threads, cell_clamp, self_ensemble)

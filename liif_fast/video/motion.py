@@ -94,7 +94,9 @@ class Plan:
         if easing not in EASINGS:
             raise ValueError(f"easing must be one of {', '.join(EASINGS)}; got {easing!r}")
         if not (math.isfinite(seconds) and seconds > 0 and 0 < rate <= 1000):
-            raise ValueError(f"seconds and frames per second must be positive, got {seconds} and {float(rate):g}")
+            raise ValueError(
+                f"seconds must be positive and frames per second from 0.001 to 1000, got {seconds} and {float(rate):g}"
+            )
         if round(seconds * rate) > _MOST_FRAMES:
             raise ValueError(f"{seconds:g} s at {float(rate):g} frames per second are more than {_MOST_FRAMES} frames")
         if min(size) < 1:
