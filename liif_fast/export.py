@@ -15,9 +15,8 @@ from .checkpoint import Weights
 from .output import check_place, whole_file
 from .upscaler import DECODERS, Upscaler
 
-# Of values in [0, 1]. Rounding in another order makes about 1e-6 of it in fp32, and 2e-3 in fp16.
-TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2}
-_TYPES = {"fp32": np.float32, "fp16": np.float16}
+# Of ONNX: the type, and the most that values in [0, 1] may differ; rounding in another order makes about 1e-6 and 2e-3.
+ONNX_PRECISIONS: dict[str, tuple[Any, float]] = {"fp32": (np.float32, 1e-4), "fp16": (np.float16, 1e-2)}
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16}
 _MISSING = "{} is missing ({}); pip install 'liif_fast[onnx]'"
 
@@ -39,12 +38,13 @@ def onnx(
 
     ``precision``: "fp32", or "fp16" for pictures, weights and products, which halves memory and is what TensorRT
     computes in if a file says so. Every graph is first run by ONNX Runtime on small pictures. Returns the files and the
-    largest difference to our fp32. ExportError for a difference above `TOLERANCES`, a missing package or arguments that
-    do not go together; what `check_place` raises.
+    largest difference to our fp32. ExportError for a difference beyond `ONNX_PRECISIONS`, a missing package or
+    arguments that do not go together; what `check_place` raises.
     """
     _check_suffix(path, ".onnx")
-    if precision not in _TYPES:
-        raise ExportError(f"precision must be one of {', '.join(_TYPES)}, got {precision!r}")
+    if precision not in ONNX_PRECISIONS:
+        raise ExportError(f"precision must be one of {', '.join(ONNX_PRECISIONS)}, got {precision!r}")
+    dtype, most = ONNX_PRECISIONS[precision]
     if scale is not None and (split or not 0.5 <= scale <= 1000):
         raise ExportError(
             "--scale is for one file, --split leaves the size open" if split else f"scale {scale} is not in 0.5..1000"
@@ -58,7 +58,6 @@ def onnx(
     except ImportError as error:
         raise ExportError(_MISSING.format(error.name or "a package", error)) from error
     decoder = DECODERS[weights.architecture.decoder](weights, torch.device("cpu"), torch.float32, "reference")
-    dtype = _TYPES[precision]
     if split:
         models = graphs.split(weights, decoder, clamp, dtype)
     else:
@@ -68,7 +67,7 @@ def onnx(
     options.log_severity_level = 3  # errors only
     sessions = [runtime.InferenceSession(file, options, providers=["CPUExecutionProvider"]) for file in files]
     difference = _difference(weights, clamp, scale, split, _runner(sessions, scale, dtype))
-    if not difference <= (most := TOLERANCES[precision]):
+    if not difference <= most:
         raise ExportError(f"{path}: ONNX Runtime's pictures differ from ours by {difference:.2g}, more than {most:g}")
     for one, file in zip(paths, files, strict=True):
         with whole_file(one, overwrite) as out:

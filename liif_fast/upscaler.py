@@ -179,7 +179,7 @@ class Upscaler:
         request: dict[str, Any] = {"scale": scale, "size": size, "longest": longest}
         if on_gpu:
             # Only frames in one piece are captured, which of 2160p want more than the default.
-            field = partial(self._field, max_memory=self.max_memory or self.free_memory // 2)
+            field = partial(self._field, max_memory=self._most_memory)
             size_of = partial(grid.output_size, **request)
             line = partial(GpuLine, self.device, field, size_of, partial(self, **request), at_once)
             return stream(frames, line, dropped)
@@ -237,6 +237,11 @@ class Upscaler:
     def _field(self, plane: torch.Tensor, max_memory: int, keep: bool = False) -> Field:
         return Field(plane.to(self.device), self.encoder, self.decoder, max_memory, self.cell_clamp, keep)
 
+    @property
+    def _most_memory(self) -> int:
+        """Bytes for what is held for long."""
+        return self.max_memory or self.free_memory // 2
+
     def _budget(self, pictures: int = 1) -> int:
         """Bytes for so many at work at once."""
         if self.max_memory:
@@ -269,7 +274,7 @@ class ImageField:
         self._batched = self._tensor and image.ndim == 4
         frames = self._unpacked.frames
         # Features are what this object is for, so they may take more than the buffers of a single run.
-        budget = upscaler.max_memory or upscaler.free_memory // 2
+        budget = upscaler._most_memory
         self._frames = [Frame(frame, partial(upscaler._field, keep=True), budget // len(frames)) for frame in frames]
         self.height, self.width = frames[0].color.shape[:2]
 

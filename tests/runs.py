@@ -42,3 +42,18 @@ def make(folder: Path, output: Path, **settings: object) -> Config:
 def content(path: Path) -> dict:
     content: dict = torch.load(path / STATE, weights_only=True)
     return content
+
+
+def assert_equal(a: object, b: object, where: str = "") -> None:
+    assert type(a) is type(b), where
+    if isinstance(a, dict):
+        assert list(a) == list(b), where
+        for key in a:
+            assert_equal(a[key], b[key], f"{where}.{key}")  # type: ignore[index]
+    elif isinstance(a, list | tuple):
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):  # type: ignore[arg-type]
+            assert_equal(x, y, f"{where}.{i}")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where  # type: ignore[arg-type]
+    else:
+        assert a == b, where

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -151,6 +152,12 @@ def test_zoom_takes_pictures_of_every_mode(tmp_path: Path, up: Upscaler, mode: s
     assert np.abs(found[0] - found[1]).max() < 25, "numbers of a palette are no colours"
     with pytest.raises(ValueError, match="more than 1048576 frames"):
         video.zoom(picture, out, to=(0.2, 0.2, 0.6, 0.6), seconds=1e9, size=(54, 96), upscaler=up, overwrite=True)
+
+
+def test_zoom_goes_through_one_picture(tmp_path: Path, up: Upscaler) -> None:
+    with pytest.raises(ValueError, match="one picture, got a batch of 2"):
+        video.zoom(torch.zeros(2, 3, 30, 40), tmp_path / "out.mkv", to=(0.2, 0.2, 0.6, 0.6), upscaler=up)
+    assert not list(tmp_path.iterdir())
 
 
 def test_frames_with_alpha_say_that_it_goes(up: Upscaler) -> None:

@@ -71,7 +71,7 @@ def zoom(
     from ..upscaler import Upscaler
 
     choice = Choice(codec, crf)
-    found = read(picture) if isinstance(picture, (str, os.PathLike)) else join(unpack(picture).frames[0]).cpu().numpy()
+    found = read(picture) if isinstance(picture, (str, os.PathLike)) else _array(picture)
     path = os.fspath(output)
     plan = Plan(found.shape[:2], start, to, seconds, size, Fraction(rate).limit_denominator(1001), easing)
     encoding = prepare(path, choice, plan, found, overwrite)
@@ -149,6 +149,14 @@ def read(path: str | os.PathLike[str]) -> np.ndarray:
         way = "liif-fast upscale --background white --scale 1 lays it on a colour"
         warnings.warn(f"{os.fspath(path)}: its alpha channel is left out; {way}", stacklevel=2)
     return picture
+
+
+def _array(picture: Any) -> np.ndarray:
+    """Of one picture, of any kind that `image.unpack` takes; ValueError for a batch."""
+    frames = unpack(picture).frames
+    if len(frames) != 1:
+        raise ValueError(f"a film goes through one picture, got a batch of {len(frames)}")
+    return join(frames[0]).cpu().numpy()
 
 
 def prepare(path: str, choice: Choice, plan: Plan, picture: np.ndarray, overwrite: bool) -> Encoding:

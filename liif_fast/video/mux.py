@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import chain
 from typing import Any, BinaryIO
 
 from .container import container, container_of
@@ -288,17 +289,18 @@ def _packets(source: Any, streams: list[Any], begin: Fraction, cut: Cut) -> Iter
             early.setdefault(index, []).append(packet)
             continue
         before[index] = decoded
-        shift = round(cut.start / packet.time_base)
         waited = early.pop(index, [])
         for i, one in enumerate(waited):
-            one.pts, one.dts = one.pts - shift, decoded - shift - (len(waited) - i) * max(1, one.duration or 0)
-            yield one
-        packet.pts, packet.dts = at - shift, decoded - shift
-        yield packet
-    for one in (packet for waited in early.values() for packet in waited):
-        shift = round(cut.start / one.time_base)
-        one.pts = one.dts = one.pts - shift
-        yield one
+            yield _moved(one, one.pts, decoded - (len(waited) - i) * max(1, one.duration or 0), cut)
+        yield _moved(packet, at, decoded, cut)
+    for one in chain.from_iterable(early.values()):
+        yield _moved(one, one.pts, one.pts, cut)
+
+
+def _moved(packet: Any, at: int, decoded: int, cut: Cut) -> Any:
+    shift = round(cut.start / packet.time_base)
+    packet.pts, packet.dts = at - shift, decoded - shift
+    return packet
 
 
 def verify(file: BinaryIO, output: str, copied: Copied) -> None:
