@@ -5,8 +5,10 @@ No Python is in a replay, every tensor has the memory it had, and what a capture
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -25,7 +27,8 @@ class Graph:
     made: ClassVar[list[Graph]] = []
 
     def __init__(self) -> None:
-        self.steps: list[tuple[Any, ...]] = []
+        # What is done again, and what it made the first time, unless it worked in place.
+        self.steps: list[tuple[Callable[[], Any], Any]] = []
         self.generators: list[torch.Generator] = []
         self.replays = 0
         self.made.append(self)
@@ -36,18 +39,27 @@ class Graph:
     @torch.inference_mode()
     def replay(self) -> None:
         self.replays += 1
-        for operation, args, kwargs, made in self.steps:
-            again = operation(*args, **kwargs)
-            if not operation._schema.is_mutable:
-                for old, new in zip(tree_leaves(made), tree_leaves(again), strict=True):
-                    if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr():  # a view has its memory
-                        old.copy_(new)
+        for again, made in self.steps:
+            for old, new in zip(tree_leaves(made), tree_leaves(again()), strict=made is not None):
+                if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr():  # a view has its memory
+                    old.copy_(new)
+
+
+class _Thread(threading.local):
+    graph: Graph | None = None  # which it captures
+
+
+thread = _Thread()
 
 
 class Capture(TorchDispatchMode):
     def __init__(self, graph: Graph) -> None:
         super().__init__()
         self.graph = graph
+
+    @staticmethod
+    def compute(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return operation(*args, **kwargs)
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs, packet = kwargs or {}, operation.overloadpacket
@@ -56,16 +68,28 @@ class Capture(TorchDispatchMode):
             raise RuntimeError(f"{operation} is not permitted when stream is capturing")
         if (generator := kwargs.get("generator")) is not None:
             assert any(torch.equal(generator.get_state(), known.get_state()) for known in self.graph.generators)
-        made = operation(*args, **kwargs)
-        self.graph.steps.append((operation, args, kwargs, made))
+        made = self.compute(operation, args, kwargs)
+        in_place = operation._schema.is_mutable
+        self.graph.steps.append((partial(self.compute, operation, args, kwargs), None if in_place else made))
         return made
 
 
-@contextmanager
-def capture(graph: Graph, **_: Any) -> Iterator[None]:
+def capturing_in(mode: type[Capture]) -> Callable[..., AbstractContextManager[None]]:
     """`torch.cuda.graph`. Nothing is computed yet, so no random number is drawn."""
-    before = [generator.get_state() for generator in graph.generators]
-    with Capture(graph):
-        yield
-    for generator, state in zip(graph.generators, before, strict=True):
-        generator.set_state(state)
+
+    @contextmanager
+    def capture(graph: Graph, **_: Any) -> Iterator[None]:
+        before = [generator.get_state() for generator in graph.generators]
+        thread.graph = graph
+        try:
+            with mode(graph):
+                yield
+        finally:
+            thread.graph = None
+        for generator, state in zip(graph.generators, before, strict=True):
+            generator.set_state(state)
+
+    return capture
+
+
+capture = capturing_in(Capture)
