@@ -4,7 +4,7 @@ Its memory is the processor's, in tensors that say they are on ``cuda:0``. As on
 others, has a kernel read the host's memory, or asks for a result while a graph is captured, is an error; Triton's
 kernels are interpreted, and graphs recorded and replayed. Not shown are order, speed, and what CUDA itself refuses.
 
-`card.cpp`, compiled, is what the environment names in `LIBRARY`.
+The environment names `card.cpp`, compiled, in `LIBRARY`, and the module of csrc/cuda, for processors, in `COLORS`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-LIBRARY = "LIIF_FAST_TEST_CARD"
+LIBRARY, COLORS = "LIIF_FAST_TEST_CARD", "LIIF_FAST_TEST_COLORS"
 os.environ["TRITON_INTERPRET"] = "yes"  # to Triton the same as 1, which to tests means that there is no device
 os.environ.pop("CUDA_VISIBLE_DEVICES", None)
 _torch = importlib.util.find_spec("torch")
@@ -277,6 +277,18 @@ def plugged_in() -> None:
     from liif_fast.backends import triton
 
     triton._launcher_problem = lambda: None
+    if COLORS in os.environ:
+        from common import load_native
+        from liif_fast import yuv
+
+        colors = load_native(Path(os.environ[COLORS]), "_cuda")
+        yuv._cuda = SimpleNamespace(
+            ColorParams=colors.ColorParams,
+            Type=colors.Type,
+            to_rgb=colors.to_rgb,
+            from_rgb=colors.from_rgb,
+            problem=lambda: None,
+        )
 
     Machine().__enter__()
     work = threading.Thread.run

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import test_cuda_emulated
 from common import ROOT
 
 TESTS = ROOT / "tests"
@@ -21,7 +22,12 @@ pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or torch.version.cuda is not None, reason="for Linux, where PyTorch has no CUDA of its own"
 )
 # Kernels are interpreted, which takes long, but for fp32, where there are none.
-WHICH = {"pictures": "test", "stream": "fp32 and not outlive", "train": "graph and resample or goes_on or random"}
+WHICH = {
+    "pictures": "test",
+    "stream": "fp32 and not outlive",
+    "train": "graph and resample or goes_on or random",
+    "video": "test",
+}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +37,9 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     command = [os.environ.get("CXX", "g++"), "-std=c++20", "-shared", "-fPIC", f"-I{home}/include"]
     command += [str(TESTS / "native/card.cpp"), "-o", str(library), f"-L{home}/lib", "-lc10", "-ltorch_cpu"]
     subprocess.run(command, check=True)
-    return {**os.environ, "LIIF_FAST_TEST_CARD": str(library), "PYTHONPATH": str(TESTS)}
+    colors = test_cuda_emulated.build(library.parent, [])
+    names = {"LIIF_FAST_TEST_CARD": str(library), "LIIF_FAST_TEST_COLORS": str(colors), "PYTHONPATH": str(TESTS)}
+    return {**os.environ, **names}
 
 
 @pytest.mark.parametrize(("file", "which"), WHICH.items(), ids=list(WHICH))

@@ -404,6 +404,15 @@ def test_encoders(tmp_path: Path, up: Upscaler, codec: str) -> None:
         assert np.abs(found.astype(int) - still).mean() < 12
 
 
+@pytest.mark.parametrize("width", [34, 48, 50])
+def test_narrow_films_of_10_bits(tmp_path: Path, up: Upscaler, width: int) -> None:
+    """x265 4.2, left to itself, ends the process."""
+    source = film(tmp_path / "in.mkv", 6, size=(24, 32), codec="ffv1", format="yuv420p10le", sounds=0)
+    choice = Choice(preset="ultrafast", options={"x265-params": "min-keyint=2"})
+    make(up, source, tmp_path / "out.mkv", f"{width}x36", choice)
+    assert [frame.shape for frame in decoded(tmp_path / "out.mkv", "rgb24")] == [(36, width, 3)] * 6
+
+
 def test_what_cannot_be_read_back(tmp_path: Path, up: Upscaler) -> None:
     """QuickTime does not say of raw video what its decoder needs to know."""
     source = film(tmp_path / "in.mkv", 3)

@@ -90,7 +90,12 @@ class Encoding:
                 f"{format} needs even sizes for its chroma, which those asked for are not; give others, or "
                 f"--pixel-format {full}"
             )
-        options = _joined(_options(codec, choice), mastering.options(codec) if mastering else {}, choice.options)
+        options = _joined(
+            _options(codec, choice),
+            _spared(codec, format, width),
+            mastering.options(codec) if mastering else {},
+            choice.options,
+        )
         made = cls(codec, options, format, width, height, found.within(format), aspect, rate, time_base)
         made.open()
         return made
@@ -198,6 +203,11 @@ def _options(codec: str, choice: Choice) -> dict[str, str]:
     if codec == "libx265":
         options["x265-params"] = "log-level=error"
     return options
+
+
+def _spared(codec: str, format: str, width: int) -> dict[str, str]:
+    """Of narrow pictures of more than 8 bits x265 4.2 writes past the ends of its buffers as it plans bits ahead."""
+    return {"x265-params": "cutree=0"} if codec == "libx265" and width <= 48 and colors.bits(format) > 8 else {}
 
 
 def _joined(*options: dict[str, str]) -> dict[str, str]:
