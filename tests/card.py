@@ -35,6 +35,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from triton.runtime.interpreter import InterpretedFunction
 
 import captured
+import interpreted
 
 aten = torch.ops.aten
 HOST, CARD = torch.device("cpu"), torch.device("cuda", 0)
@@ -273,6 +274,8 @@ def plugged_in() -> None:
     torch.save = lambda content, *args, **how: save(tree_map(held, content), *args, **how)
 
     run = InterpretedFunction.run
+    for teach in (interpreted.teach_bfloat16, interpreted.teach_float8):
+        teach(SimpleNamespace(setattr=setattr))  # type: ignore[arg-type]
     InterpretedFunction.run = lambda kernel, *args, **how: launch(run, kernel, *args, **how)
     from liif_fast.backends import triton
 

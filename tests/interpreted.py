@@ -40,7 +40,8 @@ def interpret(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str) ->
 
 
 def teach_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The interpreter holds a bfloat16 as its bits in a uint16, and multiplies and compares those."""
+    """The interpreter holds a bfloat16 as its bits in a uint16, multiplies and compares those, and truncates to it."""
+    import torch
     import triton.language as tl
     from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
@@ -49,19 +50,26 @@ def teach_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
             return handle
         return TensorHandle((handle.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
 
-    dot, larger = InterpreterBuilder.create_dot, InterpreterBuilder.create_maxnumf
+    def narrowed(data: np.ndarray) -> Any:
+        nearest = torch.from_numpy(np.ascontiguousarray(data)).to(torch.bfloat16)
+        return TensorHandle(nearest.view(torch.uint16).numpy(), tl.bfloat16)
+
+    dot, larger, cast = InterpreterBuilder.create_dot, InterpreterBuilder.create_maxnumf, InterpreterBuilder.cast_impl
 
     def create_dot(self: Any, a: Any, b: Any, *rest: Any) -> Any:
         return dot(self, widened(a), widened(b), *rest)
 
     def create_maxnumf(self: Any, a: Any, b: Any) -> Any:
         found = larger(self, widened(a), widened(b))
-        if a.dtype.scalar != tl.bfloat16:
-            return found
-        return TensorHandle((found.data.view(np.uint32) >> 16).astype(np.uint16), tl.bfloat16)
+        return narrowed(found.data) if a.dtype.scalar == tl.bfloat16 else found
+
+    def cast_impl(self: Any, value: Any, to: Any) -> Any:
+        narrows = (value.dtype.scalar, to.scalar) == (tl.float32, tl.bfloat16)
+        return narrowed(value.data) if narrows else cast(self, value, to)
 
     monkeypatch.setattr(InterpreterBuilder, "create_dot", create_dot)
     monkeypatch.setattr(InterpreterBuilder, "create_maxnumf", create_maxnumf)
+    monkeypatch.setattr(InterpreterBuilder, "cast_impl", cast_impl)
 
 
 def teach_float8(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,9 +23,11 @@ pytestmark = pytest.mark.skipif(
 )
 # Kernels are interpreted, which takes long, but for fp32, where there are none.
 WHICH = {
+    "normalise": "test",
     "pictures": "test",
     "stream": "fp32 and not outlive",
     "train": "graph and resample or goes_on or random",
+    "triton": "whole_way_with or part_has or within_twice and (out or layout) or float8_is and 16",
     "video": "test",
 }
 
