@@ -37,7 +37,7 @@ ROWS = [
     ["video.animation"],
     ["video.film", "video.preview", "video.motion", "video.pipe"],
     ["video.mux", "video.frames"],
-    ["video.source", "video.encoding", "video.segments", "video.stages", "video.planes"],
+    ["video.source", "video.encoding", "video.segments", "video.stages", "video.planes", "video.palette"],
     ["video.colors", "video.hdr", "video.raw", "video.animation_source", "video.matroska"],
     ["video.container"],
     ["video.errors"],

@@ -22,6 +22,7 @@ from liif_fast.video import animation
 from liif_fast.video.animation_source import Animation
 from liif_fast.video.encoding import Choice
 from liif_fast.video.film import FilmMeter, Job, Made
+from liif_fast.video.palette import Nearest
 from test_cli_ends import finish, process
 from test_video import SMALL, Counting
 from test_video_ends import MODEL, refused, run
@@ -157,6 +158,18 @@ def test_what_stands_still_in_a_gif_stays(tmp_path: Path, trained: Upscaler) -> 
     for other in others:
         assert np.array_equal(first[40:, 40:], other[40:, 40:])
         assert not np.array_equal(first, other)
+
+
+def test_the_nearest_colour() -> None:
+    random = np.random.default_rng(0)
+    colors, pixels = random.integers(0, 256, (200, 3), np.uint8), random.integers(0, 256, (30, 40, 3), np.uint8)
+    away = np.square(pixels[:, :, None].astype(int) - colors).sum(axis=-1)
+    nearest = Nearest(colors)
+    for part in (pixels[:9], pixels):  # some are known by then
+        found = nearest(part)
+        assert found.dtype == np.uint8
+        chosen = np.take_along_axis(away[: len(part)], found[..., None].astype(int), axis=-1)
+        assert np.array_equal(chosen[..., 0], away[: len(part)].min(axis=-1))
 
 
 @pytest.mark.parametrize("target", SUFFIXES)

@@ -17,6 +17,7 @@ from .animation_source import BLINK, Animation
 from .encoding import Choice
 from .errors import VideoError
 from .film import FilmMeter, Job, Made, Preview
+from .palette import with_palette
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -29,7 +30,6 @@ FORMATS = {
     ".avif": ("AVIF", SUFFIXES[".avif"].side),
 }  # fmt: skip
 _MOST_PLAYS = 65535  # what WebP and GIF can say
-_SAMPLES = 1 << 17  # pixels that a palette is made for
 
 
 def writes(path: str) -> bool:
@@ -133,7 +133,7 @@ def encoded(name: str, images: Iterator[Image], animation: Animation, quality: i
     plays = min(animation.plays, _MOST_PLAYS)
     options: dict[str, Any] = {"loop": plays}
     if name == "GIF":
-        images = _with_palette(images, animation)
+        images = with_palette(images, animation)
         durations = _hundredths(durations)
         options["loop"] = None if plays == 1 else max(plays - 1, 0)
         # Frames of which a part is transparent again are drawn on an empty canvas; optimizing would renumber colours.
@@ -174,36 +174,3 @@ def _whole(durations: list[float]) -> list[float]:
     """Durations in whole milliseconds, of which each frame ends where it should."""
     ends = np.round(np.cumsum([0, *durations])).astype(int)
     return np.diff(ends).tolist()
-
-
-def _with_palette(images: Iterator[Image], animation: Animation) -> Iterator[Image]:
-    """Images with one palette for all frames, without dithering: what stands still keeps its very numbers, so that
-    nothing shimmers and frames are stored as what has changed. Alpha becomes all or nothing."""
-    from PIL import Image
-
-    palette = _palette(animation)
-    colors = palette.getpalette() or []
-    clear = len(colors) // 3
-    for image in images:
-        opaque = image.convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE)
-        if animation.alpha:
-            opaque.putpalette([*colors, 0, 0, 0])
-            opaque.paste(clear, mask=image.getchannel("A").point([255] * 128 + [0] * 128))
-            opaque.info["transparency"] = clear
-        yield opaque
-
-
-def _palette(animation: Animation) -> Image:
-    """At most 255 colours for all that is visible. They are known before the first frame is enlarged: a plain
-    enlargement of the source has the same ones, those between two neighbours included."""
-    from PIL import Image
-
-    share = _SAMPLES // len(animation.durations) + 1
-    samples = []
-    for frame in animation.frames():
-        large = Image.fromarray(frame).resize((2 * animation.width, 2 * animation.height), Image.Resampling.BILINEAR)
-        pixels = np.asarray(large.convert("RGBA")).reshape(-1, 4)
-        visible = pixels[pixels[:, 3] >= 128, :3]
-        samples.append(visible[:: len(visible) // share + 1])
-    every = np.concatenate([*samples, np.zeros((1, 3), np.uint8)])
-    return Image.fromarray(every[None]).quantize(255, Image.Quantize.MEDIANCUT, kmeans=2)
