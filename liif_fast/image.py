@@ -178,6 +178,8 @@ def _check_size(shape: tuple[int, ...]) -> None:
 
 def _checked(frame: torch.Tensor) -> torch.Tensor:
     """Integers and float16 as they are, other floats as float32; floats once they are known to be a picture's."""
+    if frame.data_ptr() % frame.element_size():  # as in the middle of a file
+        frame = frame.clone()
     if not frame.is_floating_point():
         return frame
     frame = frame if frame.dtype == torch.float16 else frame.to(torch.float32)

@@ -144,6 +144,7 @@ def from_rgb(
 
     The others, and what is raised, as for `to_rgb`.
     """
+    rgb = rgb.resolve_neg()
     if rgb.ndim != 3 or rgb.shape[0] != 3:
         raise ValueError(f"rgb must be [3, H, W], got {tuple(rgb.shape)}")
     size = (rgb.shape[1], rgb.shape[2])
@@ -184,6 +185,7 @@ def _check_planes(planes: Sequence[torch.Tensor], format: str) -> tuple[Format, 
     for plane in planes:
         if plane.dtype != found.dtype:
             raise TypeError(f"planes of {format} are {found.dtype}, got {plane.dtype}")
+        _check_memory(plane)
         if plane.device != planes[0].device:
             raise ValueError(f"planes are on one device, got {planes[0].device} and {plane.device}")
         neighbours = (2, 1) if plane.ndim == 3 else (1,)
@@ -195,10 +197,19 @@ def _check_planes(planes: Sequence[torch.Tensor], format: str) -> tuple[Format, 
 def _check_rgb(rgb: torch.Tensor, size: tuple[int, int], device: torch.device) -> None:
     if rgb.dtype not in cpu.OUT_TYPES:
         raise TypeError(f"R'G'B' is {', '.join(str(t).removeprefix('torch.') for t in cpu.OUT_TYPES)}; got {rgb.dtype}")
+    _check_memory(rgb)
     if tuple(rgb.shape) != (3, *size):
         raise ValueError(f"R'G'B' of this frame is [3, {size[0]}, {size[1]}], got {tuple(rgb.shape)}")
     if rgb.device != device:
         raise ValueError(f"the planes are on {device}, R'G'B' is on {rgb.device}")
+
+
+def _check_memory(tensor: torch.Tensor) -> None:
+    """What lies there are its numbers, where processors expect them."""
+    if tensor.is_neg():
+        raise ValueError("out is negated as it is read, and cannot be written into: take out.resolve_neg()")
+    if tensor.data_ptr() % tensor.element_size():
+        raise ValueError(f"{tensor.dtype} at address {tensor.data_ptr():#x} is not aligned: take a clone")
 
 
 def _run(

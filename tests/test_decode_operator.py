@@ -77,6 +77,9 @@ REFUSED = {
         dict(layers=lambda v: [*v[:2], torch.zeros(3, 272), v[3], torch.zeros(17, 32, 16, 1), torch.zeros(272)]),
         ValueError, "up to 256"
     ),
+    "a layer without outputs": (
+        dict(layers=lambda v: [*v[:2], v[2][:, :0].contiguous(), v[3], v[4][:0], v[5][:0]]), ValueError, None
+    ),
     "a bias missing": (dict(layers=lambda v: v[:-1]), (TypeError, ValueError), None),
     "last layer too narrow": (dict(layers=lambda v: [*v[:2], v[2][:, :16].contiguous(), *v[3:]]), ValueError, None),
     "hidden bias too short": (dict(layers=lambda v: [*v[:-1], v[-1][:16].contiguous()]), ValueError, None),

@@ -129,6 +129,15 @@ def test_numpy_views():
         assert np.array_equal(unpacked.pack(unpacked.frames), view)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "uint16"])
+def test_numbers_that_are_not_aligned(dtype):
+    values = random_array((5, 7, 3), dtype)
+    array = np.frombuffer(b"." + values.tobytes(), dtype, offset=1).reshape(values.shape)
+    unpacked = unpack(array)
+    assert unpacked.frames[0].color.data_ptr() % values.itemsize == 0
+    assert np.array_equal(unpacked.pack(unpacked.frames), values)
+
+
 @pytest.mark.parametrize("dtype", image._TORCH_DTYPES)
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("batch", [None, 1, 3])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -66,6 +67,22 @@ def test_types_refused() -> None:
         yuv.from_rgb(torch.zeros(3, 4, 6), "yuv420p", out=zeros([(2, 6), (1, 3), (1, 3)]))
     with pytest.raises(ValueError, match="'yuv444p'"):
         yuv.from_rgb(torch.zeros(3, 4, 6), "yuv444p")
+
+
+def test_numbers_that_are_negated_as_they_are_read() -> None:
+    negated = torch.complex(torch.zeros(3, 4, 6), -torch.rand(3, 4, 6)).conj().imag
+    assert negated.is_neg()
+    wanted = yuv.from_rgb(negated.resolve_neg(), "yuv420p")
+    assert all(torch.equal(*pair) for pair in zip(yuv.from_rgb(negated, "yuv420p"), wanted, strict=True))
+    with pytest.raises(ValueError, match="resolve_neg"):
+        yuv.to_rgb(zeros(GOOD["yuv420p"]), "yuv420p", out=negated)
+
+
+def test_memory_that_is_not_aligned_is_refused() -> None:
+    crooked = torch.zeros(4 * 72 + 1, dtype=torch.uint8)
+    numbers = torch.from_numpy(np.frombuffer(crooked.numpy(), np.float32, count=72, offset=1)).view(3, 4, 6)
+    with pytest.raises(ValueError, match=r"float32 at address 0x[0-9a-f]+ is not aligned"):
+        yuv.to_rgb(zeros(GOOD["yuv420p"]), "yuv420p", out=numbers)
 
 
 def test_other_devices_are_refused() -> None:

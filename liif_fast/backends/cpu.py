@@ -158,8 +158,8 @@ def _check(z: torch.Tensor, layers: list[torch.Tensor]) -> tuple[torch.dtype, st
     given = [(tuple(t.shape), t.dtype) for t in layers]
     if given != expected or not all(t.is_contiguous() for t in layers):
         raise ValueError(f"layers are not those packed for {products} and z of {z.shape[2]} channels, got {given}")
-    if any(width % PANEL or width > MAX_WIDTH for width in widths):
-        raise ValueError(f"widths must be multiples of {PANEL} up to {MAX_WIDTH}, got {widths}")
+    if any(width % PANEL or not 0 < width <= MAX_WIDTH for width in widths):
+        raise ValueError(f"widths must be multiples of {PANEL} from {PANEL} up to {MAX_WIDTH}, got {widths}")
     return products, name
 
 
