@@ -79,6 +79,12 @@ class Request:
         window = None if box is None else _box(box)
         return cls(factors, longest, width, height, window, tag if window is None else f"crop_{tag}", frame)
 
+    @property
+    def stretches(self) -> bool:
+        """Whether a picture may get another shape."""
+        down, across = self.scale or (1, 1)
+        return down != across or bool(self.width and self.height)
+
     def target(self, height: int, width: int) -> tuple[int, int]:
         """Size (height, width) of the result for a picture; ValueError where there is none."""
         from . import grid
@@ -253,7 +259,8 @@ def _find(words: list[str], recursive: bool, output: Path | None) -> tuple[list[
             folder = path if path.is_dir() else path.parent
             for picture in pictures:
                 one = _Found(picture, picture.relative_to(folder), path is picture and not pattern)
-                found.setdefault(os.path.realpath(picture), one)
+                # A link to another picture is one of its own.
+                found.setdefault(os.path.join(os.path.realpath(picture.parent), picture.name), one)
     return list(found.values()), several
 
 

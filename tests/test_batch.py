@@ -131,6 +131,18 @@ def test_pictures_that_differ_in_their_suffix_are_all_kept(folder):
     assert {"a.gif_x4.png", "a_x4.png"} <= set(names())
 
 
+def test_links_to_other_pictures_are_pictures(folder):
+    Path("in").mkdir()
+    shutil.copy("a.png", "in/1.png")
+    for name in ("0.png", "2.png"):
+        os.symlink("1.png", f"in/{name}")
+    os.symlink("in", "also")
+    for words in (["in"], ["in/0.png", "in/2.png", "in/1.png"], ["in", "also/*.png"]):
+        assert run("upscale", *words, "-o", "out", "--force").exit_code == 0
+        assert names("out") == ["0.png", "1.png", "2.png"]
+        shutil.rmtree("out")
+
+
 def test_a_dangling_link_does_not_stop_the_others(folder):
     os.symlink("nowhere", "b.png")
     for words in ([".", "-o", "out"], ["*.png"]):

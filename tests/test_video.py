@@ -236,6 +236,13 @@ def test_sizes(tmp_path: Path, up: Upscaler) -> None:
     make(up, wide, tmp_path / "d.mkv", "128x72")
     with av.open(str(tmp_path / "d.mkv")) as opened:
         assert opened.streams.video[0].sample_aspect_ratio == 1
+    films.make(
+        films.Job(str(odd), str(tmp_path / "f.mkv"), Request.parse(scale="2x3"), FAST),
+        lambda: up,
+        films.FilmMeter(False),
+    )
+    with av.open(str(tmp_path / "f.mkv")) as opened:
+        assert opened.streams.video[0].sample_aspect_ratio == Fraction(3, 2)
     # A size is that of the picture as it is shown.
     turned = film(tmp_path / "turned.mp4", 2, rotation=90, sounds=0)
     made = make(up, turned, tmp_path / "e.mp4", "96x128")

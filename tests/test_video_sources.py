@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,11 @@ from liif_fast import Upscaler
 
 av = pytest.importorskip("av")
 
-from clips import TICKS, decoded, film, pattern, shown  # noqa: E402
+from clips import RATE, TICKS, decoded, film, pattern, shown  # noqa: E402
 from liif_fast.video import VideoError  # noqa: E402
 from liif_fast.video.encoding import Choice  # noqa: E402
 from liif_fast.video.hdr import Mastering  # noqa: E402
-from test_video import FAST, SMALL, make, packets  # noqa: E402
+from test_video import FAST, LOSSLESS, SMALL, make, packets, stills  # noqa: E402
 
 AVIF = pytest.param(".avif", marks=pytest.mark.skipif(not features.check("avif"), reason="a Pillow without AVIF"))
 SECONDLY = {"crf": "10", "g": "24", "keyint_min": "24", "sc_threshold": "0", "bf": "2"}
@@ -84,6 +85,42 @@ def test_a_part_of_a_raw_stream(tmp_path: Path, up: Upscaler) -> None:
     whole = decoded(out)
     assert make(up, source, out, choice=lossless, start=Fraction(1), force=True).frames == 25
     assert np.array_equal(decoded(out), whole[25:])
+
+
+def test_a_part_that_begins_while_a_frame_is_shown(tmp_path: Path, up: Upscaler) -> None:
+    """For longer than it says, as in Matroska of a variable rate."""
+    source = film(tmp_path / "in.mkv", 4, times=[i * 10 * TICKS for i in range(4)], sounds=0)
+    with av.open(str(source)) as opened:
+        packet = next(opened.demux(video=0))
+        assert packet.duration * packet.time_base < 1
+    every, out = stills(source, (96, 128)), tmp_path / "out.mkv"
+    for start, end, first, times in ((15, 18, 1, [0]), (15, None, 1, [0, 5, 15]), (20, None, 2, [0, 10])):
+        how = {"start": Fraction(start), "end": None if end is None else Fraction(end)}
+        make(up, source, out, choice=LOSSLESS, force=True, **how)
+        assert shown(out) == times
+        for found, still in zip(decoded(out, "rgb24"), every[first:][: len(times)], strict=True):
+            assert np.array_equal(found, still)
+    with pytest.raises(VideoError, match="no frame in the part asked for"):
+        make(up, source, out, choice=LOSSLESS, force=True, start=Fraction(35))
+
+
+def test_frames_that_are_not_in_the_order_of_their_packets(tmp_path: Path, up: Upscaler) -> None:
+    """AVI knows no times."""
+    source, out = tmp_path / "in.avi", tmp_path / "out.mkv"
+    with av.open(str(source), "w") as made:
+        video = made.add_stream("libx264", rate=RATE, options={"crf": "10", "bf": "3", "x264-params": "b-adapt=0"})
+        video.height, video.width, video.pix_fmt = 48, 64, "yuv420p"
+        for i in range(25):
+            made.mux(video.encode(av.VideoFrame.from_ndarray(pattern(i, 48, 64), "rgb24").reformat(format="yuv420p")))
+        made.mux(video.encode(None))
+    assert shown(source) != sorted(shown(source))
+    make(up, source, out, choice=LOSSLESS)
+    times = shown(out)
+    assert len(times) == 25
+    assert all(abs(b - a - Fraction(1, RATE)) < Fraction(1, 500) for a, b in pairwise(times))
+    for found, still in zip(decoded(out, "rgb24"), stills(source, (96, 128)), strict=True):
+        assert np.array_equal(found, still)
+    assert make(up, source, out, force=True, end=times[7] + Fraction(1, 100)).frames == 8
 
 
 @pytest.mark.parametrize("suffix", [".mkv", ".mp4"])

@@ -160,8 +160,7 @@ def encoding_of(job: Job, clip: Clip) -> Encoding:
     """What the result is encoded with; VideoError for what cannot be."""
     size = target(clip, job.request, 1, 1)
     # A picture forced into another shape is shown in its own, which is what pixels that are not square are for.
-    stretched = job.request.width and job.request.height
-    change = Fraction(clip.width * size[0], clip.height * size[1]) if stretched else Fraction(1)
+    change = Fraction(clip.width * size[0], clip.height * size[1]) if job.request.stretches else Fraction(1)
     return Encoding.choose(
         job.output, job.choice, lambda down, across: target(clip, job.request, down, across), clip.format, clip.colors,
         (clip.aspect * change).limit_denominator(1000), clip.rate, clip.time_base, clip.mastering,

@@ -14,8 +14,9 @@ from typing import Any, BinaryIO
 from .container import container, container_of
 from .encoding import Encoding
 from .errors import VideoError, one_line
+from .opening import is_cover, main_stream, open_input, zero_of
 from .segments import Encoded, Work
-from .source import Clip, is_cover, main_stream, open_input, zero_of
+from .source import Clip
 
 # How Matroska attaches a picture of each codec: (media type, suffix).
 _COVERS = {

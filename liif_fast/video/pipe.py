@@ -38,7 +38,7 @@ def run(
     _check(found.format, matrix)
     steps = colors.subsampling(found.format)
     size = fitted(request.target(found.height, found.width), request, *steps)
-    larger = found.sized(size, stretched=bool(request.width and request.height))
+    larger = found.sized(size, stretched=request.stretches)
     if larger.height % steps[0] or larger.width % steps[1]:
         raise VideoError(f"{larger.width} x {larger.height} cannot be {found.format}: its chroma needs even sizes")
     up = upscaler()

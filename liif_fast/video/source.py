@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import re
 import struct
 import warnings
+from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain, islice
+from heapq import heappop, heappush
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from .animation_source import as_film
 from .colors import Colors
 from .errors import Damage, VideoError, check_library, one_line
 from .hdr import Mastering
 from .matroska import watched
+from .opening import LATE, main_stream, open_input, zero_of
 
 if TYPE_CHECKING:
     import av
 
-_ATTACHED_PICTURE = 0x0400
-_PICTURES = ("image2", "gif", "apng")  # formats that may hold a single one
 _LITTLE = Fraction(1, 4)  # seconds by which durations in containers may be wrong
-_LATE = Fraction(1)  # seconds; what begins further from zero than that has a clock that runs on, as broadcasts have
+_REORDERED = 16  # frames by which a packet may come before its turn, at most
 # Seconds before the place wanted from which to decode, where seeking led behind it; None: from the beginning.
 _BEFORE = (Fraction(0), Fraction(10), Fraction(60), None)
 
@@ -71,7 +70,7 @@ class Source:
         if end is not None and end <= (start or 0):
             raise VideoError(f"{path}: the end, {float(end):g} s, is not behind the start, {float(start or 0):g} s")
         self.path, self.start, self.end, self._deinterlace = path, start, end, deinterlace
-        self.damage = Damage()
+        self.damage, self._warned = Damage(), False
         self._container = open_input(path)
         self._stream = main_stream(self._container, path)
         try:
@@ -120,50 +119,65 @@ class Source:
         zero = round(zero_of(self._container) / base)
         previous: int | None = None
         reached = self.start or Fraction(0)  # the end of the frame before
-        progressive = True
+        held: av.VideoFrame | None = None  # the last before the part
         for frame, step in self._from_start(zero * base):
             usual = max(1, step or round(1 / clip.rate / base))
             start = frame.pts - zero if frame.pts is not None else 0 if previous is None else previous + usual
             hole = self.damage.passed(start + zero)
-            if previous is not None and (previous - start) * base > _LATE:  # a recording behind another, as a rule
+            if previous is not None and (previous - start) * base > LATE:  # a recording behind another, as a rule
                 if self.end is not None and (previous + usual) * base >= self.end:
                     return
                 back, at = (float((previous - n) * base) for n in (start, 0))
                 self.damage.jump = self.damage.jump or f"its clock jumps back by {back:.3f} s at {at:.3f} s"
-            if self.end is not None and start * base >= self.end:
-                if hole and (self.end - reached) * clip.rate >= 1:
-                    self.damage.hole(reached, self.end, clip.rate)
-                return
+            shown = [(frame, start, usual)]
             if self.start:
+                begin = round(self.start / base)
                 if (start + usual) * base <= self.start:
+                    held = frame
                     if frame.pts is None:  # the next one's time is counted from this one's
                         previous = start
                     continue
-                begin = round(self.start / base)
-                if start < begin:  # on the screen where the part begins; not every container has times before zero
-                    start, usual = begin, max(1, start + usual - begin)
-            if (frame.width, frame.height) != (clip.width, clip.height):
-                raise VideoError(
-                    f"{self.path}: its size changes from {clip.width} x {clip.height} to {frame.width} x "
-                    f"{frame.height} at {float(start * base):.3f} s; end there with --end"
-                )
-            if progressive and frame.interlaced_frame and not self._deinterlace:
-                progressive = False
-                text = f"{self.path}: is interlaced from {float(start * base):.3f} s on"
-                warnings.warn(f"{text}; --deinterlace makes whole frames of its fields", stacklevel=2)
+                if held is not None and start > begin:  # on the screen until now, however short it says that it is
+                    shown = [(held, begin, start - begin), *shown]
+                elif start < begin:  # on the screen where the part begins; not every container has times before zero
+                    shown = [(frame, begin, max(1, start + usual - begin))]
+                held = None
             if hole:
-                self.damage.hole(reached, start * base, clip.rate)
-            # Two frames at one time, which damaged films have, would be one.
-            start = start if previous is None else max(start, previous + 1)
-            previous, reached = start, (start + usual) * base
-            self.damage.frames += frame.is_corrupt
-            yield Stamped(frame, start, usual)
+                self._note_hole(reached, shown[-1][1] * base)
+            for frame, start, usual in shown:
+                if self.end is not None and start * base >= self.end:
+                    return
+                self._check_frame(frame, float(start * base))
+                # Two frames at one time, which damaged films have, would be one.
+                start = start if previous is None else max(start, previous + 1)
+                previous, reached = start, (start + usual) * base
+                self.damage.frames += frame.is_corrupt
+                yield Stamped(frame, start, usual)
 
         if self.damage.ahead:
             self.damage.hole(reached, None, clip.rate)
         if previous is not None:
             last = max(1 / clip.rate, usual * base)  # which some animations hold for long
             self.damage.short = _shortage(self.path, self._stream, (zero + previous + 1) * base + last)
+
+    def _note_hole(self, reached: Fraction, start: Fraction) -> None:
+        """One in what is asked for, from where the frame before ends to where the next begins."""
+        if self.end is None or start < self.end:
+            self.damage.hole(reached, start, self.clip.rate)
+        elif (self.end - reached) * self.clip.rate >= 1:
+            self.damage.hole(reached, self.end, self.clip.rate)
+
+    def _check_frame(self, frame: av.VideoFrame, seconds: float) -> None:
+        clip = self.clip
+        if (frame.width, frame.height) != (clip.width, clip.height):
+            raise VideoError(
+                f"{self.path}: its size changes from {clip.width} x {clip.height} to {frame.width} x {frame.height} at "
+                f"{seconds:.3f} s; end there with --end"
+            )
+        if frame.interlaced_frame and not self._deinterlace and not self._warned:
+            self._warned = True
+            text = f"{self.path}: is interlaced from {seconds:.3f} s on; --deinterlace makes whole frames of its fields"
+            warnings.warn(text, stacklevel=3)
 
     def _from_start(self, zero: Fraction) -> Iterator[tuple[av.VideoFrame, int]]:
         """Decoded frames from ``start`` or a little before on, also where seeking leads behind it: streams without an
@@ -197,8 +211,10 @@ class Source:
         self, container: Any, stream: Any, damage: Damage, filtered: bool = False
     ) -> Iterator[tuple[av.VideoFrame, int]]:
         """Frames with their durations, in units of the stream's time base."""
-        graph = None
-        for frame in self._raw(container, stream, damage):
+        graph, frames = None, self._raw(container, stream, damage)
+        if container.format.name == "avi":
+            frames = _times_in_order(frames)
+        for frame in frames:
             if not (filtered and self._deinterlace):
                 yield frame, frame.duration
                 continue
@@ -258,72 +274,6 @@ class Source:
         self.close()
 
 
-def open_input(path: str) -> Any:
-    """OSError or VideoError, each with the path; VideoError for a still picture too."""
-    import av
-    from av.error import FFmpegError
-
-    if os.path.isdir(path):
-        raise IsADirectoryError(f"{path}: is a directory")
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise VideoError(f"{path}: not a file")
-    with open(path, "rb"):  # says what is wrong with the file itself
-        pass
-    name = f"file:{path}"  # a colon in it is no protocol
-
-    with one_line(path):
-        format, container = None, _opened(name)
-        if container.format.name == "png_pipe":  # also where much stands before the mark of an animation
-            with suppress(FFmpegError):
-                animated = _opened(name, "apng")
-                container.close()
-                format, container = "apng", animated
-        if container.format.name == "webp_pipe" or "avis" in _brands(container):
-            container.close()
-            return av.open(as_film(path))
-        if _is_still(container):
-            container.close()
-            raise VideoError(f"{path}: is a still picture; liif-fast upscale enlarges those")
-        if _may_be_still(container):  # it was looked into
-            container.close()
-            container = _opened(name, format)
-    return container
-
-
-def _opened(name: str, format: str | None = None) -> Any:
-    import av
-
-    return av.open(name, format=format, metadata_errors="replace")
-
-
-def _is_still(container: Any) -> bool:
-    """Whether it is one picture. Formats of pictures may hold several, one behind the other, as some cameras send."""
-    if "avif" in _brands(container) or "mif1" in _brands(container):
-        return True
-    packets = (packet for packet in container.demux() if packet.size)
-    return _may_be_still(container) and len(list(islice(packets, 2))) < 2
-
-
-def _brands(container: Any) -> str:
-    """What a file of MP4's kind says that it is, animated AVIF avis and still pictures avif or mif1."""
-    return str(container.metadata.get("major_brand", "") + container.metadata.get("compatible_brands", ""))
-
-
-def _may_be_still(container: Any) -> bool:
-    return container.format.name in _PICTURES or container.format.name.endswith("_pipe")
-
-
-def zero_of(container: Any) -> Fraction:
-    """The time, in seconds, that is the film's zero: its own, or where it begins if its clock ran long before."""
-    begins = Fraction(container.start_time or 0, 1_000_000)
-    return begins if abs(begins) > _LATE else Fraction(0)  # below it where the clock of a broadcast begins again
-
-
-def is_cover(stream: Any) -> bool:
-    """Whether it is a picture that goes with the film."""
-    return stream.type == "video" and bool(int(stream.disposition) & _ATTACHED_PICTURE)
-
-
 def _is_mirrored(frame: av.VideoFrame, stream: Any) -> bool:
     # PyAV frees the tags of side data, which a PNG's colour profile has, twice; see `hdr.Mastering.of` for the other.
     if stream.codec_context.name.endswith("png"):
@@ -334,16 +284,6 @@ def _is_mirrored(frame: av.VideoFrame, stream: Any) -> bool:
         return False
     a, b, _, c, d = struct.unpack_from("=5i", bytes(found)) if found else (1, 0, 0, 0, 1)
     return a * d < b * c
-
-
-def main_stream(container: Any, path: str) -> Any:
-    """The film itself, not a cover picture."""
-    for stream in container.streams.video:
-        if not is_cover(stream):
-            if stream.codec_context is None:
-                raise VideoError(f"{path}: ffmpeg has no decoder for its codec")
-            return stream
-    raise VideoError(f"{path}: there is no video in it")
 
 
 def _shortage(path: str, stream: Any, reached: Fraction) -> float:
@@ -376,6 +316,28 @@ def _end(path: str) -> Fraction:
             if packet.size and packet.pts is not None:
                 end = max(end, (packet.pts + (packet.duration or 0)) * packet.time_base)
     return end
+
+
+def _times_in_order(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+    """AVI has no times but the order of its packets, which is not that of frames: the first frame has the first one."""
+    waiting: deque[av.VideoFrame] = deque()
+    times: list[int] = []
+
+    def first() -> av.VideoFrame:
+        frame = waiting.popleft()
+        frame.pts = heappop(times)
+        return frame
+
+    for frame in frames:
+        if frame.pts is None:
+            yield from (first() for _ in range(len(waiting)))
+            yield frame
+            continue
+        waiting.append(frame)
+        heappush(times, frame.pts)
+        if len(waiting) > _REORDERED:
+            yield first()
+    yield from (first() for _ in range(len(waiting)))
 
 
 def _bwdif(stream: Any) -> Any:
