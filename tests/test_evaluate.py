@@ -128,6 +128,17 @@ def test_command(folder: Path, tmp_path: Path) -> None:
     assert done.exit_code == 1, done.stderr
     assert "2 of 4 pictures skipped" in done.stderr
     assert "small.png: 9 x 9 pixels" in done.stderr
+    (tmp_path / "pictures" / "broken.png").unlink()
+    Image.new("RGB", (20, 20)).save(tmp_path / "pictures" / "small.png")
+    some = run(TINY, "--data", tmp_path / "pictures", "--scales", "2,40", "--precision", "fp32")
+    assert some.stderr.splitlines()[-1] == "liif-fast: error: 3 skipped at some of the scales"
+    assert "pictures x40: no picture could be used" in some.stdout
+    (tmp_path / "pictures" / "broken.png").write_bytes(b"\x89PNG nothing")
+    some = run(TINY, "--data", tmp_path / "pictures", "--scales", "2,40", "--precision", "fp32")
+    assert (
+        some.stderr.splitlines()[-1]
+        == "liif-fast: error: 1 of 4 pictures skipped, 3 more skipped at some of the scales"
+    )
     for row in ("bicubic", "Lanczos", "tiny ", "tiny x4, Lanczos", "x2, 2 pictures", "x3, 2 pictures"):
         assert row in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 100

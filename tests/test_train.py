@@ -283,7 +283,7 @@ def test_shorter_encoder(folder: Path, tmp_path: Path) -> None:
         ({"jpeg_min": 0}, "jpeg_min is 0"),
         ({"jpeg_max": 20}, "jpeg_max is 20, must be jpeg_min to 100"),
         ({"lr": float("nan")}, "lr is nan"),
-        ({"data": (), "synthetic": 0}, "data is"),
+        ({"data": (), "synthetic": 0}, "nothing to train on"),
         ({"hidden_list": (16, "16")}, "hidden_list is"),
     ],
 )

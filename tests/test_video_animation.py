@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
+import warnings
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -158,6 +159,21 @@ def test_what_stands_still_in_a_gif_stays(tmp_path: Path, trained: Upscaler) -> 
     for other in others:
         assert np.array_equal(first[40:, 40:], other[40:, 40:])
         assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize(("alpha", "said"), [(120, True), (255, False)])
+def test_a_gif_has_nothing_half_transparent(tmp_path: Path, trained: Upscaler, alpha: int, said: bool) -> None:
+    frames = [pattern(i, 24, 32) for i in range(3)]
+    seen = np.zeros((24, 32), np.uint8)
+    seen[4:20, 4:28] = alpha
+    images = [Image.fromarray(np.dstack([frame, seen])) for frame in frames]
+    images[0].save(tmp_path / "in.webp", save_all=True, append_images=images[1:], lossless=True, duration=100)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        make(trained, tmp_path / "in.webp", tmp_path / "out.gif")
+    texts = [str(warning.message) for warning in found if "half transparent" in str(warning.message)]
+    assert len(texts) == said
+    assert all(text.endswith(".webp and .png keep it") for text in texts)
 
 
 def test_the_nearest_colour() -> None:

@@ -6,6 +6,7 @@ import errno
 import io
 import math
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -191,7 +192,7 @@ def test_ctrl_c_keeps_what_is_finished(folder: Path) -> None:
     code, out, err = finish(started)
     assert (code, out) == (-signal.SIGINT, "")
     kept, last = err.splitlines()
-    assert kept.endswith(" frames kept; --resume goes on from there")
+    assert re.search(r"\d frames kept in .*liif_fast; --resume goes on from there$", kept)
     assert last == "liif-fast: interrupted"
     assert {p.name for p in folder.iterdir()} == {*before, ".out.mkv.liif_fast"}
     assert not list(finished.parent.glob("*.part"))
@@ -233,9 +234,7 @@ def test_full_disk(folder: Path, room: int) -> None:
     assert "no space left" in err
     assert len(err.splitlines()) == 1
     assert not list(folder.glob("out*"))
-    assert len(list(folder.glob(".*/*.packets"))) == (room > 3000)
-    assert not list(folder.glob(".*/*.part"))
-    assert not list(folder.glob(".*.part"))
+    assert not list(folder.glob(".*"))  # a segment that is not whole is done again
 
 
 @pytest.mark.parametrize("suffix", [".mkv", ".mp4"])

@@ -85,7 +85,8 @@ class Config:
         for name in ("synthetic", "held_out", "warmup", "clip", "revive_every", "threads"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "not negative")
         if not self.data:
-            _require(self.synthetic > 0, "data", self.data, "folders of pictures (--data)")
+            if not self.synthetic:
+                raise ValueError("nothing to train on: --data FOLDER, --synthetic N, or both")
             more = f"more than held_out, {self.held_out}, as there is no other data"
             _require(self.synthetic > self.held_out, "synthetic", self.synthetic, more)
         _require(1 <= self.scale_min <= 16, "scale_min", self.scale_min, "1 to 16")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -93,7 +94,7 @@ def run(
     if not any(report.scores for report in reports):
         raise ValueError(f"no picture could be used ({skipped} skipped)")
     if skipped:
-        say_error(f"{skipped} of {counted(sum(report.count for report in reports), 'picture')} skipped")
+        say_error(_left_out(reports, factors))
     if json_path:
         models_used = {word: _model(up) for word, up in upscalers.items()}
         first = next(iter(upscalers.values()))
@@ -194,6 +195,7 @@ def show(
     for scale in scales:
         rows = report.summaries(scale)
         if not rows:
+            console.print(Text(f"{printable(report.name)} x{scale:g}: no picture could be used"))
             continue
         count = len(next(iter(rows.values())).scores)
         what = counted(count, "picture") + (f" from {compression}" if compression else "")
@@ -212,6 +214,18 @@ def show(
         for name, row in rows.items():
             if 0 < row.equal < count:
                 console.print(Text(f"{printable(name)}: {row.equal} of them equal, left out of its mean PSNR"))
+
+
+def _left_out(reports: Sequence[SetReport], scales: Sequence[float]) -> str:
+    every = [one for report in reports for one in report.skipped]
+    times = Counter(one.path for one in every)
+    wholly = {one.path for one in every if one.scale is None or times[one.path] == len(scales)}
+    parts = (
+        [f"{len(wholly)} of {counted(sum(report.count for report in reports), 'picture')} skipped"] if wholly else []
+    )
+    if partly := len(times) - len(wholly):
+        parts.append(f"{partly}{' more' * bool(wholly)} skipped at some of the scales")
+    return ", ".join(parts)
 
 
 def _strip(pair: Pair, predictions: Mapping[str, np.ndarray], scores: Mapping[str, Score], border: int) -> np.ndarray:

@@ -133,7 +133,10 @@ def load_data(
     taken = len(arrays)
     arrays += synthetic.pictures(config.synthetic, _SYNTHETIC_SIZE, config.seed)
     if len(arrays) <= config.held_out:
-        raise ValueError(f"{len(arrays)} training pictures: more than the {config.held_out} held out are needed")
+        raise ValueError(
+            f"{len(arrays)} training pictures: more than the {config.held_out} held out are needed; --synthetic N "
+            "makes some, --set held_out=N holds out fewer"
+        )
     # Spread over the folders, and the same for every run on the same data.
     held = {round((i + 0.5) * len(arrays) / config.held_out - 0.5) for i in range(config.held_out)}
     compression = Compression("JPEG", (config.jpeg_min + config.jpeg_max) // 2) if config.jpeg else None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..batch import Request
 from ..console import Meter, Stopped, say_error
-from ..output import check_place, one_line_errors, whole_file
+from ..output import ImageError, check_place, one_line_errors, whole_file
 from ..words import counted
 from .colors import bits, has_alpha, is_gray, subsampling
 from .container import container_of
@@ -122,9 +122,11 @@ def make(job: Job, upscaler: Callable[[], Upscaler], meter: FilmMeter, preview: 
                 raise VideoError(f"{job.input}: was {bytes_before} bytes when this began and is {now} now; begin again")
             _finish(job, source, encoding, work, done)
             work.remove()
-        except Stopped:
+        except (Stopped, OSError, ImageError):  # as on a full disk
             if kept := work.count():
-                say_error(f"{counted(kept * job.segment, 'frame')} kept; --resume goes on from there", "")
+                say_error(
+                    f"{counted(kept * job.segment, 'frame')} kept in {work.folder}; --resume goes on from there", ""
+                )
             raise
         finally:
             work.close()
@@ -174,6 +176,7 @@ def _settings(job: Job, encoding: Encoding, upscaler: Upscaler) -> dict[str, Any
     found, decoder = os.stat(job.input), upscaler.decoder
     layers = upscaler.weights.quantized.get(upscaler.precision)
     parts = {name: str(value) for name, value in asdict(encoding).items()}
+    parts["options"] = " ".join(f"{name}={value}" for name, value in encoding.options.items())
     return {
         "input": [os.path.basename(job.input), found.st_size, found.st_mtime_ns],
         "model": [upscaler.weights.name, upscaler.weights.fingerprint],

@@ -4,6 +4,7 @@ shimmers and frames are stored as what has changed.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -41,12 +42,18 @@ def _palette(animation: Animation) -> np.ndarray:
     from PIL import Image
 
     share = _SAMPLES // len(animation.durations) + 1
-    samples = []
+    samples, half, opaque = [], 0, 0
     for frame in animation.frames():
         large = Image.fromarray(frame).resize((2 * animation.width, 2 * animation.height), Image.Resampling.BILINEAR)
         pixels = np.asarray(large.convert("RGBA")).reshape(-1, 4)
-        visible = pixels[pixels[:, 3] >= 128, :3]
+        alpha = pixels[:, 3]
+        half += np.count_nonzero((alpha > 16) & (alpha < 240))
+        opaque += np.count_nonzero(alpha >= 240)
+        visible = pixels[alpha >= 128, :3]
         samples.append(visible[:: len(visible) // share + 1])
+    if half > opaque:  # more than the edges of a shape
+        text = "GIF has nothing half transparent: what is less than half opaque is gone, all else opaque"
+        warnings.warn(f"{text}; .webp and .png keep it", stacklevel=2)
     every = np.concatenate([*samples, np.zeros((1, 3), np.uint8)])
     found = Image.fromarray(every[None]).quantize(255, Image.Quantize.MEDIANCUT, kmeans=2)
     return np.array(found.getpalette(), np.uint8).reshape(-1, 3)

@@ -40,6 +40,10 @@ class Segment:
         self._file.write(packet.data)
 
 
+def _words(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else "none" if value is None else str(value)
+
+
 class Work:
     """The folder of one result's segments, ``frames`` frames each but the last. One process at a time has it.
 
@@ -82,9 +86,10 @@ class Work:
             return
         others = sorted(name for name in {*before, *settings} if before.get(name) != settings.get(name))
         if others:
+            had = "; ".join(f"{name} {_words(before.get(name))}, now {_words(settings.get(name))}" for name in others)
             raise VideoError(
-                f"{output}: the run that was broken off had another {', another '.join(others)}; give it the same "
-                "or begin again with --force"
+                f"{output}: the run that was broken off had other settings ({had}); give it the same or begin again "
+                "with --force"
             )
 
     def count(self) -> int:
