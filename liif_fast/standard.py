@@ -71,5 +71,8 @@ def places(inputs: list[str], output: str | None) -> Iterator[Places]:
                 raise type(error)(at.said(str(error))) from error
         for result in results.iterdir():
             with open(result, "rb") as file:
-                shutil.copyfileobj(file, sys.stdout.buffer)
-        sys.stdout.buffer.flush()
+                try:
+                    shutil.copyfileobj(file, sys.stdout.buffer)
+                    sys.stdout.buffer.flush()
+                except OSError as error:
+                    raise OSError(error.errno, error.strerror, "standard output") from None

@@ -103,3 +103,10 @@ def test_nobody_reads():
     started = process("upscale", "a.png", "-o", "-", "--quiet", "--model", TINY, stdout=writer)
     os.close(writer)
     assert finish(started)[::2] == (2, "liif-fast: error: nothing reads the output any more (broken pipe)\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_behind_the_output():
+    with open("/dev/full", "wb") as full:
+        code, _, err = finish(process("upscale", "a.png", "-o", "-", "--quiet", "--model", TINY, stdout=full))
+    assert (code, err) == (2, "liif-fast: error: standard output: No space left on device\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from copy import copy
 from dataclasses import replace
 from fractions import Fraction
@@ -66,7 +67,7 @@ def test_frames_are_those_of_still_pictures(tmp_path: Path, up: Upscaler, codec:
     wanted = stills(source, (96, 128))
     assert wanted[0].dtype == (np.uint16 if "10" in format else np.uint8)
     assert wanted[0].shape[2] == (1 if format == "gray" else 3)
-    for found, still in zip(upscale(source, size=(96, 128), upscaler=up), wanted, strict=True):
+    for found, still in zip(upscale(os.fsencode(source), size=(96, 128), upscaler=up), wanted, strict=True):
         assert np.array_equal(found, still)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def upscale(
-    source: str | os.PathLike[str] | Iterable[Any],
+    source: str | bytes | os.PathLike[str] | Iterable[Any],
     *,
     scale: float | tuple[float, float] | None = None,
     size: tuple[int, int] | None = None,
@@ -48,8 +48,8 @@ def upscale(
     """
     upscaler = upscaler or Upscaler()
     request = {"scale": scale, "size": size, "longest": longest}
-    if isinstance(source, (str, os.PathLike)):
-        return _of_file(os.fspath(source), upscaler, request, boxes, at_once, deinterlace)
+    if isinstance(source, (str, bytes, os.PathLike)):
+        return _of_file(os.fsdecode(source), upscaler, request, boxes, at_once, deinterlace)
     return _of_frames(source, upscaler, request, boxes, at_once)
 
 
