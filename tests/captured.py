@@ -1,4 +1,4 @@
-"""CUDA graphs without a GPU: operations are recorded as by a capture, and done again as by a replay.
+"""CUDA's streams and graphs without a GPU: operations are recorded as by a capture, and done again as by a replay.
 
 No Python is in a replay, every tensor has the memory it had, and what a capture forbids is an error.
 """
@@ -9,11 +9,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from itertools import count
 from typing import Any, ClassVar
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from liif_fast.cuda_streams import POOL
 
 aten = torch.ops.aten
 # They wait for the device, or copy from the host's memory.
@@ -43,6 +46,33 @@ class Graph:
             for old, new in zip(tree_leaves(made), tree_leaves(again()), strict=made is not None):
                 if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr():  # a view has its memory
                     old.copy_(new)
+
+
+class Stream:
+    """A CUDA stream whose work is done as soon as it is queued, one of those that PyTorch hands out in turn."""
+
+    made = count()
+    device, device_index = torch.device("cuda", 0), 0
+
+    def __init__(self, *_: Any) -> None:
+        self.cuda_stream = next(self.made) % POOL
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Stream) and other.cuda_stream == self.cuda_stream
+
+    def __hash__(self) -> int:
+        return self.cuda_stream
+
+    def wait_stream(self, other: Stream) -> None:
+        assert isinstance(other, Stream)
+
+    def wait_event(self, event: Stream) -> None:
+        assert isinstance(event, Stream)
+
+    def synchronize(self) -> None: ...
+
+    def record_event(self) -> Stream:  # done already
+        return self
 
 
 class _Thread(threading.local):

@@ -36,6 +36,7 @@ from triton.runtime.interpreter import InterpretedFunction
 
 import captured
 import interpreted
+from captured import Stream
 
 aten = torch.ops.aten
 HOST, CARD = torch.device("cpu"), torch.device("cuda", 0)
@@ -163,37 +164,6 @@ def launch(run: Callable[..., None], kernel: Any, *args: Any, grid: Any, warmup:
         work()
 
 
-class Stream:
-    """A CUDA stream, of those that PyTorch hands out in turn; its work is done as soon as it is queued."""
-
-    made = 0
-
-    def __init__(self, *_: Any) -> None:
-        self.cuda_stream, self.device, self.device_index = Stream.made % 32 + 1, CARD, 0
-        Stream.made += 1
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Stream) and other.cuda_stream == self.cuda_stream
-
-    def __hash__(self) -> int:
-        return self.cuda_stream
-
-    def wait_stream(self, other: Stream) -> None:
-        assert isinstance(other, Stream)
-
-    def wait_event(self, event: Event) -> None:
-        assert isinstance(event, Event)
-
-    def synchronize(self) -> None: ...
-
-    def record_event(self) -> Event:
-        return Event()
-
-
-class Event:
-    def synchronize(self) -> None: ...
-
-
 class Here(threading.local):
     """The current stream of a thread."""
 
@@ -256,7 +226,7 @@ def plugged_in() -> None:
         "set_device": lambda _: None,
         "device": lambda _: nullcontext(),
         "Stream": Stream,
-        "Event": Event,
+        "Event": Stream,
         "stream": current,
         "current_stream": lambda *_: here.stream,
         "CUDAGraph": captured.Graph,

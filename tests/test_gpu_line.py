@@ -11,13 +11,14 @@ import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
-from itertools import count, islice
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from captured import Stream
 from common import CPU, random_weights
 from liif_fast import Upscaler, cuda_streams, gpu_stream
 from liif_fast.checkpoint import Architecture
@@ -28,26 +29,6 @@ from liif_fast.stream import stream
 WEIGHTS = random_weights(Architecture(1, 16, (16,), decoder="resample"))
 FRAMES = list(np.random.default_rng(0).integers(0, 256, (6, 11, 17, 3), np.uint8))
 ALPHA = np.random.default_rng(1).integers(0, 256, (11, 17, 4), np.uint8)
-
-
-class Stream:
-    """A CUDA stream whose work is done as soon as it is queued, one of those that PyTorch hands out in turn."""
-
-    made = count()
-
-    def __init__(self, *_: Any) -> None:
-        self.cuda_stream = next(self.made) % cuda_streams.POOL
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Stream) and other.cuda_stream == self.cuda_stream
-
-    def __hash__(self) -> int:
-        return self.cuda_stream
-
-    def wait_stream(self, other: Any) -> None: ...
-    def synchronize(self) -> None: ...
-    def record_event(self) -> Stream:
-        return self
 
 
 def _pageable(make: Callable[..., torch.Tensor], *args: Any, pin_memory: bool = False, **how: Any) -> torch.Tensor:

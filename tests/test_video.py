@@ -24,7 +24,7 @@ from liif_fast.quantization import INT8, measure
 av = pytest.importorskip("av")
 
 from clips import RATE, TICKS, decoded, film, pattern, shown  # noqa: E402
-from liif_fast.video import VideoError, encoding, frames, upscale  # noqa: E402
+from liif_fast.video import VideoError, frames, upscale  # noqa: E402
 from liif_fast.video import film as films  # noqa: E402
 from liif_fast.video.colors import Colors  # noqa: E402
 from liif_fast.video.encoding import Choice  # noqa: E402
@@ -378,53 +378,3 @@ def test_resuming_with_another_calibration(tmp_path: Path, monkeypatch: pytest.M
 
 def power_cut(*_: Any) -> None:
     raise RuntimeError("power cut")
-
-
-def test_hevc_in_mp4_is_what_macs_play(tmp_path: Path, up: Upscaler) -> None:
-    """Of whatever encoder; here ffmpeg's own choice."""
-    source, quiet = film(tmp_path / "in.mkv", 3, sounds=0), {"x265-params": "log-level=none"}
-    make(up, source, tmp_path / "out.mp4", choice=Choice("hevc", preset="ultrafast", options=quiet))
-    with av.open(str(tmp_path / "out.mp4")) as made:
-        assert made.streams.video[0].codec_context.codec_tag == "hvc1"
-    assert len(decoded(tmp_path / "out.mp4")) == 3
-
-
-def test_quality_of_macs_encoders() -> None:
-    """They are not here; but what they are told is a setting of every encoder, so another takes it."""
-    for codec in ("h264_videotoolbox", "hevc_videotoolbox"):
-        told = encoding._options(codec, Choice(crf=60))
-        context = av.CodecContext.create("mpeg4", "w")
-        context.width, context.height, context.pix_fmt, context.time_base = 64, 48, "yuv420p", Fraction(1, 25)
-        context.options = told
-        context.open()
-        assert context.options == {}, "what nobody took"
-        assert context.flags & av.codec.context.Flags.qscale
-        assert encoding._options(codec, Choice()) == {}
-
-
-@pytest.mark.parametrize("codec", ["libx265", "libsvtav1", "libvpx-vp9", "ffv1"])
-def test_encoders(tmp_path: Path, up: Upscaler, codec: str) -> None:
-    source = film(tmp_path / "in.mkv", 14, sounds=0)
-    choice = Choice(codec, preset={"libx265": "ultrafast", "libsvtav1": "12", "libvpx-vp9": "8"}.get(codec))
-    make(up, source, tmp_path / "out.mkv", choice=choice, segment=6)
-    assert shown(tmp_path / "out.mkv") == shown(source)
-    for found, still in zip(decoded(tmp_path / "out.mkv", "rgb24"), stills(source, (96, 128)), strict=True):
-        assert np.abs(found.astype(int) - still).mean() < 12
-
-
-@pytest.mark.parametrize("width", [34, 48, 50])
-def test_narrow_films_of_10_bits(tmp_path: Path, up: Upscaler, width: int) -> None:
-    """x265 4.2, left to itself, ends the process."""
-    source = film(tmp_path / "in.mkv", 6, size=(24, 32), codec="ffv1", format="yuv420p10le", sounds=0)
-    choice = Choice(preset="ultrafast", options={"x265-params": "min-keyint=2"})
-    make(up, source, tmp_path / "out.mkv", f"{width}x36", choice)
-    assert [frame.shape for frame in decoded(tmp_path / "out.mkv", "rgb24")] == [(36, width, 3)] * 6
-
-
-def test_what_cannot_be_read_back(tmp_path: Path, up: Upscaler) -> None:
-    """QuickTime does not say of raw video what its decoder needs to know."""
-    source = film(tmp_path / "in.mkv", 3)
-    with pytest.raises(VideoError, match=r"out\.mov: its rawvideo could not be read back; \.mkv may hold it"):
-        make(up, source, tmp_path / "out.mov", choice=Choice("rawvideo"))
-    assert not (tmp_path / "out.mov").exists()
-    assert make(up, source, tmp_path / "out.mkv", choice=Choice("rawvideo")).frames == 3
