@@ -47,8 +47,9 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.mark.parametrize(("file", "which"), WHICH.items(), ids=list(WHICH))
 def test_the_tests_for_a_device(file: str, which: str, environment: dict[str, str]) -> None:
     command = [sys.executable, "-m", "pytest", "-p", "card", "-m", "gpu", f"tests/gpu/test_gpu_{file}.py", "-k", which]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-4000:]
+    command += ["-o", "faulthandler_timeout=300"]  # a test that does not end says where it is
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=1200)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     passed = re.search(r"(\d+) passed", done.stdout)
     assert passed
     assert int(passed[1]) >= 4
