@@ -64,26 +64,28 @@ def resample(
 class PixelGrid:
     def __init__(self, rows: int, columns: int, picture_rows: int = 0) -> None: ...
 
-def convolve(
-    *,
-    isa: str,
-    threads: int,
-    type: Type,
-    grid: PixelGrid,
-    into: int,
-    out: int,
-    kernel: int,
-    input: tuple[int, int],
-    skip: tuple[int, int],
-    weight: int,
-    winograd: int,
-    winograd_type: Type,
-    winograd_skip: int,
-    bias: int,
-    relu: bool,
-    add: int,
-    output: tuple[int, int],
-) -> None: ...
+class ConvolveParams:
+    def __init__(
+        self,
+        *,
+        type: Type,
+        grid: PixelGrid,
+        into: int,
+        out: int,
+        kernel: int,
+        input: tuple[int, int],
+        skip: tuple[int, int],
+        weight: int,
+        winograd: int,
+        winograd_type: Type,
+        winograd_skip: int,
+        bias: int,
+        relu: bool,
+        add: int,
+        output: tuple[int, int],
+    ) -> None: ...
+
+def convolve(chain: list[ConvolveParams], *, isa: str, threads: int) -> None: ...
 def convolve_gradient(
     *, isa: str, threads: int, grid: PixelGrid, into: int, out: int, input: int, output: int, weight: int
 ) -> None: ...

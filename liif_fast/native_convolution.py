@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -84,24 +85,37 @@ def _spread() -> torch.Tensor:
     return torch.kron(rows, rows)
 
 
-def convolve(
-    image: torch.Tensor,
-    by: Convolution,
-    threads: int,
-    out: torch.Tensor,
-    relu: bool = False,
-    add: torch.Tensor | None = None,
-    skip: torch.Tensor | None = None,
-) -> None:
-    """A convolution of zero-bordered pictures; see csrc/convolve.h.
+@dataclass(frozen=True)
+class Step:
+    """One convolution of a zero-bordered picture; see csrc/convolve.h.
 
-    Args:
+    Attributes:
         image: [H + 2, W + 2, in], float32 or bfloat16, contiguous; the border counts as input.
         by: of `pack`, for the dtype of ``image``.
         out: [H, W, out], with pixels and channels contiguous; may be the inside of a bordered picture.
         add: as ``out``, added before the ReLU; may be ``out`` itself.
         skip: [H + 2, W + 2, SKIP] contiguous, if ``by`` was packed for one.
     """
+
+    image: torch.Tensor
+    by: Convolution
+    out: torch.Tensor
+    relu: bool = False
+    add: torch.Tensor | None = None
+    skip: torch.Tensor | None = None
+
+
+def convolve(steps: Sequence[Step], threads: int) -> None:
+    """Convolutions of pictures of one size and dtype, of which each reads what the one before has written.
+
+    Each begins while those before it are at work, so it may write only where none before but the last one reads.
+    """
+    if steps:
+        cpu._cpu.convolve([_params(step) for step in steps], isa=cpu.isa(steps[0].image.dtype), threads=threads)
+
+
+def _params(step: Step) -> cpu._cpu.ConvolveParams:
+    image, by, out, add, skip = step.image, step.by, step.out, step.add, step.skip
     dtype, (rows, columns, channels) = image.dtype, out.shape
     pictures = [image, *([] if skip is None else [skip])]
     views = [out, *([] if add is None else [add])]
@@ -128,9 +142,7 @@ def convolve(
         at = picture[1:-1, 1:-1]
         return at.data_ptr(), at.stride(0)
 
-    cpu._cpu.convolve(
-        isa=cpu.isa(dtype),
-        threads=threads,
+    return cpu._cpu.ConvolveParams(
         type=getattr(cpu._cpu.Type, cpu.TYPES[dtype]),
         grid=cpu._cpu.PixelGrid(rows, columns),
         into=image.shape[2],
@@ -143,7 +155,7 @@ def convolve(
         winograd_type=getattr(cpu._cpu.Type, cpu.TYPES[torch.float32 if by.winograd is None else by.winograd.dtype]),
         winograd_skip=0 if by.winograd_skip is None else by.winograd_skip.data_ptr(),
         bias=by.bias.data_ptr(),
-        relu=relu,
+        relu=step.relu,
         add=0 if add is None else add.data_ptr(),
         output=(out.data_ptr(), out.stride(0)),
     )
@@ -201,9 +213,7 @@ def convolve_pictures(
             f"pictures {tuple(pictures.shape)} to {tuple(out.shape)}, packed weights {tuple(weight.shape)} and "
             f"{len(bias)} biases do not fit each other"
         )
-    cpu._cpu.convolve(
-        isa=cpu.isa(torch.float32),
-        threads=threads,
+    params = cpu._cpu.ConvolveParams(
         type=cpu._cpu.Type.f32,
         grid=cpu._cpu.PixelGrid(count * rows, columns, rows),
         into=into,
@@ -220,6 +230,7 @@ def convolve_pictures(
         add=0,
         output=(out.data_ptr(), columns * len(bias)),
     )
+    cpu._cpu.convolve([params], isa=cpu.isa(torch.float32), threads=threads)
 
 
 def convolve_gradient(pictures: torch.Tensor, gradient: torch.Tensor, threads: int) -> torch.Tensor:

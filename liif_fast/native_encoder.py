@@ -14,6 +14,7 @@ from .backends import cpu
 from .checkpoint import Weights
 from .encoder import BaseEncoder, Head, convolutions
 from .image import WHITE
+from .native_convolution import Step
 
 # Of a workspace that is kept for the next picture of the same size: touching new memory costs a fifth of the time.
 _KEPT_BYTES = 256 << 20
@@ -74,37 +75,29 @@ class NativeEncoder(BaseEncoder):
         work = self._workspace(*image.shape[:2])
         white, threads = WHITE.get(image.dtype, 1.0), self.threads or torch.get_num_threads()
         native_convolution.normalise(image, white, self._mean, self._std, threads, inside(work[0]))
-        features = self.encode(work)
         z = pages.empty(*image.shape[:2], self.width, dtype=self.dtype)
-        self._convolve("project", features, z, skip=work[0] if self.skip else None)
+        native_convolution.convolve(self.steps(work, z), threads)
         if sum(t.nbytes for t in work) <= _KEPT_BYTES:
             self._free.append(work)
         return z
 
-    def encode(self, work: list[torch.Tensor]) -> torch.Tensor:
-        """EDSR's features [H + 2, W + 2, n_feats] with a border of zeros, one of the pictures of the workspace."""
+    def steps(self, work: list[torch.Tensor], z: torch.Tensor) -> list[Step]:
+        """EDSR: its features go back and forth between the pictures of ``work``."""
         image, head, features, branch = work
-        self._convolve("encoder.head.0", image, inside(head))
-        source = head
-        for i in range(self.blocks):
-            self._convolve(f"encoder.body.{i}.body.0", source, inside(branch), relu=True)
-            self._convolve(f"encoder.body.{i}.body.2", branch, inside(features), self.relu_after_add, inside(source))
-            source = features
-        self._convolve(f"encoder.body.{self.blocks}", features, inside(branch), add=inside(head))
-        return branch
+        steps = []
 
-    def _convolve(
-        self,
-        name: str,
-        image: torch.Tensor,
-        out: torch.Tensor,
-        relu: bool = False,
-        add: torch.Tensor | None = None,
-        skip: torch.Tensor | None = None,
-    ) -> None:
-        native_convolution.convolve(
-            image, self.packed[name], self.threads or torch.get_num_threads(), out, relu, add, skip
-        )
+        def convolve(name: str, source: torch.Tensor, out: torch.Tensor, **more: Any) -> None:
+            steps.append(Step(source, self.packed[name], out, **more))
+
+        convolve("encoder.head.0", image, inside(head))
+        source, relu = head, self.relu_after_add
+        for i in range(self.blocks):
+            convolve(f"encoder.body.{i}.body.0", source, inside(branch), relu=True)
+            convolve(f"encoder.body.{i}.body.2", branch, inside(features), relu=relu, add=inside(source))
+            source = features
+        convolve(f"encoder.body.{self.blocks}", source, inside(branch), add=inside(head))
+        convolve("project", branch, z, skip=image if self.skip else None)
+        return steps
 
     def _workspace(self, height: int, width: int) -> list[torch.Tensor]:
         """The image and three pictures of features, each with a border of zeros that nothing writes to."""

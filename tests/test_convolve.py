@@ -16,6 +16,7 @@ from liif_fast.architecture import Architecture
 from liif_fast.backends import cpu
 from liif_fast.encoder import Encoder, torch_threads
 from liif_fast.image import WHITE
+from liif_fast.native_convolution import Step
 from liif_fast.native_encoder import NativeEncoder
 from liif_fast.ops import Decoder
 from liif_fast.resample import Resampler
@@ -66,7 +67,8 @@ def check(
     packed = native_convolution.pack(weight, bias, dtype, mix if skips else None)
     assert (packed.winograd is not None) == (cpu.isa(dtype) != "amx" and kernel == 3 and into >= 16)
     skip = None if skip is None else skip.to(dtype)
-    native_convolution.convolve(image.to(dtype), packed, threads, given, relu, given if adds else None, skip)
+    step = Step(image.to(dtype), packed, given, relu, given if adds else None, skip)
+    native_convolution.convolve([step], threads)
     error = (given.double() - exact).abs()
     rounds = dtype == BF16 and cpu.isa(dtype) in cpu.BF16_ISAS
     if packed.winograd is not None and rounds:  # its 36 points too
@@ -180,7 +182,9 @@ def test_is_what_training_takes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_to_convolve(isa: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(cpu.ISA_VARIABLE, isa)
     packed = native_convolution.pack(torch.zeros(16, 4, 3, 3), torch.zeros(16), dtype)
-    native_convolution.convolve(torch.zeros(5, 2, 4, dtype=dtype), packed, 2, torch.zeros(3, 0, 16, dtype=dtype))
+    step = Step(torch.zeros(5, 2, 4, dtype=dtype), packed, torch.zeros(3, 0, 16, dtype=dtype))
+    native_convolution.convolve([step], 2)
+    native_convolution.convolve([], 2)
 
 
 @pytest.mark.parametrize("isa", supported_isas())
@@ -195,7 +199,7 @@ def test_what_is_not_a_number_stays(isa: str, kernel: int, dtype: torch.dtype, m
     image[1:-1, 1:-1] = torch.randn(19, 37, 16)
     image[10, 20, 3] = float("nan")
     out = torch.zeros(19, 37, 32, dtype=dtype)
-    native_convolution.convolve(image, packed, 2, out, relu=True)
+    native_convolution.convolve([Step(image, packed, out, relu=True)], 2)
     assert out[9, 19].isnan().all()
     assert out[0, 0].isfinite().all()
 
@@ -209,7 +213,7 @@ def test_native_code_is_guarded(bad: str) -> None:
     add = torch.zeros(3, 4, 16) if bad == "add" else None
     skip = torch.zeros(5, 6, 4) if bad == "skip" else None
     with pytest.raises(ValueError, match="16 to 32 do not fit each other"):
-        native_convolution.convolve(image, packed, 1, out, add=add, skip=skip)
+        native_convolution.convolve([Step(image, packed, out, add=add, skip=skip)], 1)
 
 
 def pair(architecture: Architecture, dtype: torch.dtype, threads: int = 2) -> tuple[Encoder, NativeEncoder]:
@@ -335,10 +339,10 @@ def test_is_what_an_upscaler_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     up = Upscaler(random_weights(Architecture(1, 16, (16,))), precision="fp32")
     assert type(up.encoder) is NativeEncoder
     up(np.zeros((5, 6, 3), np.uint8), scale=2)
-    assert len(calls) == 1 + 2 + 1 + 1
+    assert [len(steps) for steps, _ in calls] == [1 + 2 + 1 + 1]
     odd = Upscaler(random_weights(Architecture(1, 10, (16,))), precision="fp32")
     assert type(odd.encoder) is Encoder
     odd(np.zeros((5, 6, 3), np.uint8), scale=2)
-    assert len(calls) == 5
+    assert len(calls) == 1
     reason = native_encoder.unavailable(Architecture(1, 10, (16,)), odd.decoder.head, CPU, FP32)
     assert reason == "it takes multiples of 16 features, not 10"

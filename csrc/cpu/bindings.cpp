@@ -29,6 +29,7 @@
 #include <tuple>
 #include <vector>
 
+#include "chain.h"
 #include "isa.h"
 #include "parallel.h"
 
@@ -250,10 +251,9 @@ WinogradScratch winograd_scratch(int in, int out) {
 
 using Picture = std::tuple<Pointer, int64_t>;  // first pixel, row stride
 
-void convolve(const std::string& isa, int threads, Type type, const PixelGrid& grid, int32_t in, int32_t out, int32_t kernel,
-              const Picture& input, const Picture& skip, Pointer weight, Pointer winograd, Type winograd_type,
-              Pointer winograd_skip, Pointer bias, bool relu, Pointer add, const Picture& output) {
-  const Isa& with = find(isa);
+ConvolveParams convolve_params(Type type, const PixelGrid& grid, int32_t in, int32_t out, int32_t kernel, const Picture& input,
+                               const Picture& skip, Pointer weight, Pointer winograd, Type winograd_type, Pointer winograd_skip,
+                               Pointer bias, bool relu, Pointer add, const Picture& output) {
   ConvolveParams p{};
   p.type = type, p.grid = grid, p.in = in, p.out = out, p.kernel = kernel;
   p.input = as<const void>(std::get<0>(input)), p.input_row_stride = std::get<1>(input);
@@ -262,23 +262,31 @@ void convolve(const std::string& isa, int threads, Type type, const PixelGrid& g
   p.winograd = as<const void>(winograd), p.winograd_type = winograd_type, p.winograd_skip = as<const float>(winograd_skip);
   p.relu = relu, p.add = as<const void>(add);
   p.output = as<void>(std::get<0>(output)), p.output_row_stride = std::get<1>(output);
+  return p;
+}
 
-  const WinogradRange run = winograd_type == Type::bf16 ? with.winograd_bf16 : with.winograd;
-  if (run == nullptr)
-    throw std::invalid_argument(isa + " does not multiply bf16, for which the weights were packed: pack them anew");
-
-  if (grid.columns < 1) return;
-  const py::gil_scoped_release release;
-  // Products that take as long as it does to start a thread.
-  constexpr int64_t kLeast = 1 << 21;
-  const auto grain = [](int64_t products) { return 1 + kLeast / std::max<int64_t>(1, products); };
-  if (p.winograd == nullptr) {
-    parallel_for(grid.rows, grain(grid.columns * kernel * kernel * in * out), threads,
-                 [&](int64_t begin, int64_t end) { with.convolve(p, begin, end); });
-    return;
+void convolve(const std::vector<ConvolveParams>& chain, const std::string& isa, int threads) {
+  const Isa& with = find(isa);
+  const auto by = [&](const ConvolveParams& p) { return p.winograd_type == Type::bf16 ? with.winograd_bf16 : with.winograd; };
+  int32_t in = 0, out = 0;
+  for (const ConvolveParams& p : chain) {
+    const PixelGrid &a = p.grid, &b = chain[0].grid;
+    if (p.winograd && by(p) == nullptr)
+      throw std::invalid_argument(isa + " does not multiply bf16, for which the weights were packed: pack them anew");
+    if (chain.size() > 1 && (a.picture_rows || a.rows != b.rows || a.columns != b.columns))
+      throw std::invalid_argument("a chain of convolutions is of one picture");
+    if (p.winograd) in = std::max(in, p.in), out = std::max(out, p.out);
   }
-  parallel_for(tiles_in(grid), kWinogradTiles * grain(int64_t{kWinogradTiles} * 36 * in * out), threads,
-               [&](int64_t begin, int64_t end) { run(p, begin, end, winograd_scratch(in, out)); });
+  if (chain.empty() || chain[0].grid.columns < 1) return;
+
+  const py::gil_scoped_release release;
+  // Memory is asked for before there is a task that others could wait for.
+  Chain(chain, threads)
+      .go([&] { winograd_scratch(in, out); },
+          [&](int at, int64_t begin, int64_t end) {
+            const ConvolveParams& p = chain[at];
+            p.winograd ? by(p)(p, begin, end, winograd_scratch(p.in, p.out)) : with.convolve(p, begin, end);
+          });
 }
 
 void convolve_gradient(const std::string& isa, int threads, const PixelGrid& grid, int32_t in, int32_t out, Pointer input,
@@ -364,13 +372,14 @@ PYBIND11_MODULE(_cpu, m) {
         py::arg("first_y"), py::arg("first_x"), py::arg("hidden"), py::arg("last"), py::arg("last_bias"), py::arg("out"));
   m.def("resample", &resample, py::kw_only(), py::arg("isa"), py::arg("threads"), py::arg("z"), py::arg("type"), py::arg("rows"),
         py::arg("columns"), py::arg("z_row_stride"), py::arg("y"), py::arg("x"), py::arg("out"));
-  m.def("convolve", &convolve, py::kw_only(), py::arg("isa"), py::arg("threads"), py::arg("type"), py::arg("grid"),
-        py::arg("into"), py::arg("out"), py::arg("kernel"), py::arg("input"), py::arg("skip"), py::arg("weight"),
-        py::arg("winograd"), py::arg("winograd_type"), py::arg("winograd_skip"), py::arg("bias"), py::arg("relu"), py::arg("add"),
-        py::arg("output"));
   py::class_<PixelGrid>(m, "PixelGrid", py::module_local())
       .def(py::init([](int64_t rows, int64_t columns, int64_t picture_rows) { return PixelGrid{rows, columns, picture_rows}; }),
            py::arg("rows"), py::arg("columns"), py::arg("picture_rows") = 0);
+  py::class_<ConvolveParams>(m, "ConvolveParams", py::module_local())
+      .def(py::init(&convolve_params), py::kw_only(), py::arg("type"), py::arg("grid"), py::arg("into"), py::arg("out"),
+           py::arg("kernel"), py::arg("input"), py::arg("skip"), py::arg("weight"), py::arg("winograd"), py::arg("winograd_type"),
+           py::arg("winograd_skip"), py::arg("bias"), py::arg("relu"), py::arg("add"), py::arg("output"));
+  m.def("convolve", &convolve, py::arg("chain"), py::kw_only(), py::arg("isa"), py::arg("threads"));
   m.def("convolve_gradient", &convolve_gradient, py::kw_only(), py::arg("isa"), py::arg("threads"), py::arg("grid"),
         py::arg("into"), py::arg("out"), py::arg("input"), py::arg("output"), py::arg("weight"));
 }

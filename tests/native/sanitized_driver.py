@@ -159,9 +159,7 @@ def convolve(
     shape = (outputs, kernel * kernel * inputs + (4 if skips else 0))
     winograd = exact(stored((36, outputs, inputs), tiles), "winograd", keep) if tiles else 0
     output = exact(stored((rows, columns, outputs), dtype), "convolved", keep)
-    native.convolve(
-        isa=isa,
-        threads=2,
+    params = native.ConvolveParams(
         type=getattr(native.Type, dtype),
         grid=native.PixelGrid(rows, columns),
         into=inputs,
@@ -178,6 +176,7 @@ def convolve(
         add=output,
         output=(output, columns * outputs),
     )
+    native.convolve([params, params], isa=isa, threads=2)
 
 
 def normalise(sample: str, out: str, channels: int) -> None:
@@ -205,9 +204,7 @@ def convolve_pictures(isa: str, size: tuple[int, int, int], inputs: int, outputs
     grid = native.PixelGrid(count * rows, columns, rows)
     pictures = exact(stored((*size, inputs), "f32"), "pictures", keep)
     output = exact(stored((*size, outputs), "f32"), "convolved", keep)
-    native.convolve(
-        isa=isa,
-        threads=threads,
+    params = native.ConvolveParams(
         type=native.Type.f32,
         grid=grid,
         into=inputs,
@@ -224,6 +221,7 @@ def convolve_pictures(isa: str, size: tuple[int, int, int], inputs: int, outputs
         add=0,
         output=(output, columns * outputs),
     )
+    native.convolve([params], isa=isa, threads=threads)
     native.convolve_gradient(
         isa=isa,
         threads=threads,

@@ -1,0 +1,81 @@
+// Runs chains of convolutions that compute nothing but whether what they read is there: pictures of two buffers whose cells say
+// which convolution wrote them last. Prints, for each chain, how many tasks began before the first convolution ended. Built with
+// ThreadSanitizer, which reports what a thread reads that another has not handed over.
+#include "cpu/chain.h"
+
+#include <cstdio>
+#include <cstdlib>
+
+using namespace liif;
+
+namespace {
+
+struct Picture {
+  int64_t rows, columns, across;
+  std::vector<int> cells[2];
+};
+
+// False where a neighbour has not been written by the convolution before, or has been by a later one.
+bool step(Picture& picture, int at, int64_t row, int64_t tile) {
+  const std::vector<int>& from = picture.cells[at % 2];
+  for (int64_t y = std::max<int64_t>(0, row - 1); y < std::min(picture.rows, row + 2); ++y) {
+    for (int64_t x = std::max<int64_t>(0, tile - 1); x < std::min(picture.across, tile + 2); ++x) {
+      if (from[y * picture.across + x] != at) return false;
+    }
+  }
+  picture.cells[(at + 1) % 2][row * picture.across + tile] = at + 1;
+  return true;
+}
+
+int check(int64_t rows, int64_t columns, int channels, const std::vector<bool>& winograd, int threads) {
+  std::vector<ConvolveParams> chain;
+  for (const bool tiles : winograd) {
+    ConvolveParams p{};
+    p.grid = {rows, columns, 0}, p.in = p.out = channels, p.kernel = 3;
+    p.winograd = tiles ? &chain : nullptr;
+    chain.push_back(p);
+  }
+  Picture picture{rows, columns, (columns + 3) / 4, {}};
+  for (auto& cells : picture.cells) cells.assign(rows * picture.across, 0);
+  // Counted without handing anything over from thread to thread.
+  constexpr auto kLoose = std::memory_order_relaxed;
+  std::atomic<int64_t> wrong{0}, first{0}, early{0}, started{0};
+  const int64_t cells = rows * picture.across;
+  Chain(chain, threads)
+      .go([&] { started.fetch_add(1, kLoose); },
+          [&](int at, int64_t begin, int64_t end) {
+            early.fetch_add(at > 0 && first.load(kLoose) < cells, kLoose);
+            const bool tiles = chain[at].winograd;
+            for (int64_t i = begin; i < end; ++i) {
+              const int64_t top = tiles ? i / picture.across * 4 : i, bottom = tiles ? std::min(rows, top + 4) : i + 1;
+              const int64_t left = tiles ? i % picture.across : 0, right = tiles ? left + 1 : picture.across;
+              for (int64_t y = top; y < bottom; ++y) {
+                for (int64_t x = left; x < right; ++x) {
+                  wrong.fetch_add(!step(picture, at, y, x), kLoose);
+                  first.fetch_add(at == 0, kLoose);
+                }
+              }
+            }
+          });
+  const int last = static_cast<int>(winograd.size());
+  for (const int cell : picture.cells[last % 2]) wrong += cell != last;
+  std::printf("%lld x %lld, %d channels, %d convolutions, %d threads: %lld early, %lld wrong\n", static_cast<long long>(rows),
+              static_cast<long long>(columns), channels, last, threads, static_cast<long long>(early.load()),
+              static_cast<long long>(wrong.load()));
+  return wrong == 0 && started >= 1 ? 0 : 1;
+}
+
+}  // namespace
+
+int main() {
+  const std::vector<bool> tiles(9, true), rows(9, false), head{false, true, true, true, true, true, true, true, false, true};
+  int failed = 0;
+  for (const auto& winograd : {tiles, rows, head, std::vector<bool>{true}}) {
+    for (const auto& [height, width] : {std::pair{1, 1}, {3, 200}, {5, 7}, {97, 13}, {64, 130}, {270, 480}}) {
+      for (const int channels : {16, 64}) {
+        for (const int threads : {1, 2, 7}) failed += check(height, width, channels, winograd, threads);
+      }
+    }
+  }
+  return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
