@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -47,6 +48,7 @@ def stream(frames: Iterable[Any], make_line: Callable[[], Line], dropped: Droppe
     previous: Any = None
     last: Pending | None = None  # of the frame before
     ended: Exception | None = None
+    home = os.getpid()
     with ExitStack() as ends:
         line = ends.enter_context(closing(make_line()))
         # The caller may fill one buffer again and again.
@@ -54,6 +56,8 @@ def stream(frames: Iterable[Any], make_line: Callable[[], Line], dropped: Droppe
             map(copied, frames) if dropped is None else ends.enter_context(closing(_Newest(frames, dropped)))
         )
         while True:
+            if os.getpid() != home:  # where its threads are not
+                raise RuntimeError(f"this stream was begun in process {home}, before a fork: begin one in each process")
             while ended is None and len(pending) < line.ahead:
                 try:
                     frame = next(source)

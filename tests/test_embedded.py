@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -92,6 +93,32 @@ def test_pickles(model: str | Weights, how: dict[str, Any]) -> None:
     assert np.array_equal(again(picture, scale=3), wanted)
     assert np.array_equal(next(again.stream([picture], scale=3)), wanted)
     assert repr(again) == repr(up) == f"<Upscaler: {up.description}>"
+
+
+@pytest.mark.parametrize("dropped", ["None", "print"])
+def test_a_stream_is_not_continued_in_a_forked_process(dropped: str) -> None:
+    code = """
+import os, sys, numpy as np
+from liif_fast import Upscaler
+dropped = {"None": None, "print": lambda number: None}[sys.argv[1]]
+frames = [np.full((20, 20, 3), i, np.uint8) for i in range(9)]
+stream = Upscaler("realtime-small").stream(iter(frames), scale=2, dropped=dropped)
+next(stream)
+if child := os.fork():
+    left = len(list(stream))
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), left == 8 or dropped is not None)
+    sys.exit()
+try:
+    list(stream)
+except RuntimeError as error:
+    print(error, flush=True)
+    os._exit(3)
+"""
+    command = [sys.executable, "-c", code, dropped]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    said, ended = done.stdout.splitlines()
+    assert re.fullmatch(r"this stream was begun in process \d+, before a fork: begin one in each process", said)
+    assert ended == "3 True"
 
 
 @pytest.mark.parametrize("engine", ["auto", "torch"])
