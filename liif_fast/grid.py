@@ -28,6 +28,7 @@ MIN_SCALE = 0.5
 _RANGE = "_liif_fast_range"  # a tensor's attribute
 # No side of a result may be longer: far beyond any file format, and all offsets stay within 63 bits.
 MAX_SIDE = 1 << 24
+_SEQUENCES = (tuple, list, np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,7 @@ def output_size(
         long = _side(longest)
         sides = (long, long * width / height) if height >= width else (long * height / width, long)
     else:
-        factors = scale if isinstance(scale, (tuple, list)) else (scale, scale)
+        factors = scale if isinstance(scale, _SEQUENCES) else (scale, scale)
         vertical, horizontal = (factor(v) for v in _pair(factors, "scale", "a number or (vertical, horizontal)"))
         sides = height * vertical, width * horizontal
     if max(sides) >= MAX_SIDE + 1:
@@ -258,7 +259,7 @@ def check_box(
 
 
 def _pair(value: object, name: str, meaning: str) -> tuple[object, object]:
-    if not isinstance(value, (tuple, list)) or len(value) != 2:
+    if not isinstance(value, _SEQUENCES) or getattr(value, "ndim", 1) != 1 or len(value) != 2:
         raise ValueError(f"{name} must be {meaning}, got {value!r}")
     return value[0], value[1]
 

@@ -169,6 +169,8 @@ def test_cell() -> None:
         ({"scale": np.float32(2)}, (20, 14)),
         ({"size": (11, 13)}, (11, 13)),
         ({"size": [np.int64(11), 5]}, (11, 5)),
+        ({"size": np.array([11, 5])}, (11, 5)),
+        ({"scale": np.array([3, 0.5])}, (30, 4)),
         ({"longest": 25}, (25, 18)),  # 17.5 -> 18
         ({"longest": 5}, (5, 4)),
         ({"scale": 1e6}, (10_000_000, 7_000_000)),
@@ -198,6 +200,8 @@ def test_output_size(request_: dict[str, Any], size: tuple[int, int]) -> None:
         ({"scale": (1, 2, 3)}, ValueError, "vertical, horizontal"),
         ({"size": 7}, ValueError, r"size must be \(height, width\), got 7"),
         ({"size": (7,)}, ValueError, "size must be"),
+        ({"size": np.zeros((2, 2), int)}, ValueError, "size must be"),
+        ({"scale": np.array(2.0)}, ValueError, "a number or"),
         ({"size": (7, 8, 9)}, ValueError, "size must be"),
         ({"size": (7.0, 8)}, TypeError, "whole pixels, got 7.0"),
         ({"size": (True, 8)}, TypeError, "got True"),
