@@ -5,6 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .pixels import place
+
 # Values of a program, and its warps.
 VALUES, WARPS = 1024, 4
 
@@ -27,12 +29,14 @@ def normalise(
         mean, std: float32, of each colour; what is stored is (image / white - mean) / std, rounded at every step.
         out: [rows, columns, 3] float16 or bfloat16, contiguous; ``values`` in all.
     """
-    at = tl.program_id(0).to(tl.int64) * VALUES + tl.arange(0, VALUES)
+    start = tl.program_id(0).to(tl.int64) * VALUES
+    at = start + tl.arange(0, VALUES)
     inside = at < values
-    cell, color = at // 3, at % 3
-    row, column = cell // columns, cell % columns
-    place = row * row_stride + column * column_stride + color * channel_stride
-    sample = tl.load(image + place, inside, 0).to(tl.float32)
+    along = (start % 3).to(tl.int32) + tl.arange(0, VALUES)
+    color = along % 3
+    row, column = place(start // 3, along // 3, columns, 0)
+    offset = row.to(tl.int64) * row_stride + column.to(tl.int64) * column_stride + color * channel_stride
+    sample = tl.load(image + offset, inside, 0).to(tl.float32)
     mean = tl.where(color == 0, mean_0, tl.where(color == 1, mean_1, mean_2))
     std = tl.where(color == 0, std_0, tl.where(color == 1, std_1, std_2))
     value = tl.div_rn(tl.div_rn(sample, white) - mean, std)
