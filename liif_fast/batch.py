@@ -334,11 +334,15 @@ def folders(jobs: list[Job]) -> Iterator[None]:
                 place.rmdir()
 
 
+def check_folder(folder: Path) -> None:
+    """FileNotFoundError and NotADirectoryError where there is no such folder."""
+    if not folder.is_dir():
+        problem = NotADirectoryError if folder.exists() else FileNotFoundError
+        raise problem(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}")
+
+
 def check(jobs: list[Job], force: bool, lossless: bool) -> None:
     """Refuses results that cannot be written, as far as that is known before a picture is read."""
-    for job in jobs:
-        if job.quality is not None and not 1 <= job.quality <= 100:
-            raise ValueError(f"--quality must be from 1 to 100, got {job.quality}")
     exist = [job.output for job in jobs if job.output.is_file()]
     if exist and not force:
         more = f" (as do {len(exist) - 1} more)" if len(exist) > 1 else ""

@@ -324,7 +324,7 @@ def _compiled(
 def _whole(up: Upscaler) -> Row:
     job = WHOLE[up.device.type]
     image = picture(*job.picture)
-    times = timed(lambda: up(image, size=job.size), up.device, 0, 1)
+    times = timed(lambda: up(image, size=job.size), up.device, 0)
     return _row(f"end to end {job}", up.precision, times, math.prod(job.size))
 
 

@@ -15,7 +15,7 @@ import typer
 
 from . import batch, export_commands, standard
 from .console import NAME, SOME_FAILED, Command, Commands, Meter, advised, explain, printable, say, say_error, speed
-from .options import Backend, CellClamp, Device, Engine, Model, Precision, SelfEnsemble, Threads, clamp
+from .options import Backend, CellClamp, Device, Engine, Model, Precision, SelfEnsemble, Threads, keywords
 from .training import commands
 from .video import commands as films
 from .weights import DEFAULT, PAPER, for_jpeg
@@ -99,7 +99,8 @@ def upscale(
         typer.Option("--skip-existing", help="Make only the results that are not there yet.", rich_help_panel="Files"),
     ] = False,
     quality: Annotated[
-        int | None, typer.Option(help="1 to 100, of JPEG, WebP and AVIF; default: 95.", rich_help_panel="Files")
+        int | None,
+        typer.Option(help="Of JPEG, WebP and AVIF; default: 95.", min=1, max=100, rich_help_panel="Files"),
     ] = None,
     lossless: Annotated[bool, typer.Option("--lossless", help="WebP without loss.", rich_help_panel="Files")] = False,
     background: Annotated[
@@ -180,16 +181,8 @@ def upscale(
     request = batch.Request.parse(scale, size, longest, width, height, box, fit)
     pixels = batch.count(max_pixels, "--max-pixels")
     below = None if background is None else parse_color(background, "--background")
-    options = {
-        "device": device,
-        "precision": precision,
-        "threads": threads,
-        "backend": backend,
-        "engine": engine,
-        "max_memory": None if max_memory is None else batch.count(max_memory, "--max-memory", 1024),
-        "cell_clamp": clamp(cell_clamp),
-        "self_ensemble": self_ensemble,
-    }
+    memory = None if max_memory is None else batch.count(max_memory, "--max-memory", 1024)
+    options = keywords(device, precision, backend, threads, cell_clamp, self_ensemble, engine=engine, max_memory=memory)
     with standard.places(inputs, output) as at:
         jobs = batch.plan(at.inputs, at.output, request.tag, suffix, recursive, skip_existing, quality)
         several = len(jobs) > 1

@@ -2,39 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from . import grid, pages, tiling
 from .encoder import BaseEncoder, in_tiles
+from .ops import Decoder
 from .pixels import OUT_RANGE
+from .resample import Resampler
 
 Box = tuple[float, float, float, float]
 Progress = Callable[[int, int], None]
-
-
-class Decoder(Protocol):
-    """What `ops.Decoder` and `resample.Resampler` have in common; their tables, `grid.Axis` and `grid.Taps`, differ."""
-
-    device: torch.device
-
-    def tables(self, positions: NDArray[np.float64], cells: int, cell: float) -> Any: ...
-
-    def __call__(
-        self,
-        z: torch.Tensor,
-        y: Any,
-        x: Any,
-        cell: Sequence[float],
-        out: torch.Tensor,
-        paired: bool = False,
-        peak: float | None = None,
-    ) -> torch.Tensor: ...
 
 
 # Pixels decoded between two reports of progress: about a second on two cores. A GPU would wait between so few. Where
@@ -65,7 +47,7 @@ class Field:
         self,
         color: torch.Tensor,
         encoder: BaseEncoder,
-        decoder: Decoder,
+        decoder: Decoder | Resampler,
         max_memory: int,
         cell_clamp: float | None = 4.0,
         keep: bool = False,

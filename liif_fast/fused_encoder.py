@@ -5,7 +5,6 @@ PyTorch makes a pass each of bias, rectifier and sum, and they take as long as t
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -78,8 +77,7 @@ def _finish(sum: _Sum) -> None:
     from .kernels.finish import finish as kernel
 
     made, other = sum.made, sum.other
-    # Kernels are launched on the current device; a processor interprets them.
-    with torch.cuda.device(made.device) if made.is_cuda else nullcontext():
+    with triton.on(made.device):
         kernel[(-(-made.numel() // VALUES),)](
             made, sum.bias, made if other is None else other, made.numel() // made.shape[1],
             CHANNELS=made.shape[1], OTHER=0 if other is None else other.shape[1], REPEAT=sum.repeat,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 import torch
 
@@ -27,8 +26,7 @@ def normalised(image: torch.Tensor, mean: Sequence[float], std: Sequence[float],
     rows, columns, channels = image.shape
     out = torch.empty(rows, columns, 3, dtype=dtype, device=image.device)
     strides = (*image.stride()[:2], image.stride(2) if channels == 3 else 0)
-    # Kernels are launched on the current device; a processor interprets them.
-    with torch.cuda.device(image.device) if image.is_cuda else nullcontext():
+    with triton.on(image.device):
         kernel[(-(-out.numel() // VALUES),)](
             image, *strides, float(WHITE.get(image.dtype, 1)), *mean, *std, out, out.numel(), columns,
             VALUES=VALUES, num_warps=WARPS,

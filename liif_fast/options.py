@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -42,6 +42,21 @@ CellClamp = Annotated[
         rich_help_panel="Engine",
     ),
 ]
+
+
+def keywords(
+    device: str, precision: str, backend: str, threads: int | None, cell_clamp: str, self_ensemble: bool, **more: Any
+) -> dict[str, Any]:
+    """Of an `Upscaler`."""
+    return {
+        "device": device,
+        "precision": precision,
+        "backend": backend,
+        "threads": threads,
+        "cell_clamp": clamp(cell_clamp),
+        "self_ensemble": self_ensemble,
+        **more,
+    }
 
 
 def clamp(text: str) -> float | None:

@@ -192,7 +192,7 @@ def decode(
             WIDE=config.wide, num_warps=config.warps, enable_fp_fusion=True, **options,
         )  # fmt: skip
 
-    with _on(z.device):
+    with on(z.device):
         run(_config(z, widths, sides, lines, run, float8))
 
 
@@ -234,7 +234,7 @@ def resample(z: torch.Tensor, y: Taps, x: Taps, pixels: Pixels, threads: int) ->
     programs = -(-rows * columns // PIXELS)
     if not programs:
         return
-    with _on(z.device):
+    with on(z.device):
         kernel[(programs,)](
             z, z.stride(0) // z.shape[2], *z.shape[:2],
             y.first, y.taps, rows,
@@ -259,6 +259,6 @@ def _shape(z: torch.Tensor, rows: int, columns: int, pixels: Pixels) -> tuple[to
     return (z, rows, 1, (strides[0], 0, strides[1])) if pixels.paired else (z, rows, columns, strides)
 
 
-def _on(device: torch.device) -> AbstractContextManager[object]:
-    """Kernels are launched on the current device."""
+def on(device: torch.device) -> AbstractContextManager[object]:
+    """Kernels are launched on the current device; a processor interprets them."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()

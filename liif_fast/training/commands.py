@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..console import SOME_FAILED
-from ..options import Backend, CellClamp, Device, Precision, SelfEnsemble, Threads, clamp
+from ..options import Backend, CellClamp, Device, Precision, SelfEnsemble, Threads, keywords
 
 EVAL_EXAMPLES = """\
   liif-fast eval edsr-baseline --data Set5
@@ -87,14 +87,7 @@ def evaluate(
     )
     if strip_count is not None and strips is None:
         raise ValueError(f"--strip-count {strip_count} is of --strips, which is not there")
-    options = {
-        "device": device,
-        "precision": precision,
-        "backend": backend,
-        "threads": threads,
-        "cell_clamp": clamp(cell_clamp),
-        "self_ensemble": self_ensemble,
-    }
+    options = keywords(device, precision, backend, threads, cell_clamp, self_ensemble)
     request = StripRequest(strips, strip_count) if strips else None
     if run(models, data, scales, protocol, fixed or [], fixed_scale, options, request, json_path, lpips, compression):
         raise typer.Exit(SOME_FAILED)

@@ -72,7 +72,6 @@ class Config:
     device: str = "auto"
     precision: str = "auto"  # of the products: fp32, bf16 (autocast), or whichever is faster there
     threads: int = 0  # 0: PyTorch's own number
-    compile: bool = False
     validate_every: int = 500
     save_every: int = 100
     log_every: int = 20

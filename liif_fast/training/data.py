@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..batch import INPUT_SUFFIXES
+from ..batch import INPUT_SUFFIXES, check_folder
 from ..console import explain
 from .edges import Edges
 from .resize import area_matrices, matrices, nearest_matrices
@@ -168,8 +168,6 @@ def halved(picture: np.ndarray) -> np.ndarray:
 def picture_files(folder: Path) -> list[Path]:
     """In a folder and below, by name; hidden ones, and those in hidden folders, are left out. FileNotFoundError and
     NotADirectoryError where there is no such folder."""
-    if not folder.is_dir():
-        problem = NotADirectoryError if folder.exists() else FileNotFoundError
-        raise problem(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}")
+    check_folder(folder)
     found = (path for path in folder.rglob("*") if path.suffix.lower() in INPUT_SUFFIXES and path.is_file())
     return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from .. import files
-from ..batch import INPUT_SUFFIXES
+from ..batch import INPUT_SUFFIXES, check_folder
 from ..console import explain
 from . import film
 from .jpeg import saved
@@ -66,9 +66,7 @@ def find(folder: Path) -> list[Path]:
 
     Raises FileNotFoundError or NotADirectoryError where there are none.
     """
-    if not folder.is_dir():
-        problem = NotADirectoryError if folder.exists() else FileNotFoundError
-        raise problem(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}")
+    check_folder(folder)
     paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in INPUT_SUFFIXES and not p.name.startswith("."))
     if not paths:
         raise FileNotFoundError(f"{folder}: no picture in this folder")

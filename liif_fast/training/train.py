@@ -204,7 +204,7 @@ class _Run:
         if self.size > 1:
             cards = [self.device.index] if self.device.type == "cuda" else None
             model = nn.parallel.DistributedDataParallel(model, device_ids=cards)
-        self.model = torch.compile(model) if config.compile else model
+        self.model = model
         graph = partial(Replayed, generator=self.state.generator) if possible(self.device, self.size) else None
         # Two, as what flows into layers is looked at in some iterations only.
         self.differentiate = [graph(self._differentiate) if graph else self._differentiate for _ in range(2)]

@@ -13,7 +13,7 @@ import typer
 
 from .. import batch
 from ..console import SOME_FAILED, check_stdout, say, say_error
-from ..options import Backend, CellClamp, Device, Engine, Model, Precision, SelfEnsemble, Threads, clamp
+from ..options import Backend, CellClamp, Device, Engine, Model, Precision, SelfEnsemble, Threads, keywords
 from ..weights import DEFAULT
 from ..words import counted
 
@@ -149,7 +149,7 @@ def video(
         input, output, request, _choice(codec, crf, preset, pixel_format, codec_option),
         *part, frames, deinterlace, leave_out, resume, force,
     )  # fmt: skip
-    options = _engine(device, precision, backend, engine, threads, cell_clamp, self_ensemble)
+    options = keywords(device, precision, backend, threads, cell_clamp, self_ensemble, engine=engine)
     if quiet:
         warnings.simplefilter("ignore")
     upscaler: list[Upscaler] = []
@@ -210,20 +210,6 @@ def _choice(
     return Choice(codec, crf, preset, pixel_format, options)
 
 
-def _engine(
-    device: str, precision: str, backend: str, engine: str, threads: int | None, cell_clamp: str, self_ensemble: bool
-) -> dict[str, Any]:
-    return {
-        "device": device,
-        "precision": precision,
-        "backend": backend,
-        "engine": engine,
-        "threads": threads,
-        "cell_clamp": clamp(cell_clamp),
-        "self_ensemble": self_ensemble,
-    }
-
-
 def _seconds(text: str | None, option: str) -> Fraction | None:
     if text is None:
         return None
@@ -282,7 +268,7 @@ def zoom(
         raise ValueError(f"--fps must be from 0.001 to 1000, got {fps:g}")
     windows = _window(start, "--from"), _window(to, "--to")
     columns, rows = batch.size_of(size, "--size")
-    options = _engine(device, precision, backend, engine, threads, cell_clamp, self_ensemble)
+    options = keywords(device, precision, backend, threads, cell_clamp, self_ensemble, engine=engine)
     if quiet:
         warnings.simplefilter("ignore")
     picture = read(input)
@@ -372,7 +358,7 @@ def pipe(
             "--format and --full-range are of raw frames, whose size --input-size gives; Y4M names its own"
         )
     request = _request(scale, size, longest, width, height)
-    options = _engine(device, precision, backend, engine, threads, cell_clamp, self_ensemble)
+    options = keywords(device, precision, backend, threads, cell_clamp, self_ensemble, engine=engine)
     layout = None
     if input_size is not None:
         layout = Layout(*batch.size_of(input_size, "--input-size"), format, full_range)
