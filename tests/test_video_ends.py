@@ -332,7 +332,7 @@ for name in ("30", "300"):
 
 def test_without_pyav(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
-    refused(run("in.mkv", "out.mkv"), "pip install 'liif-fast[video]'")
+    refused(run("in.mkv", "out.mkv"), "pip install 'liif_fast[video]'")
     with monkeypatch.context() as patched:
         patched.setattr(sys, "version_info", (3, 10, 13))
         assert "Python 3.11 or later; this is" in str(MissingLibrary())

@@ -42,7 +42,7 @@ def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
     try:
         import triton
     except ImportError as error:
-        return f"triton cannot be imported ({error}); `pip install 'liif-fast[cuda]'`"
+        return f"triton cannot be imported ({error}); `pip install 'liif_fast[cuda]'`"
     if tuple(int(part) for part in triton.__version__.split(".")[:2]) < LEAST_VERSION:
         return f"triton {triton.__version__} is too old, {'.'.join(map(str, LEAST_VERSION))} is needed"
     capability = torch.cuda.get_device_capability(device)

@@ -28,7 +28,7 @@ def unavailable() -> str | None:
 
         Codec("libx264", "w")
     except ImportError:
-        return "PyAV is not installed: pip install 'liif-fast[video]'"
+        return "PyAV is not installed: pip install 'liif_fast[video]', which has it for Python 3.11 and later"
     except ValueError:
         return "this PyAV has no libx264"
     return None

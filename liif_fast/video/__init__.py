@@ -1,4 +1,4 @@
-"""Films: enlarge one, embed it in a pipeline, zoom into a picture. Needs PyAV, the extra ``liif-fast[video]``.
+"""Films: enlarge one, embed it in a pipeline, zoom into a picture. Needs PyAV, the extra ``liif_fast[video]``.
 
 from liif_fast import video
 for frame in video.upscale("in.mp4", size=(2160, 3840)):       # numpy, one after the other

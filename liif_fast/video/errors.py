@@ -23,7 +23,7 @@ class MissingLibrary(RuntimeError):
         if sys.version_info < (3, 11):  # where the extra is empty
             super().__init__(f"films need PyAV 18, and that Python 3.11 or later; this is {platform.python_version()}")
         else:
-            super().__init__("films need PyAV: pip install 'liif-fast[video]'")
+            super().__init__("films need PyAV: pip install 'liif_fast[video]'")
 
 
 def check_library() -> None:
