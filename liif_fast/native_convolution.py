@@ -87,35 +87,36 @@ def _spread() -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Step:
-    """One convolution of a zero-bordered picture; see csrc/convolve.h.
+    """One convolution of a zero-bordered picture, of `step`."""
 
-    Attributes:
+    params: cpu._cpu.ConvolveParams
+    dtype: torch.dtype
+    held: tuple[torch.Tensor | Convolution | None, ...]  # what `params` points to
+
+
+def convolve(steps: Sequence[Step], threads: int) -> None:
+    """Convolutions of pictures of one size and dtype: what they give one after another, but all at work at once."""
+    if steps:
+        cpu._cpu.convolve([step.params for step in steps], isa=cpu.isa(steps[0].dtype), threads=threads)
+
+
+def step(
+    image: torch.Tensor,
+    by: Convolution,
+    out: torch.Tensor,
+    relu: bool = False,
+    add: torch.Tensor | None = None,
+    skip: torch.Tensor | None = None,
+) -> Step:
+    """A convolution to come, as often as wanted; see csrc/convolve.h.
+
+    Args:
         image: [H + 2, W + 2, in], float32 or bfloat16, contiguous; the border counts as input.
         by: of `pack`, for the dtype of ``image``.
         out: [H, W, out], with pixels and channels contiguous; may be the inside of a bordered picture.
         add: as ``out``, added before the ReLU; may be ``out`` itself.
         skip: [H + 2, W + 2, SKIP] contiguous, if ``by`` was packed for one.
     """
-
-    image: torch.Tensor
-    by: Convolution
-    out: torch.Tensor
-    relu: bool = False
-    add: torch.Tensor | None = None
-    skip: torch.Tensor | None = None
-
-
-def convolve(steps: Sequence[Step], threads: int) -> None:
-    """Convolutions of pictures of one size and dtype, of which each reads what the one before has written.
-
-    Each begins while those before it are at work, so it may write only where none before but the last one reads.
-    """
-    if steps:
-        cpu._cpu.convolve([_params(step) for step in steps], isa=cpu.isa(steps[0].image.dtype), threads=threads)
-
-
-def _params(step: Step) -> cpu._cpu.ConvolveParams:
-    image, by, out, add, skip = step.image, step.by, step.out, step.add, step.skip
     dtype, (rows, columns, channels) = image.dtype, out.shape
     pictures = [image, *([] if skip is None else [skip])]
     views = [out, *([] if add is None else [add])]
@@ -142,7 +143,7 @@ def _params(step: Step) -> cpu._cpu.ConvolveParams:
         at = picture[1:-1, 1:-1]
         return at.data_ptr(), at.stride(0)
 
-    return cpu._cpu.ConvolveParams(
+    params = cpu._cpu.ConvolveParams(
         type=getattr(cpu._cpu.Type, cpu.TYPES[dtype]),
         grid=cpu._cpu.PixelGrid(rows, columns),
         into=image.shape[2],
@@ -155,10 +156,11 @@ def _params(step: Step) -> cpu._cpu.ConvolveParams:
         winograd_type=getattr(cpu._cpu.Type, cpu.TYPES[torch.float32 if by.winograd is None else by.winograd.dtype]),
         winograd_skip=0 if by.winograd_skip is None else by.winograd_skip.data_ptr(),
         bias=by.bias.data_ptr(),
-        relu=step.relu,
+        relu=relu,
         add=0 if add is None else add.data_ptr(),
         output=(out.data_ptr(), out.stride(0)),
     )
+    return Step(params, dtype, (image, by, out, add, skip))
 
 
 def normalise(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,7 +16,7 @@ from .backends import cpu
 from .checkpoint import Weights
 from .encoder import BaseEncoder, Head, convolutions
 from .image import WHITE
-from .native_convolution import Step
+from .native_convolution import Step, step
 
 # Of a workspace that is kept for the next picture of the same size: touching new memory costs a fifth of the time.
 _KEPT_BYTES = 256 << 20
@@ -64,7 +66,7 @@ class NativeEncoder(BaseEncoder):
             self.halo += spread + 1
         # Three pictures of features, the image, z.
         self.bytes_per_cell = (3 * self.features + native_convolution.SKIP + self.width) * dtype.itemsize
-        self._free: deque[list[torch.Tensor]] = deque()
+        self._free: deque[_Workspace] = deque()
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the workspaces kept: a copy, as a stream's, has its own as long as it lives."""
@@ -74,43 +76,54 @@ class NativeEncoder(BaseEncoder):
         # No step may be PyTorch's: its threads would go on looking for work for a while, where ours have some.
         work = self._workspace(*image.shape[:2])
         white, threads = WHITE.get(image.dtype, 1.0), self.threads or torch.get_num_threads()
-        native_convolution.normalise(image, white, self._mean, self._std, threads, inside(work[0]))
+        native_convolution.normalise(image, white, self._mean, self._std, threads, inside(work.image))
         z = pages.empty(*image.shape[:2], self.width, dtype=self.dtype)
-        native_convolution.convolve(self.steps(work, z), threads)
-        if sum(t.nbytes for t in work) <= _KEPT_BYTES:
+        project = step(work.branch, self.packed["project"], z, skip=work.image if self.skip else None)
+        native_convolution.convolve([*work.steps, project], threads)
+        if work.bytes <= _KEPT_BYTES:
             self._free.append(work)
         return z
 
-    def steps(self, work: list[torch.Tensor], z: torch.Tensor) -> list[Step]:
-        """EDSR: its features go back and forth between the pictures of ``work``."""
-        image, head, features, branch = work
+    def _workspace(self, height: int, width: int) -> _Workspace:
+        with suppress(IndexError):
+            if (work := self._free.pop()).image.shape[:2] == (height + 2, width + 2):
+                return work
+            self._free.clear()  # of another size too, one for each thread that there was at once
+        # In large pages: a convolution works down strips, with a page or more of the small ones for each row.
+        channels = (native_convolution.SKIP, self.features, self.features, self.features)
+        image, head, features, branch = (pages.zeros(height + 2, width + 2, n, dtype=self.dtype) for n in channels)
+        return _Workspace(image, head, features, branch, self.edsr(image, head, features, branch))
+
+    def edsr(self, image: torch.Tensor, head: torch.Tensor, features: torch.Tensor, branch: torch.Tensor) -> list[Step]:
+        """From the image to EDSR's features, which end in ``branch``."""
         steps = []
 
         def convolve(name: str, source: torch.Tensor, out: torch.Tensor, **more: Any) -> None:
-            steps.append(Step(source, self.packed[name], out, **more))
+            steps.append(step(source, self.packed[name], inside(out), **more))
 
-        convolve("encoder.head.0", image, inside(head))
+        convolve("encoder.head.0", image, head)
         source, relu = head, self.relu_after_add
         for i in range(self.blocks):
-            convolve(f"encoder.body.{i}.body.0", source, inside(branch), relu=True)
-            convolve(f"encoder.body.{i}.body.2", branch, inside(features), relu=relu, add=inside(source))
+            convolve(f"encoder.body.{i}.body.0", source, branch, relu=True)
+            convolve(f"encoder.body.{i}.body.2", branch, features, relu=relu, add=inside(source))
             source = features
-        convolve(f"encoder.body.{self.blocks}", source, inside(branch), add=inside(head))
-        convolve("project", branch, z, skip=image if self.skip else None)
+        convolve(f"encoder.body.{self.blocks}", source, branch, add=inside(head))
         return steps
 
-    def _workspace(self, height: int, width: int) -> list[torch.Tensor]:
-        """The image and three pictures of features, each with a border of zeros that nothing writes to."""
-        try:
-            work = self._free.pop()
-        except IndexError:
-            work = []
-        if not work or work[0].shape[:2] != (height + 2, width + 2):
-            self._free.clear()  # of another size too, one for each thread that there was at once
-            # In large pages: a convolution works down strips, with a page or more of the small ones for each row.
-            channels = (native_convolution.SKIP, self.features, self.features, self.features)
-            work = [pages.zeros(height + 2, width + 2, n, dtype=self.dtype) for n in channels]
-        return work
+
+@dataclass
+class _Workspace:
+    """Pictures with a border of zeros that nothing writes to, and the convolutions from one to another."""
+
+    image: torch.Tensor
+    head: torch.Tensor
+    features: torch.Tensor
+    branch: torch.Tensor
+    steps: list[Step]
+
+    @property
+    def bytes(self) -> int:
+        return sum(picture.nbytes for picture in (self.image, self.head, self.features, self.branch))
 
 
 def inside(picture: torch.Tensor) -> torch.Tensor:

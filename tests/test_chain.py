@@ -14,7 +14,7 @@ import torch
 from common import BF16, FP32, ROOT, supported_isas
 from liif_fast import native_convolution
 from liif_fast.backends import cpu
-from liif_fast.native_convolution import Step
+from liif_fast.native_convolution import step
 
 COMPILER = os.environ.get("CXX", "g++")
 PROGRAM = ROOT / "tests/native/chain.cpp"
@@ -57,11 +57,11 @@ def test_same_bits_as_one_after_another(isa: str, dtype: torch.dtype, monkeypatc
         for threads in (0, 1, 3, 8):
             a, b = (torch.zeros(height + 2, width + 2, channels, dtype=dtype) for _ in range(2))
             inside = [p[1:-1, 1:-1] for p in (a, b)]
-            steps = [Step(image, by[0], inside[0])]
+            steps = [step(image, by[0], inside[0])]
             for i in range(1, 9):
                 out = inside[i % 2]
-                steps.append(Step((b, a)[i % 2], by[i], out, relu=i % 3 == 0, add=out if i % 2 == 0 else None))
-            for some in [steps] if threads else [[step] for step in steps]:
+                steps.append(step((b, a)[i % 2], by[i], out, relu=i % 3 == 0, add=out if i % 2 == 0 else None))
+            for some in [steps] if threads else [[one] for one in steps]:
                 native_convolution.convolve(some, threads or 1)
             results.append(a)
         assert results[0].isfinite().all()
@@ -70,6 +70,6 @@ def test_same_bits_as_one_after_another(isa: str, dtype: torch.dtype, monkeypatc
 
 def test_of_one_picture() -> None:
     by = native_convolution.pack(torch.zeros(16, 16, 3, 3), torch.zeros(16), FP32)
-    steps = [Step(torch.zeros(n + 2, 6, 16), by, torch.zeros(n, 4, 16)) for n in (3, 4)]
+    steps = [step(torch.zeros(n + 2, 6, 16), by, torch.zeros(n, 4, 16)) for n in (3, 4)]
     with pytest.raises(ValueError, match="a chain of convolutions is of one picture"):
         native_convolution.convolve(steps, 1)
