@@ -1,4 +1,4 @@
-"""Enlarge any image to any size with one small network: fast, faithful LIIF-EDSR.
+"""Enlarge any image to any size with one small network: LIIF-EDSR, or a faster one that resamples.
 
 import liif_fast
 up = liif_fast.Upscaler()

@@ -55,7 +55,7 @@ ROOT_EXAMPLES = """\
 def root(
     context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
 ) -> None:
-    """Enlarges any picture to any size with one small network: fast, faithful LIIF-EDSR."""
+    """Enlarges any picture to any size with one small network: LIIF-EDSR, or a faster one that resamples."""
     if version:
         from . import __version__
 

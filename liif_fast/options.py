@@ -15,7 +15,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_hel
 Precision = Annotated[
     str,
     typer.Option(
-        help="fp32, bf16, fp16, int8, fp8 or auto: the fastest that costs next to no quality.",
+        help="fp32, bf16, fp16, or, of LIIF decoders, int8, fp8; auto: the fastest that costs next to no quality.",
         rich_help_panel="Engine",
     ),
 ]
@@ -38,7 +38,7 @@ CellClamp = Annotated[
     str,
     typer.Option(
         metavar="S",
-        help="Scale beyond which the network's cell input stays as it is there; 'none' as in the paper.",
+        help="Scale beyond which a LIIF decoder's cell input stays as it is there; 'none' as in the paper.",
         rich_help_panel="Engine",
     ),
 ]

@@ -43,7 +43,7 @@ _WIDE = 48
 
 
 class Upscaler:
-    """Enlarges pictures to any size with one LIIF-EDSR network.
+    """Enlarges pictures to any size with one small network.
 
     Args:
         model: a name (see ``liif-fast info``), a checkpoint file, or loaded `Weights`.
@@ -266,7 +266,7 @@ class Upscaler:
 
 
 class ImageField:
-    """A picture as LIIF sees it: continuous. Made by `Upscaler.encode`."""
+    """A picture as its network sees it: continuous. Made by `Upscaler.encode`."""
 
     def __init__(self, image: Any, upscaler: Upscaler) -> None:
         self._unpacked = unpack(copied(image))  # rendering looks at it again

@@ -53,7 +53,9 @@ def evaluate(
             "--json", metavar="FILE", help="Every picture's numbers; replaced if there.", rich_help_panel="Files"
         ),
     ] = None,
-    lpips: Annotated[bool, typer.Option("--lpips", help="Also LPIPS (AlexNet): extra \\[lpips].")] = False,
+    lpips: Annotated[
+        bool, typer.Option("--lpips", help="Also LPIPS: extra \\[lpips]; fetches AlexNet, 233 MB.")
+    ] = False,
     jpeg: Annotated[
         int | None,
         typer.Option(metavar="QUALITY", help="Reduced pictures go through a JPEG file first.", min=1, max=100),
@@ -117,7 +119,6 @@ ConfigFile = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="Settings as TOML; flags go over it.")
 ]
 Synthetic = Annotated[int | None, typer.Option(help="Pictures of text, line art and graphics to make.", min=0)]
-Iterations = Annotated[int | None, typer.Option(help="In all, over all sittings.", min=1)]
 Rate = Annotated[float | None, typer.Option("--lr", help="Highest learning rate.")]
 Settings = Annotated[
     list[str] | None,
@@ -133,7 +134,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in FOLDER was last saved.")] = False,
     init: Annotated[str | None, typer.Option(metavar="MODEL", help="Begin from this model.")] = None,
     synthetic: Synthetic = None,
-    iterations: Iterations = None,
+    iterations: Annotated[int | None, typer.Option(help="In all, over all sittings; default: 20,000.", min=1)] = None,
     batch: Annotated[int | None, typer.Option(help="Patches an iteration.", min=1)] = None,
     patch: Annotated[int | None, typer.Option(help="Side of an LR patch in pixels.", min=1)] = None,
     lr: Rate = None,
@@ -148,7 +149,7 @@ def train(
     """Trains a network on folders of pictures.
 
     FOLDER gets model.safetensors (for --model and --init), state.pt (for --resume), log.csv and curves.png. A run that
-    was stopped, or killed, goes on bit for bit from its last saved state; its settings are in config.toml.
+    was stopped, or killed, goes on from its last saved state, on a processor bit for bit; config.toml has all settings.
     """
     from .sitting import sit
 
@@ -164,7 +165,7 @@ def easier(
     max_loss: Annotated[float, typer.Option(help="Of PSNR on held-out pictures, in dB.")] = 0.05,
     config: ConfigFile = None,
     synthetic: Synthetic = None,
-    iterations: Iterations = None,
+    iterations: Annotated[int | None, typer.Option(help="Of each step; default: 20,000.", min=1)] = None,
     lr: Rate = None,
     settings: Settings = None,
     device: Device = "auto",

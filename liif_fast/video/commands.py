@@ -85,7 +85,7 @@ def video(
         str,
         typer.Argument(
             metavar="OUTPUT",
-            help="The result: .mkv, .mp4, .mov or .webm; of an animated picture also .gif, .webp, .png or .apng.",
+            help="A film: .mkv, .mp4, .mov, .webm; of an animated picture also .gif, .webp, .png, .apng, .avif.",
         ),
     ],
     scale: Scale = None,
