@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from common import GOLDEN
 from liif_fast.checkpoint import Architecture, CheckpointError, Weights, load
 
-GOLDEN = Path(__file__).parent / "data" / "golden"
 TINY = GOLDEN / "tiny.pth"
 
 

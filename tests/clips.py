@@ -10,6 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from liif_fast.checkpoint import Architecture
+
+SMALL = Architecture(1, 8, (16, 16))  # of the network that is to enlarge them
 RATE = 24
 TICKS = 90_000  # of the video's clock a second
 

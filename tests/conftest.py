@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common import GOLDEN, random_weights
+from clips import SMALL
+from common import ROOT, random_weights, supported_isas
 from images import pixels
+from liif_fast import Upscaler
 from liif_fast.backends.cpu import ISA_VARIABLE
-from liif_fast.checkpoint import Architecture, Weights
+from runs import pictures
 
 # Read where Triton is first imported: its kernels run in its interpreter, on the processor. `make test-gpu` says 0.
 os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -54,22 +56,26 @@ def also() -> Iterator[Callable[[Path, Path], None]]:
         subprocess.run(["umount", name], check=True)
 
 
-@pytest.fixture(scope="session")
-def golden() -> Path:
-    """The folder of goldens from the official code."""
-    return GOLDEN
+@pytest.fixture(params=supported_isas())
+def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each instruction set of this build and processor, forced."""
+    monkeypatch.setenv(ISA_VARIABLE, request.param)
+    return str(request.param)
 
 
-@pytest.fixture(scope="session")
-def tiny() -> Weights:
-    """A small random network, all flags on."""
-    return random_weights(Architecture(1, 8, (32, 32)))
+@pytest.fixture(scope="module")
+def film_upscaler() -> Upscaler:
+    """One that is soon done with the films of clips.py."""
+    return Upscaler(random_weights(SMALL), precision="fp32", threads=2)
 
 
-@pytest.fixture(scope="session")
-def photo() -> np.ndarray:
-    """A smooth picture with some noise, uint8 [23, 31, 3]."""
-    y, x = np.mgrid[:23, :31]
-    waves = np.stack([np.sin(y / 3 + x / 5), np.cos(y / 4 - x / 7), np.sin(x * y / 40)], -1)
-    noisy = waves * 100 + 128 + np.random.default_rng(0).normal(0, 8, (23, 31, 3))
-    return noisy.clip(0, 255).astype(np.uint8)
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three small photographs to train on, not to be written to."""
+    return pictures(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="module")
+def kitten() -> np.ndarray:
+    """A detail of the sample photograph, uint8 [80, 112, 3]."""
+    return np.array(Image.open(ROOT / "docs" / "kitten.png").convert("RGB"))[20:100, 30:142]

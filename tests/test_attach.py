@@ -18,24 +18,23 @@ from liif_fast.training.data import Pictures
 from liif_fast.training.network import Liif, Network, Resample, from_weights
 from liif_fast.training.train import train
 from runs import make
-from runs import pictures as pictures_in
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def photo() -> np.ndarray:
+def sample() -> np.ndarray:
     return np.array(Image.open(ROOT / "docs" / "kitten.png").convert("RGB"))
 
 
 @pytest.fixture(scope="module")
-def pictures(photo: np.ndarray) -> Pictures:
-    return Pictures([photo[:, :200], photo[:, 180:]], CPU)
+def pictures(sample: np.ndarray) -> Pictures:
+    return Pictures([sample[:, :200], sample[:, 180:]], CPU)
 
 
 @pytest.fixture
-def image(photo: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(photo[100:130, 100:140]).permute(2, 0, 1)[None].float() / 127.5 - 1
+def image(sample: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(sample[100:130, 100:140]).permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
 def liif(*hidden: int, **shape: object) -> Liif:
@@ -101,16 +100,14 @@ def test_what_a_resampler_s_encoder_leaves_out(pictures: Pictures, image: torch.
     assert float((kept - fine).square().mean() / fine.square().mean()) < (0.1 if a.n_feats >= 27 else 0.25)
 
 
-def test_runs(tmp_path: Path) -> None:
-    (tmp_path / "pictures").mkdir()
-    folder = pictures_in(tmp_path / "pictures")
+def test_runs(photos: Path, tmp_path: Path) -> None:
     one, other = (
-        train(make(folder, tmp_path / name, iterations=1, seed=seed)).weights for seed, name in enumerate(("a", "b"))
+        train(make(photos, tmp_path / name, iterations=1, seed=seed)).weights for seed, name in enumerate(("a", "b"))
     )
     begun = {"init": str(one), "encoder": str(other)}
     found = {}
     for pace in (0.0, 0.1, 1.0):
-        settings = make(folder, tmp_path / f"{pace}", encoder_pace=pace, **begun)
+        settings = make(photos, tmp_path / f"{pace}", encoder_pace=pace, **begun)
         found[pace] = checkpoint.load(train(settings).weights).tensors
     wanted = checkpoint.load(other).tensors
     moved = {
@@ -128,17 +125,15 @@ def test_runs(tmp_path: Path) -> None:
         if progress.iteration == 9:  # type: ignore[attr-defined]
             raise Stop
 
-    parts = make(folder, tmp_path / "parts", encoder_pace=0.0, **begun)
+    parts = make(photos, tmp_path / "parts", encoder_pace=0.0, **begun)
     with pytest.raises(Stop):
         train(parts, tell=stop)
     again = checkpoint.load(train(parts, resume=True).weights).tensors
     assert all(torch.equal(again[key], found[0.0][key]) for key in again), "resumed, it is attached no second time"
 
 
-def test_refused(tmp_path: Path) -> None:
-    (tmp_path / "pictures").mkdir()
-    folder = pictures_in(tmp_path / "pictures")
+def test_refused(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="and init 'realtime-small', whose decoder is not LIIF's"):
-        state.begin(make(folder, tmp_path / "x", init="realtime-small", encoder="realtime"))
+        state.begin(make(photos, tmp_path / "x", init="realtime-small", encoder="realtime"))
     with pytest.raises(ValueError, match=r"the encoder of realtime has .* \[4, 32, True, "):
-        train(make(folder, tmp_path / "x", init="edsr-baseline-2", encoder="realtime"))
+        train(make(photos, tmp_path / "x", init="edsr-baseline-2", encoder="realtime"))

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from checkpoints import GOLDEN, TINY, official, refused, same, smallest, state, written
+from checkpoints import TINY, official, refused, same, smallest, state, written
+from common import GOLDEN
 from liif_fast import checkpoint
 from liif_fast.checkpoint import Architecture, CheckpointError, available, load, resolve, save
 from liif_fast.weights import DEFAULT

@@ -16,11 +16,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import liif_fast
+from common import GOLDEN
 from images import pixels
 from liif_fast import batch, cli, console, output, system
 from liif_fast.weights import DEFAULT, PAPER
 
-TINY = str(Path(__file__).parent / "data" / "golden" / "tiny.pth")
+TINY = str(GOLDEN / "tiny.pth")
 
 
 def run(*args, model=TINY):

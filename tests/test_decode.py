@@ -37,12 +37,6 @@ from liif_fast.upscaler import find_precision
 ISAS = supported_isas()
 
 
-@pytest.fixture(params=ISAS)
-def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv(cpu.ISA_VARIABLE, request.param)
-    return str(request.param)
-
-
 @pytest.mark.parametrize("case", cases(), ids=str)
 def test_within_twice_the_error_of_plain_pytorch(isa: str, case: Case) -> None:
     check_case(case)

@@ -61,6 +61,7 @@ test_what_is_no_number_is_black_in_bytes = test_resample.test_what_is_no_number_
 test_bytes_stay_within_what_is_asked = test_resample.test_bytes_stay_within_what_is_asked
 test_nothing_to_resample = test_resample.test_nothing_to_resample
 test_points = test_resample.test_points
+test_convolves = test_convolve.test_against_float64
 
 
 @pytest.mark.parametrize("z", [FP32, BF16], ids=str)
@@ -94,13 +95,6 @@ def test_code_without_int8_cannot_be_reached(name: str, native: ModuleType, monk
 @pytest.mark.parametrize("dtype", [FP32, BF16], ids=str)
 def test_resamples(isa: str, dtype: torch.dtype, out: torch.dtype) -> None:
     test_resample.check_decoder(Resampler(test_resample.WEIGHTS, CPU, dtype, "cpu", threads=2), out)
-
-
-@pytest.mark.parametrize("dtype", [FP32, BF16], ids=str)
-@pytest.mark.parametrize("shape", test_convolve.SHAPES, ids=str)
-def test_convolves(isa: str, shape: tuple[int, int, int, bool, bool, bool], dtype: torch.dtype) -> None:
-    for threads, size in enumerate(test_convolve.SIZES, 1):
-        test_convolve.check(shape, size, dtype, threads)
 
 
 @pytest.mark.parametrize("batch", test_convolve.BATCHES, ids=str)

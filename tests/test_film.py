@@ -12,14 +12,15 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from common import GOLDEN, ROOT
+from common import GOLDEN
 from liif_fast import Upscaler, checkpoint, cli
+from liif_fast.bench import psnr
 from liif_fast.training import film, testset
 from liif_fast.training.evaluate import evaluate
 from liif_fast.training.film import FASTEST, FRAMES, at_random, coded, filmed
 from liif_fast.training.metrics import PROTOCOLS
 from liif_fast.training.train import WEIGHTS, train
-from runs import make, pictures
+from runs import make
 
 pytest.importorskip("av")
 TINY = str(GOLDEN / "tiny.pth")
@@ -27,20 +28,11 @@ NOWHERE = torch.zeros(5, 2, dtype=torch.int64)
 
 
 @pytest.fixture(scope="module")
-def photo() -> np.ndarray:
-    return np.array(Image.open(ROOT / "docs" / "kitten.png").convert("RGB"))[20:100, 30:142]
-
-
-@pytest.fixture(scope="module")
-def patches(photo: np.ndarray) -> torch.Tensor:
+def patches(kitten: np.ndarray) -> torch.Tensor:
     """Float [5, 3, 33, 40]."""
     corners = [(0, 0), (20, 31), (47, 72), (13, 64), (40, 5)]
-    cut = [torch.from_numpy(photo[y : y + 33, x : x + 40].copy()) for y, x in corners]
+    cut = [torch.from_numpy(kitten[y : y + 33, x : x + 40].copy()) for y, x in corners]
     return torch.stack(cut).permute(0, 3, 1, 2).float() / 255
-
-
-def psnr(one: torch.Tensor, other: torch.Tensor) -> float:
-    return float(-10 * torch.log10((one - other).square().mean()))
 
 
 @pytest.mark.parametrize("frame", range(FRAMES))
@@ -56,7 +48,7 @@ def test_a_patch_comes_back_where_it_was(patches: torch.Tensor, frame: int) -> N
 
 
 def test_it_loses_more_the_higher_the_factor(patches: torch.Tensor) -> None:
-    lost = [psnr(coded(patches, crf, 1, NOWHERE, NOWHERE + 1), patches) for crf in (10, 20, 30, 40)]
+    lost = [psnr(coded(patches, crf, 1, NOWHERE, NOWHERE + 1).numpy(), patches.numpy()) for crf in (10, 20, 30, 40)]
     assert lost == sorted(lost, reverse=True)
     assert lost[0] > 34
     assert lost[-1] < 30
@@ -75,9 +67,12 @@ def test_at_random(patches: torch.Tensor) -> None:
     def drawn(seed: int, low: int, high: int) -> torch.Tensor:
         return at_random(patches, (low, high), torch.Generator().manual_seed(seed))
 
+    def lost(factor: int) -> float:
+        return psnr(drawn(1, factor, factor).numpy(), patches.numpy())
+
     assert torch.equal(drawn(1, 18, 33), drawn(1, 18, 33))
     assert not torch.equal(drawn(1, 18, 33), drawn(2, 18, 33))
-    assert psnr(drawn(1, 40, 40), patches) < psnr(drawn(1, 10, 10), patches) - 3
+    assert lost(40) < lost(10) - 3
 
 
 def test_what_is_drawn(patches: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,21 +90,19 @@ def test_what_is_drawn(patches: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -
     assert 0.3 < resting < 0.42
 
 
-def test_training_with_it(tmp_path: Path) -> None:
-    (tmp_path / "pictures").mkdir()
-    folder = pictures(tmp_path / "pictures")
+def test_training_with_it(photos: Path, tmp_path: Path) -> None:
     shares = {"clean": 0.0, "film": 1.0, "again": 1.0}
     for name, share in shares.items():
-        train(make(folder, tmp_path / name, film=share, device="cpu"))
+        train(make(photos, tmp_path / name, film=share, device="cpu"))
     clean, once, again = (checkpoint.load(tmp_path / name / WEIGHTS) for name in shares)
     assert clean.fingerprint != once.fingerprint
     assert once.fingerprint == again.fingerprint
     assert "film 1.0, crf_min 18, crf_max 33" in once.metadata["recipe"]
 
 
-def test_eval_with_it(photo: np.ndarray, tmp_path: Path) -> None:
+def test_eval_with_it(kitten: np.ndarray, tmp_path: Path) -> None:
     (tmp_path / "truth").mkdir()
-    Image.fromarray(photo).save(tmp_path / "truth" / "cat.png")
+    Image.fromarray(kitten).save(tmp_path / "truth" / "cat.png")
     report = tmp_path / "report.json"
     line = [TINY, "--data", str(tmp_path / "truth"), "--scales", "2", "--precision", "fp32", "--json", str(report)]
     done = CliRunner().invoke(cli.app, ["eval", *line, "--crf", "28"])
@@ -118,8 +111,8 @@ def test_eval_with_it(photo: np.ndarray, tmp_path: Path) -> None:
     content = json.loads(report.read_text())
     assert content["compression"] == {"codec": "H.264", "level": 28}
     found = {r["method"]: r["psnr"] for r in content["sets"][0]["results"]}
-    pair = testset.pair("cat", photo, 2, PROTOCOLS["benchmark"], testset.Compression("H.264", 28))
-    clean = testset.pair("cat", photo, 2, PROTOCOLS["benchmark"])
+    pair = testset.pair("cat", kitten, 2, PROTOCOLS["benchmark"], testset.Compression("H.264", 28))
+    clean = testset.pair("cat", kitten, 2, PROTOCOLS["benchmark"])
     assert np.array_equal(pair.lr, filmed(clean.lr, 28))
     assert found["tiny"] == pytest.approx(evaluate(Upscaler(TINY, precision="fp32"), [pair])[2].psnr, abs=1e-6)
     both = CliRunner().invoke(cli.app, ["eval", *line, "--crf", "28", "--jpeg", "75"])
@@ -127,16 +120,14 @@ def test_eval_with_it(photo: np.ndarray, tmp_path: Path) -> None:
     assert "--jpeg 75 and --crf 28: one of them" in both.stderr
 
 
-def test_without_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "pictures").mkdir()
-    folder = pictures(tmp_path / "pictures")
+def test_without_what_it_needs(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert film.unavailable() is None
     with pytest.raises(ValueError, match="a codec needs a processor, device is meta: train with --device cpu"):
         film.check(torch.device("meta"))
     monkeypatch.setitem(sys.modules, "av.codec", None)
     with pytest.raises(ValueError, match=r"films \(film\) cannot be made: PyAV is not installed: pip install"):
-        train(make(folder, tmp_path / "run", film=0.5, device="cpu"))
+        train(make(photos, tmp_path / "run", film=0.5, device="cpu"))
     assert not (tmp_path / "run").exists()
-    done = CliRunner().invoke(cli.app, ["eval", TINY, "--data", str(folder), "--crf", "28"])
+    done = CliRunner().invoke(cli.app, ["eval", TINY, "--data", str(photos), "--crf", "28"])
     assert done.exit_code == 2
     assert "no H.264 of CRF 28: PyAV is not installed" in done.stderr

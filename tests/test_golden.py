@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from common import BF16, CPU, FP32, FP64, GOLDEN, GOLDENS, noise, supported_isas, taken
+from common import BF16, CPU, FP32, FP64, GOLDEN, GOLDENS, noise, taken
 from liif_fast import Upscaler, grid, published
-from liif_fast.backends import cpu, reference
+from liif_fast.backends import reference
 from liif_fast.checkpoint import Weights, load
 from liif_fast.encoder import Encoder
 from liif_fast.ops import Decoder
@@ -126,9 +126,7 @@ def test_reference_backend(name: str, size: tuple[int, int]) -> None:
 
 
 @every_golden
-@pytest.mark.parametrize("isa", supported_isas())
-def test_cpu_backend(name: str, size: tuple[int, int], isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(cpu.ISA_VARIABLE, isa)
+def test_cpu_backend(name: str, size: tuple[int, int], isa: str) -> None:
     out = decoded(name, size, FP32, "cpu", encoder_of(name, FP32)(image(name)))
     at = ordinary(name, size)
     np.testing.assert_allclose(out[at], expected(name, size)[at], rtol=0, atol=TOLERANCE)
@@ -136,9 +134,7 @@ def test_cpu_backend(name: str, size: tuple[int, int], isa: str, monkeypatch: py
 
 
 @every_golden
-@pytest.mark.parametrize("isa", supported_isas())
-def test_cpu_backend_bf16(name: str, size: tuple[int, int], isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(cpu.ISA_VARIABLE, isa)
+def test_cpu_backend_bf16(name: str, size: tuple[int, int], isa: str) -> None:
     z = features(name, BF16)
     ours, plain = (
         np.abs(decoded(name, size, BF16, backend, z) - exact(name, size)) for backend in ("cpu", "reference")
@@ -149,9 +145,7 @@ def test_cpu_backend_bf16(name: str, size: tuple[int, int], isa: str, monkeypatc
 
 
 @every_golden
-@pytest.mark.parametrize("isa", supported_isas())
-def test_public_face(name: str, size: tuple[int, int], isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(cpu.ISA_VARIABLE, isa)
+def test_public_face(name: str, size: tuple[int, int], isa: str) -> None:
     up = Upscaler(GOLDEN / f"{name}.pth", device="cpu", precision="fp32", backend="cpu", cell_clamp=None)
     assert f"({taken(isa, FP32)})" in up.description
     out = up(image(name).numpy(), size=size)

@@ -15,21 +15,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from typer.testing import CliRunner
 
-from common import GOLDEN, ROOT
+from common import GOLDEN
 from liif_fast import Upscaler, checkpoint, cli
 from liif_fast.training import testset
 from liif_fast.training.evaluate import evaluate
 from liif_fast.training.jpeg import at_random, compressed, saved
 from liif_fast.training.metrics import PROTOCOLS
 from liif_fast.training.train import WEIGHTS, load_data, train
-from runs import make, pictures
+from runs import make
 
 TINY = str(GOLDEN / "tiny.pth")
-
-
-@pytest.fixture(scope="module")
-def photo() -> np.ndarray:
-    return np.array(Image.open(ROOT / "docs" / "kitten.png").convert("RGB"))[20:100, 30:142]
 
 
 def planes(picture: np.ndarray) -> torch.Tensor:
@@ -46,32 +41,32 @@ def through(picture: np.ndarray, quality: float, halved: bool, top: int = 0, lef
 
 @pytest.mark.parametrize("halved", [True, False], ids=["4:2:0", "4:4:4"])
 @pytest.mark.parametrize("quality", [3, 30, 49, 50, 75, 95, 100])
-def test_is_what_pillow_makes(photo: np.ndarray, quality: int, halved: bool) -> None:
+def test_is_what_pillow_makes(kitten: np.ndarray, quality: int, halved: bool) -> None:
     """But for libjpeg's whole numbers, which now and then round a coefficient the other way."""
     if halved:
-        expected = saved(photo, quality)
+        expected = saved(kitten, quality)
     else:
         file = io.BytesIO()
-        Image.fromarray(photo).save(file, "JPEG", quality=quality, subsampling="4:4:4")
+        Image.fromarray(kitten).save(file, "JPEG", quality=quality, subsampling="4:4:4")
         expected = np.array(Image.open(file))
-    difference = np.abs(through(photo, quality, halved) - expected.astype(int))
-    lost = np.abs(photo - expected.astype(int)).mean()
+    difference = np.abs(through(kitten, quality, halved) - expected.astype(int))
+    lost = np.abs(kitten - expected.astype(int)).mean()
     assert lost > 0.3
     assert difference.mean() < max(0.1 * lost, 0.8)
     assert (difference > 4).mean() < 0.03
 
 
 @pytest.mark.parametrize("halved", [True, False], ids=["4:2:0", "4:4:4"])
-def test_a_patch_is_cut_from_a_compressed_picture(photo: np.ndarray, halved: bool) -> None:
+def test_a_patch_is_cut_from_a_compressed_picture(kitten: np.ndarray, halved: bool) -> None:
     """Blocks begin where they do in the picture: those that lie whole in the patch are the same."""
     top, left, side = 21, 43, 50
-    whole = through(photo, 40, halved)
-    patch = through(photo[top : top + side, left : left + side], 40, halved, top % 16, left % 16)
+    whole = through(kitten, 40, halved)
+    patch = through(kitten[top : top + side, left : left + side], 40, halved, top % 16, left % 16)
     # The first whole unit of 16 begins at 32 and 48, the last ends at 64 and 80; halved colour looks one pixel beyond.
     rows, columns = slice(33, 63), slice(49, 79)
     inside = patch[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
     assert np.array_equal(inside, whole[rows, columns])
-    elsewhere = through(photo[top : top + side, left : left + side], 40, halved)
+    elsewhere = through(kitten[top : top + side, left : left + side], 40, halved)
     assert not np.array_equal(elsewhere, patch)
 
 
@@ -112,16 +107,14 @@ def test_the_host_is_asked_for_nothing_twice() -> None:
         assert bool(Copies.found) == expected, Copies.found
 
 
-def test_training_with_it(tmp_path: Path) -> None:
-    (tmp_path / "pictures").mkdir()
-    folder = pictures(tmp_path / "pictures")
-    runs = {name: make(folder, tmp_path / name, jpeg=share) for name, share in (("clean", 0.0), ("jpeg", 1.0))}
+def test_training_with_it(photos: Path, tmp_path: Path) -> None:
+    runs = {name: make(photos, tmp_path / name, jpeg=share) for name, share in (("clean", 0.0), ("jpeg", 1.0))}
     for settings in runs.values():
         train(settings)
     clean, jpeg = (checkpoint.load(tmp_path / name / WEIGHTS) for name in runs)
     assert clean.fingerprint != jpeg.fingerprint
     assert "jpeg 1.0, jpeg_min 30, jpeg_max 95" in jpeg.metadata["recipe"]
-    again = make(folder, tmp_path / "again", jpeg=1.0)
+    again = make(photos, tmp_path / "again", jpeg=1.0)
     train(again)
     assert checkpoint.load(tmp_path / "again" / WEIGHTS).fingerprint == jpeg.fingerprint
     # What is held out is measured as it is learned: compressed.
@@ -132,9 +125,9 @@ def test_training_with_it(tmp_path: Path) -> None:
         assert not np.array_equal(one.lr, other.lr)
 
 
-def test_eval_with_it(photo: np.ndarray, tmp_path: Path) -> None:
+def test_eval_with_it(kitten: np.ndarray, tmp_path: Path) -> None:
     (tmp_path / "truth").mkdir()
-    Image.fromarray(photo).save(tmp_path / "truth" / "cat.png")
+    Image.fromarray(kitten).save(tmp_path / "truth" / "cat.png")
     report = tmp_path / "report.json"
     line = [TINY, "--data", str(tmp_path / "truth"), "--scales", "2", "--precision", "fp32", "--json", str(report)]
     found = {}
@@ -146,7 +139,7 @@ def test_eval_with_it(photo: np.ndarray, tmp_path: Path) -> None:
         assert content["compression"] == (quality and {"codec": "JPEG", "level": quality})
         found[quality] = {r["method"]: r["psnr"] for r in content["sets"][0]["results"]}
     assert found[40]["bicubic"] < found[None]["bicubic"] - 0.3
-    pair = testset.pair("cat", photo, 2, PROTOCOLS["benchmark"], testset.Compression("JPEG", 40))
+    pair = testset.pair("cat", kitten, 2, PROTOCOLS["benchmark"], testset.Compression("JPEG", 40))
     expected = evaluate(Upscaler(TINY, precision="fp32"), [pair])[2].psnr
     assert found[40]["tiny"] == pytest.approx(expected, abs=1e-6)
     assert CliRunner().invoke(cli.app, ["eval", *line, "--jpeg", "101"]).exit_code == 2

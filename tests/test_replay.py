@@ -16,7 +16,7 @@ from liif_fast import checkpoint
 from liif_fast.training import convolution, replay, train
 from liif_fast.training.data import Pictures
 from liif_fast.training.replay import Replayed
-from runs import content, make, pictures
+from runs import content, make
 
 
 @pytest.fixture
@@ -100,11 +100,9 @@ def test_what_cannot_be_captured_is_done_as_it_is(
 
 @pytest.mark.parametrize("decoder", ["liif", "resample"])
 def test_training_is_the_same_as_a_graph(
-    decoder: str, tmp_path: Path, graphs: list[Graph], monkeypatch: pytest.MonkeyPatch
+    decoder: str, photos: Path, tmp_path: Path, graphs: list[Graph], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bit for bit, with drawings, edges, JPEG, luma and channels that begin anew, through a state that is saved."""
-    (tmp_path / "pictures").mkdir()
-    data = pictures(tmp_path / "pictures")
     monkeypatch.setattr(convolution, "is_ours", lambda *_: False)  # it is no operation of PyTorch
     monkeypatch.setattr(Pictures, "fixed", property(lambda _: True, lambda *_: None), raising=False)
     settings = {"decoder": decoder, "synthetic": 2, "jpeg": 0.5, "luma": 0.5, "revive_every": 15}
@@ -112,7 +110,7 @@ def test_training_is_the_same_as_a_graph(
     states = {}
     for name, possible in (("graph", True), ("plain", False)):
         monkeypatch.setattr(train, "possible", lambda *_, possible=possible: possible)
-        run = make(data, tmp_path / name, threads=1, validate_every=50, save_every=20, **settings)
+        run = make(photos, tmp_path / name, threads=1, validate_every=50, save_every=20, **settings)
         train.train(run)
         states[name] = content(tmp_path / name)
         assert len(graphs) == 2

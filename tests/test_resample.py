@@ -125,12 +125,6 @@ def test_decodes(backend: str, dtype: torch.dtype, out_dtype: torch.dtype, monke
     check_decoder(decoder, out_dtype)
 
 
-@pytest.fixture(params=supported_isas())
-def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv(ISA_VARIABLE, request.param)
-    return str(request.param)
-
-
 def empty(rows: int, columns: int, dtype: torch.dtype, planar: bool) -> torch.Tensor:
     return (
         torch.empty(3, rows, columns).to(dtype).permute(1, 2, 0) if planar else torch.empty(rows, columns, 3).to(dtype)

@@ -33,11 +33,6 @@ from liif_fast.training.train import Diverged, Progress, train
 from runs import content, make, pictures
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return pictures(tmp_path_factory.mktemp("pictures"))
-
-
 @contextmanager
 def room(size: int) -> Iterator[None]:
     """For files of so many bytes."""
@@ -68,21 +63,21 @@ def test_full_disk(write: Callable[[Path], None], tmp_path: Path) -> None:
     assert path.read_text() == "old"
 
 
-def test_no_room_for_the_state(folder: Path, tmp_path: Path) -> None:
+def test_no_room_for_the_state(photos: Path, tmp_path: Path) -> None:
     """The one before stays."""
-    settings = make(folder, tmp_path / "run", iterations=3)
+    settings = make(photos, tmp_path / "run", iterations=3)
     train(settings)
     before = (tmp_path / "run" / STATE).read_bytes()
     assert (tmp_path / "run" / WEIGHTS).stat().st_size < len(before) * 2 // 3
-    longer = make(folder, tmp_path / "run", iterations=6, validate_every=100)
+    longer = make(photos, tmp_path / "run", iterations=6, validate_every=100)
     with pytest.raises(ImageError, match=rf"{STATE}: no space left"), room(len(before) * 2 // 3):
         train(longer, resume=True)
     assert (tmp_path / "run" / STATE).read_bytes() == before
 
 
-def test_resumed_by_the_settings_of_the_last_sitting(folder: Path, tmp_path: Path) -> None:
+def test_resumed_by_the_settings_of_the_last_sitting(photos: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    train(make(folder, run, iterations=2))
+    train(make(photos, run, iterations=2))
 
     def resume(settings: list[str], **flags: object) -> None:
         sit(run, None, "fast", None, flags, settings, True)
@@ -99,10 +94,10 @@ def test_resumed_by_the_settings_of_the_last_sitting(folder: Path, tmp_path: Pat
     assert read("fast", run / SETTINGS, {"output": str(run)}) == kept, "refused, and kept nevertheless"
 
 
-def test_networks_are_not_overwritten(folder: Path, tmp_path: Path) -> None:
+def test_networks_are_not_overwritten(photos: Path, tmp_path: Path) -> None:
     checkpoint.save(tmp_path / WEIGHTS, random_weights(Architecture(1, 16, (16,))))
     before = (tmp_path / WEIGHTS).read_bytes()
-    settings = make(folder, tmp_path, iterations=1)
+    settings = make(photos, tmp_path, iterations=1)
     with pytest.raises(FileExistsError, match=rf"{WEIGHTS}: a network is here already"):
         train(settings)
     with pytest.raises(FileExistsError, match=rf"{WEIGHTS}: begun with another network"):
@@ -111,31 +106,31 @@ def test_networks_are_not_overwritten(folder: Path, tmp_path: Path) -> None:
     assert (tmp_path / WEIGHTS).read_bytes() == before
 
 
-def test_easier_leaves_nothing_where_it_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_easier_leaves_nothing_where_it_is_refused(photos: Path, tmp_path: Path) -> None:
     settings = make(tmp_path / "mistyped", tmp_path / "out")
     with pytest.raises(FileNotFoundError, match="mistyped"):
         shorten("realtime-small", settings, 0.1, lambda _: None, lambda _: None)
     assert not (tmp_path / "out").exists()
 
 
-def test_easier_keeps_the_bits_of_what_it_cannot_shorten(folder: Path, tmp_path: Path) -> None:
+def test_easier_keeps_the_bits_of_what_it_cannot_shorten(photos: Path, tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "first.safetensors", random_weights(Architecture(1, 16, (16,))), torch.float32)
-    shorten(str(tmp_path / "first.safetensors"), make(folder, tmp_path / "out"), 0.1, lambda _: None, lambda _: None)
+    shorten(str(tmp_path / "first.safetensors"), make(photos, tmp_path / "out"), 0.1, lambda _: None, lambda _: None)
     first, kept = (checkpoint.load(tmp_path / name) for name in ("first.safetensors", f"out/{WEIGHTS}"))
     assert first.fingerprint == kept.fingerprint
 
 
-def test_easier_goes_on_where_no_state_was_kept(folder: Path, tmp_path: Path) -> None:
+def test_easier_goes_on_where_no_state_was_kept(photos: Path, tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "first.safetensors", random_weights(Architecture(1, 16, (16, 16))), torch.float32)
     (tmp_path / "out" / "layers-1").mkdir(parents=True)
     (tmp_path / "out" / "layers-1" / WEIGHTS).write_bytes(b"of a sitting that was broken off")
-    settings = make(folder, tmp_path / "out", iterations=1)
+    settings = make(photos, tmp_path / "out", iterations=1)
     shorten(str(tmp_path / "first.safetensors"), settings, 100.0, lambda _: None, lambda _: None)
     assert len(checkpoint.load(tmp_path / "out" / WEIGHTS).architecture.hidden_list) == 1
 
 
-def test_one_process_at_a_time(folder: Path, tmp_path: Path) -> None:
-    settings = make(folder, tmp_path / "run", iterations=1)
+def test_one_process_at_a_time(photos: Path, tmp_path: Path) -> None:
+    settings = make(photos, tmp_path / "run", iterations=1)
     with held(tmp_path / "run"), pytest.raises(BlockingIOError, match="run: another process is at work in it"):
         train(settings)
     assert not (tmp_path / "run").exists()
@@ -172,25 +167,25 @@ def test_pictures_that_come_or_go(tmp_path: Path) -> None:
     assert warnings[0].startswith("the pictures are not those the run was saved with")
 
 
-def test_diverged_after_a_resumption(folder: Path, tmp_path: Path) -> None:
-    settings = make(folder, tmp_path / "run", iterations=3)
+def test_diverged_after_a_resumption(photos: Path, tmp_path: Path) -> None:
+    settings = make(photos, tmp_path / "run", iterations=3)
     train(settings)
     state = torch.load(tmp_path / "run" / STATE, weights_only=True)
     for name, tensor in state["network"].items():
         tensor *= 1e20 if "imnet" in name else 1
     torch.save(state, tmp_path / "run" / STATE)
     with pytest.raises(Diverged, match=r"at iteration 6 .*; the state of iteration 3 is good"):
-        train(make(folder, tmp_path / "run", iterations=9), resume=True)
+        train(make(photos, tmp_path / "run", iterations=9), resume=True)
 
 
-def test_no_state_of_a_step_that_went_too_far(folder: Path, tmp_path: Path) -> None:
+def test_no_state_of_a_step_that_went_too_far(photos: Path, tmp_path: Path) -> None:
     """Its loss was finite, its gradients were not."""
-    first = checkpoint.load(train(make(folder, tmp_path / "first", iterations=1)).weights)
+    first = checkpoint.load(train(make(photos, tmp_path / "first", iterations=1)).weights)
     steep = {key: value * (1e10 if "imnet" in key else 1) for key, value in first.tensors.items()}
     checkpoint.save(tmp_path / "steep.safetensors", replace(first, tensors=steep), torch.float32)
     every = {"save_every": 1, "validate_every": 100, "clip": 0.0, "warmup": 0}
     with pytest.raises(Diverged, match="diverged") as info:
-        train(make(folder, tmp_path / "run", init=str(tmp_path / "steep.safetensors"), **every))
+        train(make(photos, tmp_path / "run", init=str(tmp_path / "steep.safetensors"), **every))
     saved = content(tmp_path / "run")
     assert all(tensor.isfinite().all() for tensor in saved["network"].values())
     assert f"the state of iteration {saved['iteration']} is good" in str(info.value)
@@ -265,14 +260,14 @@ def test_progress_fits_into_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines == f"\r\x1b[K{first}\r\x1b[K{second}\r\ninterrupted\r\n"
 
 
-def test_a_run_goes_on_elsewhere(folder: Path, tmp_path: Path) -> None:
+def test_a_run_goes_on_elsewhere(photos: Path, tmp_path: Path) -> None:
     """On a GPU the state of random numbers has another form: those that follow are others, also than at the start."""
     seen: dict[str, torch.Tensor] = {}
-    train(make(folder, tmp_path / "run", iterations=3))
+    train(make(photos, tmp_path / "run", iterations=3))
     saved = content(tmp_path / "run")
     for name, numbers in (("there", saved["generators"][0]), ("here", torch.zeros(16, dtype=torch.uint8))):
         torch.save({**saved, "generators": [numbers]}, tmp_path / "run" / STATE)
-        train(make(folder, tmp_path / "run", iterations=6), resume=True)
+        train(make(photos, tmp_path / "run", iterations=6), resume=True)
         assert content(tmp_path / "run")["iteration"] == 6
         seen[name] = content(tmp_path / "run")["network"]["encoder.head.0.weight"]
     assert not torch.equal(seen["here"], seen["there"])

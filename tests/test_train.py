@@ -23,17 +23,12 @@ from liif_fast.training.shorten import shorten
 from liif_fast.training.sitting import sit
 from liif_fast.training.state import STATE
 from liif_fast.training.train import WEIGHTS, load_data, train
-from runs import ENVIRONMENT, SMALL, assert_equal, content, make, pictures
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return pictures(tmp_path_factory.mktemp("pictures"))
+from runs import ENVIRONMENT, SMALL, assert_equal, content, make
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adam"])
-def test_resumed_equals_uninterrupted(folder: Path, tmp_path: Path, optimizer: str) -> None:
-    whole, parts = (make(folder, tmp_path / name, optimizer=optimizer, revive_every=5) for name in ("whole", "parts"))
+def test_resumed_equals_uninterrupted(photos: Path, tmp_path: Path, optimizer: str) -> None:
+    whole, parts = (make(photos, tmp_path / name, optimizer=optimizer, revive_every=5) for name in ("whole", "parts"))
     train(whole)
 
     class Stop(Exception):
@@ -62,19 +57,19 @@ def test_drawings_alone_are_more_than_are_held_out() -> None:
         Config(output="run", synthetic=3)
 
 
-def test_denormals_are_flushed(folder: Path, tmp_path: Path) -> None:
+def test_denormals_are_flushed(photos: Path, tmp_path: Path) -> None:
     halves = []
-    train(make(folder, tmp_path / "run"), tell=lambda _: halves.append(float(torch.full((1,), 1e-38) / 2)))
+    train(make(photos, tmp_path / "run"), tell=lambda _: halves.append(float(torch.full((1,), 1e-38) / 2)))
     assert halves
     assert not any(halves)
     assert float(torch.full((1,), 1e-38) / 2) > 0, "the setting outlives the run"
 
 
-def test_what_is_learned_from(folder: Path, tmp_path: Path) -> None:
+def test_what_is_learned_from(photos: Path, tmp_path: Path) -> None:
     """Photographs, their halves where a patch fits in, drawings at the end; of what is held out, nothing."""
 
     def sizes(**settings: object) -> tuple[list[int], int]:
-        pictures, pairs = load_data(make(folder, tmp_path, **settings), torch.device("cpu"))
+        pictures, pairs = load_data(make(photos, tmp_path, **settings), torch.device("cpu"))
         assert len(pairs) == 3  # scales
         return pictures.width.tolist(), pictures.photographs
 
@@ -115,8 +110,8 @@ def test_loss_of_luma(tmp_path: Path) -> None:
     assert half == pytest.approx((colors + luma) / 2, rel=1e-5)
 
 
-def test_learns(folder: Path, tmp_path: Path) -> None:
-    settings = make(folder, tmp_path / "run", iterations=120, validate_every=20, warmup=10, lr=1e-2, save_every=1000)
+def test_learns(photos: Path, tmp_path: Path) -> None:
+    settings = make(photos, tmp_path / "run", iterations=120, validate_every=20, warmup=10, lr=1e-2, save_every=1000)
     seen = []
     result = train(settings, tell=lambda progress: seen.append(progress))
     first = next(p.psnr for p in seen if p.psnr)
@@ -128,21 +123,21 @@ def test_learns(folder: Path, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_init_keeps_the_network(folder: Path, tmp_path: Path) -> None:
+def test_init_keeps_the_network(photos: Path, tmp_path: Path) -> None:
     first = random_weights(Architecture(2, 16, (32,), True, False, False), seed=3)
     checkpoint.save(tmp_path / "first.safetensors", first, torch.float32)
-    result = train(make(folder, tmp_path / "run", init=str(tmp_path / "first.safetensors"), lr=1e-9, iterations=1))
+    result = train(make(photos, tmp_path / "run", init=str(tmp_path / "first.safetensors"), lr=1e-9, iterations=1))
     after = checkpoint.load(result.weights)
     assert after.architecture == first.architecture
     for key, value in after.tensors.items():
         torch.testing.assert_close(value, first.tensors[key], rtol=0, atol=1e-6)
 
 
-def test_resampling_decoder_learns(folder: Path, tmp_path: Path) -> None:
+def test_resampling_decoder_learns(photos: Path, tmp_path: Path) -> None:
     """Better than how it starts, which is the cubic."""
     settings = {"decoder": "resample", "warmup": 10, "lr": 2e-3, "validate_every": 1000}
-    start = train(make(folder, tmp_path / "start", **{**settings, "iterations": 1, "lr": 1e-9})).psnr
-    psnr = train(make(folder, tmp_path / "run", **settings, iterations=150)).psnr
+    start = train(make(photos, tmp_path / "start", **{**settings, "iterations": 1, "lr": 1e-9})).psnr
+    psnr = train(make(photos, tmp_path / "run", **settings, iterations=150)).psnr
     weights = checkpoint.load(tmp_path / "run" / WEIGHTS)
     assert weights.architecture.decoder == "resample"
     assert weights.tensors["taps.layers.2.weight"].abs().max() > 0
@@ -150,8 +145,8 @@ def test_resampling_decoder_learns(folder: Path, tmp_path: Path) -> None:
     assert min(psnr.values()) > 20
 
 
-def test_what_is_there_is_not_overwritten(folder: Path, tmp_path: Path) -> None:
-    settings = make(folder, tmp_path / "run", iterations=3)
+def test_what_is_there_is_not_overwritten(photos: Path, tmp_path: Path) -> None:
+    settings = make(photos, tmp_path / "run", iterations=3)
     with pytest.raises(FileNotFoundError, match="no run to resume"):
         train(settings, resume=True)
     with pytest.raises(FileNotFoundError, match="run: no run to resume here"):
@@ -172,15 +167,15 @@ def test_what_is_there_is_not_overwritten(folder: Path, tmp_path: Path) -> None:
 
 
 def test_without_matplotlib_it_says_so_before_the_work(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(RuntimeError, match=r"curves need matplotlib \(.*pip install 'liif_fast\[train\]'"):
-        train(make(folder, tmp_path / "run"))
+        train(make(photos, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
-def test_two_processes(folder: Path, tmp_path: Path) -> None:
+def test_two_processes(photos: Path, tmp_path: Path) -> None:
     """Under torchrun the gradients are averaged, and one process writes."""
     command = [
         sys.executable,
@@ -192,7 +187,7 @@ def test_two_processes(folder: Path, tmp_path: Path) -> None:
         "-m",
         "liif_fast",
     ]
-    command += ["train", "run", "--data", str(folder), "--iterations", "4", "--threads", "1"]
+    command += ["train", "run", "--data", str(photos), "--iterations", "4", "--threads", "1"]
     for key, value in {**SMALL, "held_out": 1, "save_every": 2, "log_every": 2}.items():
         command += ["--set", f"{key}={list(value) if isinstance(value, tuple) else value}"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT, check=False)
@@ -204,11 +199,11 @@ def test_two_processes(folder: Path, tmp_path: Path) -> None:
     assert len(list(csv.DictReader((tmp_path / "run" / "log.csv").open()))) == 2
 
 
-def test_shorter_decoder(folder: Path, tmp_path: Path) -> None:
+def test_shorter_decoder(photos: Path, tmp_path: Path) -> None:
     first = random_weights(Architecture(1, 16, (16, 16, 16)))
     checkpoint.save(tmp_path / "first.safetensors", first, torch.float32)
     lines: list[str] = []
-    settings = make(folder, tmp_path / "out", iterations=6)
+    settings = make(photos, tmp_path / "out", iterations=6)
     steps = shorten(str(tmp_path / "first.safetensors"), settings, 100.0, lambda _: None, lines.append)
     assert [(s.length, s.unit) for s in steps] == [(n, "hidden layers") for n in (3, 2, 1)]
     assert all(s.kept for s in steps)
@@ -216,18 +211,18 @@ def test_shorter_decoder(folder: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "entropy-2.png").exists()
     assert sum("decoder 1" in line for line in lines) == 3
     # Folded and not trained on, a trained network is worse: the bound leaves it as it was.
-    trained = train(make(folder, tmp_path / "trained", iterations=80, warmup=10, lr=1e-2)).weights
-    strict = make(folder, tmp_path / "strict", iterations=1, lr=1e-9)
+    trained = train(make(photos, tmp_path / "trained", iterations=80, warmup=10, lr=1e-2)).weights
+    strict = make(photos, tmp_path / "strict", iterations=1, lr=1e-9)
     steps = shorten(str(trained), strict, 0.01, lambda _: None, lines.append)
     assert not steps[-1].kept
     assert len(checkpoint.load(tmp_path / "strict" / "model.safetensors").architecture.hidden_list) == 2
 
 
-def test_a_folder_is_for_one_network_and_its_settings(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_is_for_one_network_and_its_settings(photos: Path, tmp_path: Path) -> None:
     """Gone on with, another's steps would pass for its own."""
     for seed in (0, 1):
         checkpoint.save(tmp_path / f"{seed}.safetensors", random_weights(Architecture(1, 16, (16, 16)), seed=seed))
-    settings = make(folder, tmp_path / "out", iterations=2)
+    settings = make(photos, tmp_path / "out", iterations=2)
 
     def shortened(seed: int, settings: Config) -> str:
         shorten(str(tmp_path / f"{seed}.safetensors"), settings, 100.0, lambda _: None, lambda _: None)
@@ -239,12 +234,12 @@ def test_a_folder_is_for_one_network_and_its_settings(folder: Path, tmp_path: Pa
         with pytest.raises(FileExistsError, match=r"state.pt: begun with another network or other settings"):
             shortened(seed, other)
     assert checkpoint.load(tmp_path / "out" / "model.safetensors").fingerprint == made
-    train(make(folder, tmp_path / "run"))
+    train(make(photos, tmp_path / "run"))
     with pytest.raises(FileExistsError, match=r"run.state.pt: begun with another"):
         shortened(0, replace(settings, output=str(tmp_path / "run")))
 
 
-def test_shorter_encoder(folder: Path, tmp_path: Path) -> None:
+def test_shorter_encoder(photos: Path, tmp_path: Path) -> None:
     """Before a resampler the block that is missed least goes: one that adds nothing, wherever it stands."""
     trained = checkpoint.load("realtime-small")
     tensors = {}
@@ -259,7 +254,7 @@ def test_shorter_encoder(folder: Path, tmp_path: Path) -> None:
     longer = replace(trained, architecture=replace(trained.architecture, n_resblocks=blocks + 1), tensors=tensors)
     checkpoint.save(tmp_path / "longer.safetensors", longer, torch.float32)
     lines: list[str] = []
-    settings = make(folder, tmp_path / "out", iterations=1, lr=1e-9, warmup=0)
+    settings = make(photos, tmp_path / "out", iterations=1, lr=1e-9, warmup=0)
     steps = shorten(str(tmp_path / "longer.safetensors"), settings, 0.01, lambda _: None, lines.append)
     assert [(s.length, s.unit, s.kept) for s in steps] == [(blocks + 1 - i, "residual blocks", i < 2) for i in range(3)]
     assert any("block 2 of the encoder dropped" in line for line in lines)
@@ -320,15 +315,15 @@ def test_learning_rate() -> None:
     assert [halving.lr_at(i) for i in (0, 199_999, 200_000, 999_999)] == pytest.approx([1e-4, 1e-4, 5e-5, 6.25e-6])
 
 
-def test_another_decoder_behind_an_encoder(folder: Path, tmp_path: Path) -> None:
+def test_another_decoder_behind_an_encoder(photos: Path, tmp_path: Path) -> None:
     """The encoder is taken over; one of another shape is refused."""
-    first = train(make(folder, tmp_path / "liif", iterations=1)).weights
-    begun = state.begin(make(folder, tmp_path / "none", encoder=str(first), decoder="resample", seed=5))
+    first = train(make(photos, tmp_path / "liif", iterations=1)).weights
+    begun = state.begin(make(photos, tmp_path / "none", encoder=str(first), decoder="resample", seed=5))
     assert begun.architecture.decoder == "resample"
     wanted = checkpoint.load(first).tensors
     for key, tensor in begun.encoder.state_dict(prefix="encoder.").items():
         assert torch.equal(tensor, wanted[key]), key
     with pytest.raises(ValueError, match=r"= \[1, 16, False, .*\], this run's \[2, 16, False, "):
-        state.begin(make(folder, tmp_path / "none", encoder=str(first), n_resblocks=2))
-    learned = train(make(folder, tmp_path / "resample", encoder=str(first), decoder="resample"))
+        state.begin(make(photos, tmp_path / "none", encoder=str(first), n_resblocks=2))
+    learned = train(make(photos, tmp_path / "resample", encoder=str(first), decoder="resample"))
     assert checkpoint.load(learned.weights).architecture.decoder == "resample"

@@ -18,22 +18,17 @@ from liif_fast.training.config import SETTINGS, read
 from liif_fast.training.sitting import sit
 from liif_fast.training.state import STATE
 from liif_fast.training.train import WEIGHTS, Diverged, Progress, train
-from runs import ENVIRONMENT, QUICK, assert_equal, content, make, pictures
+from runs import ENVIRONMENT, QUICK, assert_equal, content, make
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return pictures(tmp_path_factory.mktemp("pictures"))
-
-
-def test_not_a_number_stops_it_and_the_last_state_is_good(folder: Path, tmp_path: Path) -> None:
-    settings = make(folder, tmp_path / "run", optimizer="adam", clip=0.0, warmup=0, iterations=3)
+def test_not_a_number_stops_it_and_the_last_state_is_good(photos: Path, tmp_path: Path) -> None:
+    settings = make(photos, tmp_path / "run", optimizer="adam", clip=0.0, warmup=0, iterations=3)
     train(settings)
     weights = checkpoint.load(tmp_path / "run" / WEIGHTS)
     huge = {key: value * (1e20 if "imnet" in key else 1) for key, value in weights.tensors.items()}
     checkpoint.save(tmp_path / "huge.safetensors", replace(weights, tensors=huge), torch.float32)
     with pytest.raises(Diverged, match=r"at iteration 3 \(loss (nan|inf)\).*no state was saved yet"):
-        train(make(folder, tmp_path / "diverged", init=str(tmp_path / "huge.safetensors")))
+        train(make(photos, tmp_path / "diverged", init=str(tmp_path / "huge.safetensors")))
     assert not (tmp_path / "diverged" / STATE).exists()
 
 
@@ -45,9 +40,9 @@ def interrupts() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-def test_stopped_it_saves_the_iteration_first(folder: Path, tmp_path: Path, interrupts: None) -> None:
+def test_stopped_it_saves_the_iteration_first(photos: Path, tmp_path: Path, interrupts: None) -> None:
     """A signal then ends it as ever."""
-    whole, parts = (make(folder, tmp_path / name, iterations=5, log_every=2) for name in ("whole", "parts"))
+    whole, parts = (make(photos, tmp_path / name, iterations=5, log_every=2) for name in ("whole", "parts"))
     whole, parts = (replace(run, save_every=100, validate_every=100) for run in (whole, parts))
     train(whole)
 
@@ -64,13 +59,13 @@ def test_stopped_it_saves_the_iteration_first(folder: Path, tmp_path: Path, inte
     assert_equal(content(tmp_path / "whole"), content(tmp_path / "parts"))
 
 
-def test_where_there_are_weights_there_is_a_state(folder: Path, tmp_path: Path) -> None:
+def test_where_there_are_weights_there_is_a_state(photos: Path, tmp_path: Path) -> None:
     """Or a run that is killed then could neither go on nor begin anew."""
 
     def stop(_: Progress) -> None:
         raise InterruptedError
 
-    settings = replace(make(folder, tmp_path / "run", iterations=5, validate_every=2), save_every=100, log_every=2)
+    settings = replace(make(photos, tmp_path / "run", iterations=5, validate_every=2), save_every=100, log_every=2)
     with pytest.raises(InterruptedError):
         train(settings, tell=stop)
     assert (tmp_path / "run" / WEIGHTS).exists()
@@ -78,21 +73,21 @@ def test_where_there_are_weights_there_is_a_state(folder: Path, tmp_path: Path) 
     assert content(tmp_path / "run")["iteration"] == 5
 
 
-def test_stopped_twice_it_ends_at_once(folder: Path, tmp_path: Path, interrupts: None) -> None:
+def test_stopped_twice_it_ends_at_once(photos: Path, tmp_path: Path, interrupts: None) -> None:
     def stop(_: Progress) -> None:
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGINT)
 
-    settings = replace(make(folder, tmp_path / "run", iterations=5), save_every=100, log_every=1)
+    settings = replace(make(photos, tmp_path / "run", iterations=5), save_every=100, log_every=1)
     with pytest.raises(KeyboardInterrupt):
         train(settings, tell=stop)
     assert not (tmp_path / "run" / STATE).exists()
 
 
-def test_killed_at_any_moment(folder: Path, tmp_path: Path) -> None:
+def test_killed_at_any_moment(photos: Path, tmp_path: Path) -> None:
     """Whatever is there under its own name is whole, and the run goes on."""
     output = tmp_path / "run"
-    command = [sys.executable, "-m", "liif_fast", "train", str(output), "--data", str(folder), "--iterations", "100000"]
+    command = [sys.executable, "-m", "liif_fast", "train", str(output), "--data", str(photos), "--iterations", "100000"]
     settings = {**QUICK, "save_every": 1, "validate_every": 1, "log_every": 1}
     for key, value in settings.items():
         if key not in ("iterations", "threads"):
@@ -117,14 +112,14 @@ def test_killed_at_any_moment(folder: Path, tmp_path: Path) -> None:
     assert "PSNR on held-out pictures x2" in more.stdout
 
 
-def test_a_run_that_never_began_leaves_no_settings_behind(folder: Path, tmp_path: Path) -> None:
+def test_a_run_that_never_began_leaves_no_settings_behind(photos: Path, tmp_path: Path) -> None:
     """Those that a later sitting would go by."""
     output = tmp_path / "run"
     given = [f"{key}={list(v) if isinstance(v, tuple) else v}" for key, v in QUICK.items() if key != "iterations"]
     with pytest.raises(FileNotFoundError):
         sit(output, [tmp_path / "mistyped"], "fast", None, {"iterations": 4, "lr": 1e-2}, given, False)
-    sit(output, [folder], "fast", None, {"iterations": 2, "lr": 1e-3}, given, False)
+    sit(output, [photos], "fast", None, {"iterations": 2, "lr": 1e-3}, given, False)
     kept = read("fast", output / SETTINGS, {"output": str(output)})
-    assert (kept.lr, kept.iterations, kept.data) == (1e-3, 2, (str(folder),))
+    assert (kept.lr, kept.iterations, kept.data) == (1e-3, 2, (str(photos),))
     sit(output, None, "fast", None, {"iterations": 3}, [], True)
     assert content(output)["iteration"] == 3

@@ -12,17 +12,12 @@ from common import CPU
 from liif_fast.backends import BackendUnavailable
 from liif_fast.checkpoint import load
 from liif_fast.training.train import faster_in_bf16, train
-from runs import make, pictures
+from runs import make
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return pictures(tmp_path_factory.mktemp("pictures"))
-
-
-def test_bf16(folder: Path, tmp_path: Path) -> None:
+def test_bf16(photos: Path, tmp_path: Path) -> None:
     plain, mixed = (
-        train(make(folder, tmp_path / p, precision=p, iterations=6, warmup=2)).psnr for p in ("fp32", "bf16")
+        train(make(photos, tmp_path / p, precision=p, iterations=6, warmup=2)).psnr for p in ("fp32", "bf16")
     )
     assert plain != mixed
     assert all(abs(plain[s] - mixed[s]) < 1 for s in plain)
@@ -30,13 +25,13 @@ def test_bf16(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("flags", ["", "avx512_bf16 bf16"])
 def test_a_pytorch_without_onednn_trains_in_fp32(
-    flags: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    flags: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As that of Macs."""
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     monkeypatch.setattr(torch.ops, "mkldnn", types.SimpleNamespace())
     monkeypatch.setattr("liif_fast.training.train._cpu_flags", lambda: flags)
-    made = train(make(folder, tmp_path / "run", precision="auto", iterations=1))
+    made = train(make(photos, tmp_path / "run", precision="auto", iterations=1))
     assert load(made.weights).metadata["recipe"].endswith(", fp32")
 
 
@@ -53,7 +48,7 @@ def test_precision_is_the_faster_one(monkeypatch: pytest.MonkeyPatch) -> None:
         assert faster_in_bf16(CPU, decoder) == wanted
 
 
-def test_each_process_has_a_gpu_of_its_own(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_process_has_a_gpu_of_its_own(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The one of its number on this machine, chosen before the processes meet."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -69,5 +64,5 @@ def test_each_process_has_a_gpu_of_its_own(folder: Path, tmp_path: Path, monkeyp
         monkeypatch.setenv("RANK", "0")
         monkeypatch.setenv("LOCAL_RANK", rank)
         with pytest.raises(found, match=r"nccl|no device cuda:2: PyTorch .* finds 2 CUDA devices"):
-            train(make(folder, tmp_path / "run", device="cuda:0"))
+            train(make(photos, tmp_path / "run", device="cuda:0"))
     assert chosen == [torch.device("cuda", 1)]

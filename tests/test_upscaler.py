@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from common import noise, random_weights, supported_isas
+from common import noise, random_weights
 from liif_fast import Upscaler, published
-from liif_fast.backends.cpu import ISA_VARIABLE
 from liif_fast.checkpoint import Architecture, Weights
 from liif_fast.frame import Frame
 from liif_fast.image import Planes
@@ -277,11 +276,9 @@ def test_several_threads_at_once(up: Upscaler) -> None:
             assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
-@pytest.mark.parametrize("isa", supported_isas())
 def test_says_what_runs_and_that_ran(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from liif_fast.backends import cpu, reference
 
-    monkeypatch.setenv(ISA_VARIABLE, isa)
     up = Upscaler(SHALLOW, precision="bf16", threads=2)
     assert up.description == f"random5, cpu, bf16, cpu ({isa}), 2 threads"
     used = []

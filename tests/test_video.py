@@ -18,26 +18,19 @@ from common import random_weights
 from liif_fast import Upscaler
 from liif_fast.backends import cpu
 from liif_fast.batch import Request
-from liif_fast.checkpoint import Architecture
 from liif_fast.quantization import INT8, measure
 
 av = pytest.importorskip("av")
 
-from clips import RATE, TICKS, decoded, film, pattern, shown  # noqa: E402
+from clips import RATE, SMALL, TICKS, decoded, film, pattern, shown  # noqa: E402
 from liif_fast.video import VideoError, frames, upscale  # noqa: E402
 from liif_fast.video import film as films  # noqa: E402
 from liif_fast.video.colors import Colors  # noqa: E402
 from liif_fast.video.encoding import Choice  # noqa: E402
 from liif_fast.video.planes import Converter  # noqa: E402
 
-SMALL = Architecture(1, 8, (16, 16))
 LOSSLESS = Choice("libx264rgb", crf=0, preset="ultrafast", pixel_format="rgb24")
 FAST = Choice("libx264", preset="ultrafast")
-
-
-@pytest.fixture(scope="module")
-def up() -> Upscaler:
-    return Upscaler(random_weights(SMALL), precision="fp32", threads=2)
 
 
 def make(
@@ -62,29 +55,29 @@ def stills(source: Path, size: tuple[int, int]) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize(("codec", "format"), [("libx264", "yuv420p"), ("libx265", "yuv422p10le"), ("ffv1", "gray")])
-def test_frames_are_those_of_still_pictures(tmp_path: Path, up: Upscaler, codec: str, format: str) -> None:
+def test_frames_are_those_of_still_pictures(tmp_path: Path, film_upscaler: Upscaler, codec: str, format: str) -> None:
     source = film(tmp_path / "in.mkv", 7, codec=codec, format=format, sounds=0)
     wanted = stills(source, (96, 128))
     assert wanted[0].dtype == (np.uint16 if "10" in format else np.uint8)
     assert wanted[0].shape[2] == (1 if format == "gray" else 3)
-    for found, still in zip(upscale(os.fsencode(source), size=(96, 128), upscaler=up), wanted, strict=True):
+    for found, still in zip(upscale(os.fsencode(source), size=(96, 128), upscaler=film_upscaler), wanted, strict=True):
         assert np.array_equal(found, still)
 
 
-def test_the_file_holds_these_frames(tmp_path: Path, up: Upscaler) -> None:
+def test_the_file_holds_these_frames(tmp_path: Path, film_upscaler: Upscaler) -> None:
     source = film(tmp_path / "in.mkv", 7)
-    make(up, source, tmp_path / "out.mkv", choice=LOSSLESS, segment=3)
+    make(film_upscaler, source, tmp_path / "out.mkv", choice=LOSSLESS, segment=3)
     for found, still in zip(decoded(tmp_path / "out.mkv", "rgb24"), stills(source, (96, 128)), strict=True):
         assert np.array_equal(found, still)
 
 
-def test_everything_else_is_copied(tmp_path: Path, up: Upscaler) -> None:
+def test_everything_else_is_copied(tmp_path: Path, film_upscaler: Upscaler) -> None:
     source = film(
         tmp_path / "in.mkv", 30, sounds=2, subtitle=True, chapters=True, metadata={"title": "Waves"}, rotation=90,
         aspect=Fraction(16, 15),
     )  # fmt: skip
     out = tmp_path / "out.mkv"
-    made = make(up, source, out, "2", segment=8)
+    made = make(film_upscaler, source, out, "2", segment=8)
     assert (made.frames, made.damage) == (30, "")
     assert (made.width, made.height) == (128, 96)
     with av.open(str(source)) as before, av.open(str(out)) as after:
@@ -99,7 +92,7 @@ def test_everything_else_is_copied(tmp_path: Path, up: Upscaler) -> None:
     assert shown(source) == shown(out)
 
 
-def test_attachments_are_copied(tmp_path: Path, up: Upscaler) -> None:
+def test_attachments_are_copied(tmp_path: Path, film_upscaler: Upscaler) -> None:
     source = film(tmp_path / "plain.mkv", 3)
     letter = tmp_path / "in.mkv"
     with av.open(str(source)) as before, av.open(str(letter), "w") as after:
@@ -109,27 +102,27 @@ def test_attachments_are_copied(tmp_path: Path, up: Upscaler) -> None:
             if packet.size:
                 packet.stream = streams[packet.stream_index]
                 after.mux(packet)
-    make(up, letter, tmp_path / "out.mkv")
+    make(film_upscaler, letter, tmp_path / "out.mkv")
     with av.open(str(tmp_path / "out.mkv")) as made:
         (found,) = made.streams.attachments
         assert (bytes(found.data), found.mimetype) == (b"not really a font", "font/ttf")
         assert found.metadata["filename"] == "font.ttf"
 
 
-def test_sound_and_picture_end_together(tmp_path: Path, up: Upscaler) -> None:
+def test_sound_and_picture_end_together(tmp_path: Path, film_upscaler: Upscaler) -> None:
     for suffix in (".mp4", ".mkv"):
         source = film(tmp_path / f"in{suffix}", 48)
         out = tmp_path / f"out{suffix}"
-        make(up, source, out, "1", segment=10)
+        make(film_upscaler, source, out, "1", segment=10)
         ends = [max(t for t, _ in packets(path, "audio")) - max(shown(path)) for path in (source, out)]
         assert abs(ends[0] - ends[1]) <= Fraction(1, 1000)
 
 
-def test_variable_frame_rate(tmp_path: Path, up: Upscaler) -> None:
+def test_variable_frame_rate(tmp_path: Path, film_upscaler: Upscaler) -> None:
     times = [0, 2000, 2600, 9000, 9100, 20000, 50000, 50500, 51000, 90000, 91000, 180000]
     for suffix in (".mp4", ".mkv"):
         source = film(tmp_path / f"in{suffix}", 12, times=times)
-        make(up, source, tmp_path / f"out{suffix}", segment=5)
+        make(film_upscaler, source, tmp_path / f"out{suffix}", segment=5)
         assert shown(tmp_path / f"out{suffix}") == shown(source)
     assert shown(tmp_path / "out.mp4") == [Fraction(t, TICKS) for t in times]
 
@@ -142,12 +135,12 @@ def test_variable_frame_rate(tmp_path: Path, up: Upscaler) -> None:
         ({"colorspace": 9, "color_primaries": 9, "color_trc": 16, "color_range": 1}, "yuv420p10le"),
     ],
 )
-def test_colours_stay(tmp_path: Path, up: Upscaler, colors: dict[str, int], format: str) -> None:
+def test_colours_stay(tmp_path: Path, film_upscaler: Upscaler, colors: dict[str, int], format: str) -> None:
     flat = [np.full((48, 64, 3), c, np.uint8) for c in ([200, 40, 60], [30, 180, 90], [250, 250, 250])]
     codec = "libx265" if "10" in format else "libx264"
     source = film(tmp_path / "in.mkv", flat, colors=colors, format=format, codec=codec)
     choice = Choice(codec, preset="ultrafast", crf=1)
-    make(up, source, tmp_path / "out.mkv", "1", choice)
+    make(film_upscaler, source, tmp_path / "out.mkv", "1", choice)
     with av.open(str(tmp_path / "out.mkv")) as made:
         for frame in made.decode(video=0):
             assert {name: getattr(frame, name) for name in colors} == colors
@@ -187,7 +180,7 @@ def test_matrix_and_range(matrix: int, full: bool, format: str) -> None:
     assert np.abs(picture / white - rgb).max() < 2.2 / top  # what rounding to YUV can make
 
 
-def test_hdr10(tmp_path: Path, up: Upscaler) -> None:
+def test_hdr10(tmp_path: Path, film_upscaler: Upscaler) -> None:
     params = (
         "log-level=none:hdr10=1:master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
         ":max-cll=1000,400"
@@ -195,7 +188,7 @@ def test_hdr10(tmp_path: Path, up: Upscaler) -> None:
     hdr = {"colorspace": 9, "color_primaries": 9, "color_trc": 16}
     options = {"x265-params": params}
     source = film(tmp_path / "in.mkv", 3, codec="libx265", format="yuv420p10le", colors=hdr, options=options)
-    make(up, source, tmp_path / "out.mkv", choice=Choice(preset="ultrafast"))
+    make(film_upscaler, source, tmp_path / "out.mkv", choice=Choice(preset="ultrafast"))
     found = []
     for path in (source, tmp_path / "out.mkv"):
         with av.open(str(path)) as opened:
@@ -213,64 +206,64 @@ def test_hdr10(tmp_path: Path, up: Upscaler) -> None:
     assert mastering.display[0] == (Fraction(34000, 50000), Fraction(16000, 50000))
 
 
-def test_interlaced(tmp_path: Path, up: Upscaler) -> None:
+def test_interlaced(tmp_path: Path, film_upscaler: Upscaler) -> None:
     options = {"x264-params": "interlaced=1:tff=1", "crf": "10"}
     source = film(tmp_path / "in.mkv", 8, options=options, size=(64, 64))
     with pytest.raises(VideoError, match="interlaced; --deinterlace"):
-        make(up, source, tmp_path / "out.mkv")
-    make(up, source, tmp_path / "out.mkv", deinterlace=True)
+        make(film_upscaler, source, tmp_path / "out.mkv")
+    make(film_upscaler, source, tmp_path / "out.mkv", deinterlace=True)
     assert shown(tmp_path / "out.mkv") == shown(source)
     with av.open(str(tmp_path / "out.mkv")) as made:
         assert not any(frame.interlaced_frame for frame in made.decode(video=0))
 
 
-def test_sizes(tmp_path: Path, up: Upscaler) -> None:
+def test_sizes(tmp_path: Path, film_upscaler: Upscaler) -> None:
     odd = film(tmp_path / "odd.mkv", 2, size=(45, 63), format="yuv444p", sounds=0)
-    made = make(up, odd, tmp_path / "a.mkv", "2")
+    made = make(film_upscaler, odd, tmp_path / "a.mkv", "2")
     assert (made.height, made.width) == (90, 126)
-    made = make(up, odd, tmp_path / "b.mkv", "1.5", replace(FAST, pixel_format="yuv420p"))
+    made = make(film_upscaler, odd, tmp_path / "b.mkv", "1.5", replace(FAST, pixel_format="yuv420p"))
     assert (made.height, made.width) == (68, 94)
     with pytest.raises(VideoError, match="even sizes"):
-        make(up, odd, tmp_path / "c.mkv", "65x49", replace(FAST, pixel_format="yuv420p"))
+        make(film_upscaler, odd, tmp_path / "c.mkv", "65x49", replace(FAST, pixel_format="yuv420p"))
     # The shape on the screen stays: 4:3 pixels that become square.
     wide = film(tmp_path / "wide.mkv", 2, aspect=Fraction(4, 3), sounds=0)
-    make(up, wide, tmp_path / "d.mkv", "128x72")
+    make(film_upscaler, wide, tmp_path / "d.mkv", "128x72")
     with av.open(str(tmp_path / "d.mkv")) as opened:
         assert opened.streams.video[0].sample_aspect_ratio == 1
     films.make(
         films.Job(str(odd), str(tmp_path / "f.mkv"), Request.parse(scale="2x3"), FAST),
-        lambda: up,
+        lambda: film_upscaler,
         films.FilmMeter(False),
     )
     with av.open(str(tmp_path / "f.mkv")) as opened:
         assert opened.streams.video[0].sample_aspect_ratio == Fraction(3, 2)
     # A size is that of the picture as it is shown.
     turned = film(tmp_path / "turned.mp4", 2, rotation=90, sounds=0)
-    made = make(up, turned, tmp_path / "e.mp4", "96x128")
+    made = make(film_upscaler, turned, tmp_path / "e.mp4", "96x128")
     assert (made.width, made.height) == (128, 96)
 
 
-def test_parts(tmp_path: Path, up: Upscaler) -> None:
+def test_parts(tmp_path: Path, film_upscaler: Upscaler) -> None:
     source = film(tmp_path / "in.mp4", 48, options={"crf": "10", "g": "12"}, chapters=True)
     out = tmp_path / "out.mp4"
     start, end = Fraction(20, RATE), Fraction(30, RATE)
-    make(up, source, out, "1", LOSSLESS, start=start, end=end)
+    make(film_upscaler, source, out, "1", LOSSLESS, start=start, end=end)
     assert shown(out) == [t - start for t in shown(source) if start <= t < end]
     wanted = [still for t, still in zip(shown(source), stills(source, (48, 64)), strict=True) if start <= t < end]
     for found, still in zip(decoded(out, "rgb24"), wanted, strict=True):
         assert np.array_equal(found, still)
     assert {t for t, _ in packets(out, "audio")} <= {t - start for t, _ in packets(source, "audio")}
-    made = make(up, source, tmp_path / "few.mp4", "1", frames=5)
+    made = make(film_upscaler, source, tmp_path / "few.mp4", "1", frames=5)
     assert made.frames == 5
     assert max(t for t, _ in packets(tmp_path / "few.mp4", "audio")) < Fraction(5, RATE)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_a_part_that_begins_within_a_frame(tmp_path: Path, up: Upscaler, suffix: str) -> None:
+def test_a_part_that_begins_within_a_frame(tmp_path: Path, film_upscaler: Upscaler, suffix: str) -> None:
     """Which is there from the beginning, until the next one; sound stays in step."""
     source, out = film(tmp_path / "in.mp4", 24), tmp_path / f"out{suffix}"
     start = Fraction(21, 2 * RATE)
-    assert make(up, source, out, start=start).frames == 14
+    assert make(film_upscaler, source, out, start=start).frames == 14
     shift = min(shown(out))  # Matroska has no times before zero, which sound may have
     wanted = [max(Fraction(0), Fraction(i, RATE) - start) for i in range(10, 24)]
     assert [float(t - shift) for t in shown(out)] == pytest.approx([float(t) for t in wanted], abs=2e-3)
@@ -279,7 +272,7 @@ def test_a_part_that_begins_within_a_frame(tmp_path: Path, up: Upscaler, suffix:
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_a_part_behind_the_end_of_the_sound(tmp_path: Path, up: Upscaler, suffix: str) -> None:
+def test_a_part_behind_the_end_of_the_sound(tmp_path: Path, film_upscaler: Upscaler, suffix: str) -> None:
     """MP4 has no streams without packets."""
     source, out = tmp_path / "in.mkv", tmp_path / f"out{suffix}"
     parts = [film(tmp_path / "sound.mkv", 6), film(tmp_path / "silent.mkv", 24, sounds=0)]
@@ -290,9 +283,9 @@ def test_a_part_behind_the_end_of_the_sound(tmp_path: Path, up: Upscaler, suffix
                 if packet.size:
                     packet.stream = copied
                     both.mux(packet)
-    make(up, source, out, start=Fraction(1, 2))
+    make(film_upscaler, source, out, start=Fraction(1, 2))
     assert len(decoded(out)) == 12
-    make(up, source, out, force=True)
+    make(film_upscaler, source, out, force=True)
     assert packets(out, "audio")
 
 
@@ -322,10 +315,10 @@ def hashes(path: Path) -> list[str]:
     return [hashlib.sha256(frame.tobytes()).hexdigest() for frame in decoded(path)]
 
 
-def test_resuming_changes_nothing(tmp_path: Path, up: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resuming_changes_nothing(tmp_path: Path, film_upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
     source = film(tmp_path / "in.mkv", 30)
     whole, out = tmp_path / "whole.mkv", tmp_path / "out.mkv"
-    make(up, source, whole, segment=8)
+    make(film_upscaler, source, whole, segment=8)
     enlarged = frames.enlarged
 
     def breaking(*args: Any) -> Any:
@@ -336,22 +329,22 @@ def test_resuming_changes_nothing(tmp_path: Path, up: Upscaler, monkeypatch: pyt
 
     monkeypatch.setattr(frames, "enlarged", breaking)
     with pytest.raises(RuntimeError, match="power cut"):
-        make(up, source, out, segment=8)
+        make(film_upscaler, source, out, segment=8)
     monkeypatch.undo()
     assert not out.exists()
     assert len(list(tmp_path.glob(".out.mkv.liif_fast/*.packets"))) == 2
     with pytest.raises(VideoError, match="--resume goes on"):
-        make(up, source, out, segment=8)
+        make(film_upscaler, source, out, segment=8)
     with pytest.raises(VideoError, match=r"other settings \(.*format yuv420p, now yuv"):
-        make(up, source, out, segment=8, resume=True, choice=replace(FAST, pixel_format="yuv444p"))
-    every = copy(up)
-    every.encoder = copy(up.encoder)
+        make(film_upscaler, source, out, segment=8, resume=True, choice=replace(FAST, pixel_format="yuv444p"))
+    every = copy(film_upscaler)
+    every.encoder = copy(film_upscaler.encoder)
     every.encoder.self_ensemble = True
     with pytest.raises(VideoError, match="--self-ensemble False, now True"):
         make(every, source, out, segment=8, resume=True)
     with pytest.raises(VideoError, match="16 frames are finished, more than asked for"):
-        make(up, source, out, segment=8, resume=True, frames=10)
-    made = make(up, source, out, segment=8, resume=True)
+        make(film_upscaler, source, out, segment=8, resume=True, frames=10)
+    made = make(film_upscaler, source, out, segment=8, resume=True)
     assert (made.frames, made.resumed) == (30, 16)
     assert hashes(out) == hashes(whole)
     assert shown(out) == shown(whole)
@@ -361,7 +354,7 @@ def test_resuming_changes_nothing(tmp_path: Path, up: Upscaler, monkeypatch: pyt
 @pytest.mark.skipif(cpu.unavailable(torch.device("cpu"), INT8.dtype) is not None, reason="no int8 here")
 def test_resuming_with_another_calibration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The fingerprint of the network is the same, its frames are not."""
-    weights = random_weights(Architecture(1, 8, (16, 16)))
+    weights = random_weights(SMALL)
     hidden, h = weights.imnet[1:-1], torch.rand(64, 16)
     one, other = (
         Upscaler(replace(weights, quantized={"int8": measure(INT8, hidden, by * h)}), precision="int8") for by in (1, 2)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clips import pattern
+from clips import SMALL, pattern
 from common import random_weights
 from liif_fast import Upscaler, checkpoint
 from liif_fast.batch import Request
@@ -25,17 +25,12 @@ from liif_fast.video.encoding import Choice
 from liif_fast.video.film import FilmMeter, Job, Made
 from liif_fast.video.palette import Nearest
 from test_cli_ends import finish, process
-from test_video import SMALL, Counting
+from test_video import Counting
 from test_video_ends import MODEL, refused, run
 
 SUFFIXES = (".gif", ".webp", ".png")  # what keeps every bit of `pictures`
 DURATIONS = (100, 40, 70, 200)  # milliseconds
 ENGINE = ("--model", MODEL, "--precision", "fp32")
-
-
-@pytest.fixture(scope="module")
-def up() -> Upscaler:
-    return Upscaler(random_weights(SMALL), precision="fp32", threads=2)
 
 
 @pytest.fixture(scope="module")
@@ -93,17 +88,17 @@ def make(up: Upscaler, source: Path, output: Path, size: str = "97x70", **job: A
 @pytest.mark.parametrize("target", [".webp", ".png", ".apng"])
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_frames_are_those_of_still_pictures(
-    tmp_path: Path, up: Upscaler, suffix: str, target: str, alpha: bool
+    tmp_path: Path, film_upscaler: Upscaler, suffix: str, target: str, alpha: bool
 ) -> None:
     source, out = animated(tmp_path / f"in{suffix}", alpha), tmp_path / f"out{target}"
-    made = make(up, source, out)
+    made = make(film_upscaler, source, out)
     assert (made.width, made.height, made.frames) == (97, 70, 4)
     found = Animation.of(str(out))
     assert (found.durations, found.plays, found.alpha) == (DURATIONS, 0, alpha)
     with Image.open(source) as im:
         for i, canvas in enumerate(canvases(out)):
             im.seek(i)
-            still = np.array(up(im.convert("RGBA"), size=(70, 97)))
+            still = np.array(film_upscaler(im.convert("RGBA"), size=(70, 97)))
             still[still[..., 3] == 0] = 0
             assert np.array_equal(canvas, still)
             assert alpha == (len(np.unique(still[..., 3])) > 2)
@@ -191,45 +186,45 @@ def test_the_nearest_colour() -> None:
 @pytest.mark.parametrize("target", SUFFIXES)
 @pytest.mark.parametrize("plays", [0, 1, 3])
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_repetitions(tmp_path: Path, up: Upscaler, suffix: str, plays: int, target: str) -> None:
+def test_repetitions(tmp_path: Path, film_upscaler: Upscaler, suffix: str, plays: int, target: str) -> None:
     """A GIF has the number of those after the first time, the others of all."""
     loop = {0: 0, 1: None, 3: 2}[plays] if suffix == ".gif" else plays
     source = animated(tmp_path / f"in{suffix}", loop=loop)
-    make(up, source, tmp_path / f"out{target}", size="40x30")
+    make(film_upscaler, source, tmp_path / f"out{target}", size="40x30")
     with Image.open(tmp_path / f"out{target}") as im:
         assert im.info.get("loop") == ({0: 0, 1: None, 3: 2}[plays] if target == ".gif" else plays)
 
 
-def test_durations_that_a_gif_has_not(tmp_path: Path, up: Upscaler) -> None:
+def test_durations_that_a_gif_has_not(tmp_path: Path, film_upscaler: Upscaler) -> None:
     frames = [Image.fromarray(pattern(i, 12, 16)) for i in range(30)]
     for duration, shown in ((1000 / 30, {30, 40}), (1000 / 60, {20}), (0, {0})):
         frames[0].save(tmp_path / "in.png", save_all=True, append_images=frames[1:], duration=duration)
-        make(up, tmp_path / "in.png", tmp_path / "out.gif", size="16x12", force=True)
+        make(film_upscaler, tmp_path / "in.png", tmp_path / "out.gif", size="16x12", force=True)
         found = Animation.of(str(tmp_path / "out.gif")).durations
         assert set(found) == shown
         if duration > 20:
             assert sum(found) == pytest.approx(30 * duration, abs=5)
 
 
-def test_a_long_frame_in_a_gif(tmp_path: Path, up: Upscaler) -> None:
+def test_a_long_frame_in_a_gif(tmp_path: Path, film_upscaler: Upscaler) -> None:
     """What does not fit is not given to the next frame."""
     frames = pictures()
     frames[0].save(tmp_path / "in.webp", save_all=True, append_images=frames[1:3], duration=[1_000_000, 104, 104])
-    make(up, tmp_path / "in.webp", tmp_path / "out.gif")
+    make(film_upscaler, tmp_path / "in.webp", tmp_path / "out.gif")
     assert Animation.of(str(tmp_path / "out.gif")).durations == (655_350, 100, 110)
 
 
-def test_a_gif_has_no_profile(tmp_path: Path, up: Upscaler) -> None:
+def test_a_gif_has_no_profile(tmp_path: Path, film_upscaler: Upscaler) -> None:
     frames = pictures()
     frames[0].save(tmp_path / "in.webp", save_all=True, append_images=frames[1:], duration=100, icc_profile=bytes(200))
     with pytest.warns(UserWarning, match=r"out\.gif: GIF has no place for the colour profile"):
-        make(up, tmp_path / "in.webp", tmp_path / "out.gif")
+        make(film_upscaler, tmp_path / "in.webp", tmp_path / "out.gif")
 
 
-def test_a_long_frame_in_a_png(tmp_path: Path, up: Upscaler) -> None:
+def test_a_long_frame_in_a_png(tmp_path: Path, film_upscaler: Upscaler) -> None:
     frames = pictures()
     frames[0].save(tmp_path / "in.webp", save_all=True, append_images=frames[1:2], duration=[70_001, 100])
-    make(up, tmp_path / "in.webp", tmp_path / "out.png")
+    make(film_upscaler, tmp_path / "in.webp", tmp_path / "out.png")
     assert Animation.of(str(tmp_path / "out.png")).durations == (70_000, 100)
 
 
@@ -246,21 +241,21 @@ def test_equal_frames_are_enlarged_once(tmp_path: Path) -> None:
     assert len(counting.calls) == 2
 
 
-def test_a_picture_for_those_who_know_no_animations(tmp_path: Path, up: Upscaler) -> None:
+def test_a_picture_for_those_who_know_no_animations(tmp_path: Path, film_upscaler: Upscaler) -> None:
     """The first of a PNG, which is no frame."""
     frames = pictures()
     source = tmp_path / "in.png"
     frames[0].save(source, save_all=True, append_images=frames[1:], default_image=True, duration=50)
-    make(up, source, tmp_path / "out.webp")
+    make(film_upscaler, source, tmp_path / "out.webp")
     assert len(canvases(tmp_path / "out.webp")) == 3
     assert Animation.of(str(tmp_path / "out.webp")).durations == (50, 50, 50)
 
 
-def test_colour_profile(tmp_path: Path, up: Upscaler) -> None:
+def test_colour_profile(tmp_path: Path, film_upscaler: Upscaler) -> None:
     frames = pictures()
     frames[0].save(tmp_path / "in.png", save_all=True, append_images=frames[1:], icc_profile=b"a profile")
     for name in ("out.png", "out.webp"):
-        make(up, tmp_path / "in.png", tmp_path / name)
+        make(film_upscaler, tmp_path / "in.png", tmp_path / name)
         with Image.open(tmp_path / name) as im:
             assert im.info["icc_profile"] == b"a profile"
 

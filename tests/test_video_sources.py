@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin, features
 
-from common import random_weights
 from liif_fast import Upscaler
 
 av = pytest.importorskip("av")
@@ -21,57 +20,52 @@ from clips import RATE, TICKS, decoded, film, pattern, shown  # noqa: E402
 from liif_fast.video import VideoError  # noqa: E402
 from liif_fast.video.encoding import Choice  # noqa: E402
 from liif_fast.video.hdr import Mastering  # noqa: E402
-from test_video import FAST, LOSSLESS, SMALL, make, packets, stills  # noqa: E402
+from test_video import FAST, LOSSLESS, make, packets, stills  # noqa: E402
 
 AVIF = pytest.param(".avif", marks=pytest.mark.skipif(not features.check("avif"), reason="a Pillow without AVIF"))
 SECONDLY = {"crf": "10", "g": "24", "keyint_min": "24", "sc_threshold": "0", "bf": "2"}
 
 
-@pytest.fixture(scope="module")
-def up() -> Upscaler:
-    return Upscaler(random_weights(SMALL), precision="fp32", threads=2)
-
-
 @pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
-def test_a_clock_that_runs_on(tmp_path: Path, up: Upscaler, suffix: str) -> None:
+def test_a_clock_that_runs_on(tmp_path: Path, film_upscaler: Upscaler, suffix: str) -> None:
     """A recording of a broadcast: what is asked for and what comes out count from its beginning."""
     times = [1000 * TICKS + i * TICKS // 24 for i in range(48)]
     source = film(tmp_path / "in.ts", 48, times=times, sounds=0)
     assert shown(source)[0] == 1000
     out = tmp_path / f"out{suffix}"
-    assert make(up, source, out).damage == ""
+    assert make(film_upscaler, source, out).damage == ""
     assert [round(float(t), 3) for t in shown(out)] == pytest.approx([i / 24 for i in range(48)], abs=2e-3)
     with av.open(str(out)) as made:
         assert made.duration / 1e6 == pytest.approx(2, abs=0.1)
     for part, frames in (({"start": Fraction(1)}, 24), ({"end": Fraction(1, 2)}, 12)):
-        assert make(up, source, out, force=True, **part).frames == frames
+        assert make(film_upscaler, source, out, force=True, **part).frames == frames
         assert shown(out)[0] < 0.05
     with pytest.raises(VideoError, match="no frame in the part asked for"):
-        make(up, source, out, force=True, start=Fraction(1001))
+        make(film_upscaler, source, out, force=True, start=Fraction(1001))
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".webp", ".png"])
-def test_the_last_picture_of_a_film_is_shown_as_long(tmp_path: Path, up: Upscaler, suffix: str) -> None:
+def test_the_last_picture_of_a_film_is_shown_as_long(tmp_path: Path, film_upscaler: Upscaler, suffix: str) -> None:
     source, out = tmp_path / f"a{suffix}", tmp_path / "out.mkv"
     pictures = [Image.fromarray(np.full((30, 40, 3), 50 * i, np.uint8)) for i in range(1, 4)]
     pictures[0].save(source, save_all=True, append_images=pictures[1:], duration=[100, 100, 1000])
-    make(up, source, out)
+    make(film_upscaler, source, out)
     with av.open(str(out)) as made:
         assert made.duration / 1e6 == pytest.approx(1.2, abs=0.02)
 
 
-def test_gray_that_does_not_say_is_full(tmp_path: Path, up: Upscaler) -> None:
+def test_gray_that_does_not_say_is_full(tmp_path: Path, film_upscaler: Upscaler) -> None:
     """As ffmpeg has it: what comes out has the contrast of what went in."""
     ramp = np.repeat(np.repeat(np.arange(0, 256, 4, dtype=np.uint8)[None, :, None], 48, 0), 3, 2)
     source, out = film(tmp_path / "in.mkv", [ramp] * 2, codec="ffv1", format="gray", sounds=0), tmp_path / "out.mkv"
-    make(up, source, out, choice=Choice("ffv1"))
+    make(film_upscaler, source, out, choice=Choice("ffv1"))
     with av.open(str(out)) as made:
         assert next(made.decode(video=0)).color_range == 2
     with av.open(str(source)) as before:
         assert next(before.decode(video=0)).color_range != 1
 
 
-def test_a_part_of_a_raw_stream(tmp_path: Path, up: Upscaler) -> None:
+def test_a_part_of_a_raw_stream(tmp_path: Path, film_upscaler: Upscaler) -> None:
     """Which has neither times nor places to seek."""
     source, out = tmp_path / "in.h264", tmp_path / "out.mkv"
     with av.open(str(source), "w", format="h264") as raw:
@@ -81,13 +75,13 @@ def test_a_part_of_a_raw_stream(tmp_path: Path, up: Upscaler) -> None:
             raw.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), 4 * i, np.uint8))))
         raw.mux(stream.encode(None))
     lossless = Choice("ffv1")
-    assert make(up, source, out, choice=lossless).frames == 50
+    assert make(film_upscaler, source, out, choice=lossless).frames == 50
     whole = decoded(out)
-    assert make(up, source, out, choice=lossless, start=Fraction(1), force=True).frames == 25
+    assert make(film_upscaler, source, out, choice=lossless, start=Fraction(1), force=True).frames == 25
     assert np.array_equal(decoded(out), whole[25:])
 
 
-def test_a_part_that_begins_while_a_frame_is_shown(tmp_path: Path, up: Upscaler) -> None:
+def test_a_part_that_begins_while_a_frame_is_shown(tmp_path: Path, film_upscaler: Upscaler) -> None:
     """For longer than it says, as in Matroska of a variable rate."""
     source = film(tmp_path / "in.mkv", 4, times=[i * 10 * TICKS for i in range(4)], sounds=0)
     with av.open(str(source)) as opened:
@@ -96,15 +90,15 @@ def test_a_part_that_begins_while_a_frame_is_shown(tmp_path: Path, up: Upscaler)
     every, out = stills(source, (96, 128)), tmp_path / "out.mkv"
     for start, end, first, times in ((15, 18, 1, [0]), (15, None, 1, [0, 5, 15]), (20, None, 2, [0, 10])):
         how = {"start": Fraction(start), "end": None if end is None else Fraction(end)}
-        make(up, source, out, choice=LOSSLESS, force=True, **how)
+        make(film_upscaler, source, out, choice=LOSSLESS, force=True, **how)
         assert shown(out) == times
         for found, still in zip(decoded(out, "rgb24"), every[first:][: len(times)], strict=True):
             assert np.array_equal(found, still)
     with pytest.raises(VideoError, match="no frame in the part asked for"):
-        make(up, source, out, choice=LOSSLESS, force=True, start=Fraction(35))
+        make(film_upscaler, source, out, choice=LOSSLESS, force=True, start=Fraction(35))
 
 
-def test_frames_that_are_not_in_the_order_of_their_packets(tmp_path: Path, up: Upscaler) -> None:
+def test_frames_that_are_not_in_the_order_of_their_packets(tmp_path: Path, film_upscaler: Upscaler) -> None:
     """AVI knows no times."""
     source, out = tmp_path / "in.avi", tmp_path / "out.mkv"
     with av.open(str(source), "w") as made:
@@ -114,17 +108,17 @@ def test_frames_that_are_not_in_the_order_of_their_packets(tmp_path: Path, up: U
             made.mux(video.encode(av.VideoFrame.from_ndarray(pattern(i, 48, 64), "rgb24").reformat(format="yuv420p")))
         made.mux(video.encode(None))
     assert shown(source) != sorted(shown(source))
-    make(up, source, out, choice=LOSSLESS)
+    make(film_upscaler, source, out, choice=LOSSLESS)
     times = shown(out)
     assert len(times) == 25
     assert all(abs(b - a - Fraction(1, RATE)) < Fraction(1, 500) for a, b in pairwise(times))
     for found, still in zip(decoded(out, "rgb24"), stills(source, (96, 128)), strict=True):
         assert np.array_equal(found, still)
-    assert make(up, source, out, force=True, end=times[7] + Fraction(1, 100)).frames == 8
+    assert make(film_upscaler, source, out, force=True, end=times[7] + Fraction(1, 100)).frames == 8
 
 
 @pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
-def test_pictures_beside_the_film(tmp_path: Path, up: Upscaler, suffix: str) -> None:
+def test_pictures_beside_the_film(tmp_path: Path, film_upscaler: Upscaler, suffix: str) -> None:
     """A second stream whose frames are not shown in their order: Matroska does not say when the first are decoded."""
     source, out = tmp_path / "in.mkv", tmp_path / f"out{suffix}"
     with av.open(str(source), "w") as film_of_two:
@@ -136,12 +130,12 @@ def test_pictures_beside_the_film(tmp_path: Path, up: Upscaler, suffix: str) -> 
                 film_of_two.mux(stream.encode(av.VideoFrame.from_ndarray(pattern(i))))
         for stream in streams:
             film_of_two.mux(stream.encode(None))
-    assert make(up, source, out).damage == ""
+    assert make(film_upscaler, source, out).damage == ""
     with av.open(str(out)) as made:
         assert sum(1 for _ in made.decode(video=1)) == 50
 
 
-def test_sound_keeps_its_place_beside_a_clock_that_runs_on(tmp_path: Path, up: Upscaler) -> None:
+def test_sound_keeps_its_place_beside_a_clock_that_runs_on(tmp_path: Path, film_upscaler: Upscaler) -> None:
     plain = film(tmp_path / "plain.mkv", 48)
     late = tmp_path / "late.mkv"
     with av.open(str(plain)) as before, av.open(str(late), "w") as after:
@@ -153,18 +147,18 @@ def test_sound_keeps_its_place_beside_a_clock_that_runs_on(tmp_path: Path, up: U
                 packet.dts = None if packet.dts is None else packet.dts + 500_000
                 after.mux(packet)
     for name, source in (("plain", plain), ("late", late)):
-        make(up, source, tmp_path / f"{name}_out.mkv", start=Fraction(1, 2))
+        make(film_upscaler, source, tmp_path / f"{name}_out.mkv", start=Fraction(1, 2))
     assert packets(tmp_path / "plain_out.mkv", "audio") == packets(tmp_path / "late_out.mkv", "audio")
     assert shown(tmp_path / "plain_out.mkv") == shown(tmp_path / "late_out.mkv")
 
 
 @pytest.mark.parametrize("options", [SECONDLY, {"crf": "10", "g": "999"}], ids=["a key frame a second", "one in all"])
-def test_seeking_without_an_index(tmp_path: Path, up: Upscaler, options: dict[str, str]) -> None:
+def test_seeking_without_an_index(tmp_path: Path, film_upscaler: Upscaler, options: dict[str, str]) -> None:
     """No frame is lost where seeking leads past the key frame that decoding has to begin with."""
     source = film(tmp_path / "in.ts", 96, options=options)
     start = Fraction(12, 10)
     wanted = [max(t, start) for t in shown(source) if t + Fraction(1, 24) > start]
-    made = make(up, source, tmp_path / "out.mkv", start=start)
+    made = make(film_upscaler, source, tmp_path / "out.mkv", start=start)
     assert (made.frames, made.damage) == (len(wanted), "")
     found = [float(t) for t in shown(tmp_path / "out.mkv")]
     assert np.diff(found) == pytest.approx(np.diff([float(t) for t in wanted]), abs=2e-3)
@@ -199,26 +193,28 @@ def covers(path: Path) -> list[bytes]:
 @pytest.mark.parametrize("start", [None, Fraction(1)])
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 @pytest.mark.parametrize(("codec", "format"), [("mjpeg", "yuvj420p"), ("png", "rgb24")])
-def test_covers(tmp_path: Path, up: Upscaler, codec: str, format: str, suffix: str, start: Fraction | None) -> None:
+def test_covers(
+    tmp_path: Path, film_upscaler: Upscaler, codec: str, format: str, suffix: str, start: Fraction | None
+) -> None:
     source = tmp_path / "in.mp4"
     data = with_cover(film(tmp_path / "plain.mp4", 48, options=SECONDLY), source, codec, format)
     assert covers(source) == [data]
     out = tmp_path / f"out{suffix}"
-    make(up, source, out, start=start)
+    make(film_upscaler, source, out, start=start)
     assert covers(out) == [data]
     assert shown(out)[0] < 0.05, "the film begins late"
     # And from there once more.
     again = tmp_path / f"again{suffix}"
-    make(up, out, again)
+    make(film_upscaler, out, again)
     assert covers(again) == [data]
     webm = tmp_path / "out.webm"
     silent = film(tmp_path / "silent.mp4", 12, sounds=0)
     with_cover(silent, source, codec, format)
     with pytest.warns(UserWarning, match=r"video stream 1 .* cannot be copied into .*out.webm; it is left out"):
-        make(up, source, webm, choice=Choice(None, options={"cpu-used": "8"}))
+        make(film_upscaler, source, webm, choice=Choice(None, options={"cpu-used": "8"}))
 
 
-def test_fields_that_begin_later(tmp_path: Path, up: Upscaler) -> None:
+def test_fields_that_begin_later(tmp_path: Path, film_upscaler: Upscaler) -> None:
     """A recording whose first frames are of something else: it is said, and the work is not lost."""
     raw = b""
     for interlaced in (False, True):
@@ -240,17 +236,17 @@ def test_fields_that_begin_later(tmp_path: Path, up: Upscaler) -> None:
     mixed = tmp_path / "mixed.m2v"
     mixed.write_bytes(raw)
     with pytest.warns(UserWarning, match=r"mixed.m2v: is interlaced from 0\.\d+ s on; --deinterlace") as caught:
-        make(up, mixed, tmp_path / "out.mkv")
+        make(film_upscaler, mixed, tmp_path / "out.mkv")
     assert len(caught) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        make(up, mixed, tmp_path / "out2.mkv", deinterlace=True)
+        make(film_upscaler, mixed, tmp_path / "out2.mkv", deinterlace=True)
 
 
-def test_a_colon_in_the_name(tmp_path: Path, up: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_colon_in_the_name(tmp_path: Path, film_upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     film(tmp_path / "12:30: Waves.mkv", 3)
-    assert make(up, Path("12:30: Waves.mkv"), Path("out: it.mkv")).frames == 3
+    assert make(film_upscaler, Path("12:30: Waves.mkv"), Path("out: it.mkv")).frames == 3
     assert len(decoded(tmp_path / "out: it.mkv")) == 3
 
 
@@ -272,7 +268,7 @@ def test_a_colon_in_the_name(tmp_path: Path, up: Upscaler, monkeypatch: pytest.M
 )
 def test_pixel_formats(
     tmp_path: Path,
-    up: Upscaler,
+    film_upscaler: Upscaler,
     source: tuple[str, str],
     choice: Choice,
     format: str,
@@ -281,7 +277,7 @@ def test_pixel_formats(
     """What is not asked for stays; where players could not show it, it is said."""
     codec, stored = source
     path = film(tmp_path / "in.mkv", 3, codec=codec, format=stored, sounds=0)
-    make(up, path, tmp_path / "out.mkv", choice=choice)
+    make(film_upscaler, path, tmp_path / "out.mkv", choice=choice)
     with av.open(str(tmp_path / "out.mkv")) as made:
         assert next(made.decode(video=0)).format.name == format
     said = [str(warning.message) for warning in recwarn]
@@ -309,9 +305,9 @@ def with_exif(path: Path) -> Path:
     return path
 
 
-def test_frames_with_exif(tmp_path: Path, up: Upscaler) -> None:
+def test_frames_with_exif(tmp_path: Path, film_upscaler: Upscaler) -> None:
     source = with_exif(tmp_path / "in.avi")
-    made = make(up, source, tmp_path / "out.mkv")
+    made = make(film_upscaler, source, tmp_path / "out.mkv")
     assert (made.frames, made.damage) == (4, "")
     with av.open(str(source)) as opened:
         frame = next(opened.decode(video=0))
@@ -320,30 +316,30 @@ def test_frames_with_exif(tmp_path: Path, up: Upscaler) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp", ".tif", AVIF])
-def test_still_pictures_are_refused(tmp_path: Path, up: Upscaler, suffix: str) -> None:
+def test_still_pictures_are_refused(tmp_path: Path, film_upscaler: Upscaler, suffix: str) -> None:
     source = tmp_path / f"in{suffix}"
     Image.fromarray(pattern(0)).save(source)
     with pytest.raises(VideoError, match=rf"in{suffix}: is a still picture; liif-fast upscale"):
-        make(up, source, tmp_path / "out.mkv")
+        make(film_upscaler, source, tmp_path / "out.mkv")
 
 
-def test_one_frame_of_an_animation_is_a_still_picture(tmp_path: Path, up: Upscaler) -> None:
+def test_one_frame_of_an_animation_is_a_still_picture(tmp_path: Path, film_upscaler: Upscaler) -> None:
     Image.fromarray(pattern(0)).save(tmp_path / "in.gif")
     with pytest.raises(VideoError, match=r"in\.gif: is a still picture; liif-fast upscale"):
-        make(up, tmp_path / "in.gif", tmp_path / "out.mkv")
+        make(film_upscaler, tmp_path / "in.gif", tmp_path / "out.mkv")
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_pictures_one_behind_the_other_are_a_film(tmp_path: Path, up: Upscaler, kind: str) -> None:
+def test_pictures_one_behind_the_other_are_a_film(tmp_path: Path, film_upscaler: Upscaler, kind: str) -> None:
     """As cameras send them."""
     source = tmp_path / "in.bin"
     with open(source, "wb") as file:
         for i in range(4):
             Image.fromarray(pattern(i)).save(file, kind)
-    assert make(up, source, tmp_path / "out.mkv").frames == 4
+    assert make(film_upscaler, source, tmp_path / "out.mkv").frames == 4
 
 
-def test_an_animated_png_behind_a_long_text(tmp_path: Path, up: Upscaler) -> None:
+def test_an_animated_png_behind_a_long_text(tmp_path: Path, film_upscaler: Upscaler) -> None:
     pictures = [Image.fromarray(pattern(i)) for i in range(3)]
     source = tmp_path / "in.png"
     pictures[0].save(source, save_all=True, append_images=pictures[1:], duration=100)
@@ -352,4 +348,4 @@ def test_an_animated_png_behind_a_long_text(tmp_path: Path, up: Upscaler) -> Non
     source.write_bytes(data[:33] + text.getvalue() + data[33:])
     with av.open(str(source)) as opened:
         assert opened.format.name == "png_pipe", "no need for this test"
-    assert make(up, source, tmp_path / "out.mkv").frames == 3
+    assert make(film_upscaler, source, tmp_path / "out.mkv").frames == 3

@@ -14,22 +14,17 @@ import torch
 from common import ROOT
 from liif_fast.training import train
 from liif_fast.training.replay import Replayed
-from runs import content, make, pictures
+from runs import content, make
 
 compiled = torch.cuda.is_available() and os.environ["TRITON_INTERPRET"] != "1"
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not compiled, reason="for a CUDA device; `make test-gpu`")]
 SETTINGS = {"device": "cuda", "iterations": 60, "validate_every": 60, "save_every": 30, "warmup": 5, "synthetic": 2}
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return pictures(tmp_path_factory.mktemp("pictures"))
-
-
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("decoder", ["liif", "resample"])
 def test_learns_as_a_graph(
-    decoder: str, precision: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    decoder: str, precision: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replays: list[torch.cuda.CUDAGraph] = []
     replay = torch.cuda.CUDAGraph.replay
@@ -38,7 +33,7 @@ def test_learns_as_a_graph(
     found = {}
     for name in ("graph", "plain"):
         losses[name] = []
-        run = make(folder, tmp_path / name, decoder=decoder, precision=precision, luma=0.5, revive_every=25, **SETTINGS)
+        run = make(photos, tmp_path / name, decoder=decoder, precision=precision, luma=0.5, revive_every=25, **SETTINGS)
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             found[name] = train.train(run, tell=lambda progress, name=name: losses[name].append(progress.loss)).psnr
@@ -52,11 +47,11 @@ def test_learns_as_a_graph(
     assert all(found["graph"][scale] == pytest.approx(found["plain"][scale], abs=0.5) for scale in found["plain"])
 
 
-def test_goes_on(folder: Path, tmp_path: Path) -> None:
+def test_goes_on(photos: Path, tmp_path: Path) -> None:
     """Also on a processor, and back."""
     settings = {key: value for key, value in SETTINGS.items() if key not in ("device", "iterations")}
     for device, iterations in (("cuda", 20), ("cuda", 40), ("cpu", 43), ("cuda", 60)):
-        run = make(folder, tmp_path / "run", device=device, iterations=iterations, **settings)
+        run = make(photos, tmp_path / "run", device=device, iterations=iterations, **settings)
         train.train(run, resume=iterations > 20)
         assert content(tmp_path / "run")["iteration"] == iterations
 
