@@ -268,25 +268,20 @@ ConvolveParams convolve_params(Type type, const PixelGrid& grid, int32_t in, int
 void convolve(const std::vector<ConvolveParams>& chain, const std::string& isa, int threads) {
   const Isa& with = find(isa);
   const auto by = [&](const ConvolveParams& p) { return p.winograd_type == Type::bf16 ? with.winograd_bf16 : with.winograd; };
-  int32_t in = 0, out = 0;
   for (const ConvolveParams& p : chain) {
     const PixelGrid &a = p.grid, &b = chain[0].grid;
     if (p.winograd && by(p) == nullptr)
       throw std::invalid_argument(isa + " does not multiply bf16, for which the weights were packed: pack them anew");
     if (chain.size() > 1 && (a.picture_rows || a.rows != b.rows || a.columns != b.columns))
       throw std::invalid_argument("a chain of convolutions is of one picture");
-    if (p.winograd) in = std::max(in, p.in), out = std::max(out, p.out);
   }
   if (chain.empty() || chain[0].grid.columns < 1) return;
 
   const py::gil_scoped_release release;
-  // Memory is asked for before there is a task that others could wait for.
-  Chain(chain, threads)
-      .go([&] { winograd_scratch(in, out); },
-          [&](int at, int64_t begin, int64_t end) {
-            const ConvolveParams& p = chain[at];
-            p.winograd ? by(p)(p, begin, end, winograd_scratch(p.in, p.out)) : with.convolve(p, begin, end);
-          });
+  Chain(chain, threads).go([&](int at, int64_t begin, int64_t end) {
+    const ConvolveParams& p = chain[at];
+    p.winograd ? by(p)(p, begin, end, winograd_scratch(p.in, p.out)) : with.convolve(p, begin, end);
+  });
 }
 
 void convolve_gradient(const std::string& isa, int threads, const PixelGrid& grid, int32_t in, int32_t out, Pointer input,

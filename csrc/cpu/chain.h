@@ -59,12 +59,12 @@ class Chain {
     plan();
   }
 
-  // Calls run(convolution, begin, end), on `threads` of which each has called start() before.
-  template <class Start, class Run>
-  void go(Start start, Run run) {
+  // Calls run(convolution, begin, end) on `threads`. Where one throws, none goes on.
+  template <class Run>
+  void go(Run run) {
     std::atomic<int64_t> next{0};
+    std::atomic<bool> failed{false};
     parallel_for(threads_, 1, threads_, [&](int64_t, int64_t) {
-      start();
       std::vector<int64_t> known(cuts_.size(), 0);  // tasks seen to be done, from the first on
       size_t turn = 0;
       for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < total_;) {
@@ -76,12 +76,20 @@ class Chain {
           for (int64_t& k = known[at - 1]; k < needs(at, task);) {
             if (done_[at - 1][k].load(std::memory_order_acquire)) {
               ++k;
+            } else if (failed) {
+              return;
             } else {
               std::this_thread::yield();
             }
           }
         }
-        run(at, cuts_[at].begin(task), cuts_[at].end(task));
+        try {
+          run(at, cuts_[at].begin(task), cuts_[at].end(task));
+        } catch (...) {
+          failed = true;
+          next = total_;
+          throw;
+        }
         done_[at][task].store(true, std::memory_order_release);
       }
     });
