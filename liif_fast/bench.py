@@ -341,7 +341,7 @@ def machine(up: Upscaler) -> dict:
         "cores": psutil.cpu_count(logical=False),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "device": torch.cuda.get_device_name(up.device) if up.device.type == "cuda" else "cpu",
-        "instruction_set": cpu.isa() if cpu.isas() else None,
+        "instruction_set": cpu.isa(PRECISIONS[up.precision]) if cpu.isas() else None,
         "backend": up.decoder.backend,
         "encoder": up.encoder.engine,
         "torch": torch.__version__,

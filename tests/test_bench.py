@@ -16,6 +16,7 @@ import torch
 
 from common import random_weights
 from liif_fast import BackendUnavailable, bench, published
+from liif_fast.backends import cpu
 from liif_fast.checkpoint import Architecture, save
 
 SMALL = bench.Job("8x12", "17x31", (8, 12), (17, 31))
@@ -73,6 +74,7 @@ def test_a_named_backend_is_the_one_measured(tmp_path: Path, monkeypatch: pytest
     report = bench.measure(str(tmp_path / "net.safetensors"), "cpu", "reference", "fp32", quick=True)
     assert report["machine"]["backend"] == "reference"
     assert report["machine"]["encoder"] == "native"
+    assert report["machine"]["instruction_set"] == cpu.isa(torch.float32)
     with pytest.raises(BackendUnavailable, match="backend 'triton' cannot run on cpu"):
         bench.measure(str(tmp_path / "net.safetensors"), "cpu", "triton", "bf16", quick=True)
     monkeypatch.setattr(bench, "Upscaler", None)  # it says so before there is any work
