@@ -348,7 +348,7 @@ def check(jobs: list[Job], force: bool, lossless: bool) -> None:
         more = f" (as do {len(exist) - 1} more)" if len(exist) > 1 else ""
         raise FileExistsError(f"{exist[0]}: exists already{more}; --force replaces it, --skip-existing leaves it")
     for job in jobs:
-        check_output(job.output, (1, 1, 1), overwrite=force, quality=job.quality, lossless=lossless)
+        check_output(job.output, (1, 1, 1), force=force, quality=job.quality, lossless=lossless)
 
 
 def check_memory(path: Path, format: Format, shape: tuple[int, int, int]) -> None:

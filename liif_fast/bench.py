@@ -115,7 +115,7 @@ def run(
 ) -> None:
     """Measure, print a table, and write it with data on the machine to ``json_path``, which is checked first."""
     if json_path:
-        check_place(json_path, overwrite=True)
+        check_place(json_path, force=True)
     with torch_threads(threads):
         report = measure(model, device, backend, precision, quick, engine)
     show(report)

@@ -155,8 +155,8 @@ def load(path_or_name: str | os.PathLike[str] = DEFAULT) -> Weights:
 def save(
     path: str | os.PathLike[str],
     weights: Weights,
-    dtype: torch.dtype | None = torch.float16,
-    overwrite: bool = True,
+    dtype: torch.dtype | None = None,
+    force: bool = False,
 ) -> None:
     """Writes our `.safetensors`, whole or not at all, as `whole_file` does.
 
@@ -166,7 +166,7 @@ def save(
     Raises:
         TypeError: metadata that is not strings.
         ValueError: another dtype, or metadata under a key that belongs to the format.
-        FileExistsError: of an existing file, without `overwrite`.
+        FileExistsError: of an existing file, without `force`.
         CheckpointError: a value does not fit `dtype`, or it would change layers that others in 8 bits stand for.
     """
     if dtype is None:
@@ -187,7 +187,7 @@ def save(
         tensors |= {f"{name}.{i}.weight": tensor for i, tensor in enumerate(found.weight)}
         tensors |= {f"{name}.{i}.steps": tensor for i, tensor in enumerate(found.steps)}
     data = serialize(tensors, {**weights.metadata, **ours})
-    with whole_file(path, overwrite) as file:
+    with whole_file(path, force) as file:
         file.write(data)
 
 

@@ -61,7 +61,7 @@ def write(path: Path, key: dict[str, str], engine: bytes, check: dict[str, Any])
     header = {"key": key, "check": check, "sha256": hashlib.sha256(engine).hexdigest()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with whole_file(path, overwrite=True) as file:
+        with whole_file(path, force=True) as file:
             file.write(json.dumps(header).encode() + b"\n" + engine)
     except (OSError, ImageError) as error:
         warnings.warn(f"what TensorRT has made is not kept and will be made again: {error}", stacklevel=2)

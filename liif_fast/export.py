@@ -30,8 +30,8 @@ def onnx(
     path: Path,
     split: bool = False,
     scale: float | None = None,
-    clamp: float | None = 4.0,
-    overwrite: bool = False,
+    cell_clamp: float | None = 4.0,
+    force: bool = False,
     precision: str = "fp32",
 ) -> tuple[list[Path], float]:
     """Writes ``path``, or with ``split`` PATH_encoder.onnx and PATH_decoder.onnx; see `onnx_graph` for what is in them.
@@ -51,7 +51,7 @@ def onnx(
         )
     paths = [path.with_name(f"{path.stem}_{part}.onnx") for part in ("encoder", "decoder")] if split else [path]
     for one in paths:
-        check_place(one, overwrite)
+        check_place(one, force)
     try:
         graphs: Any = import_module(".onnx_graph", __package__)
         runtime: Any = import_module("onnxruntime")
@@ -59,18 +59,18 @@ def onnx(
         raise ExportError(_MISSING.format(error.name or "a package", error)) from error
     decoder = DECODERS[weights.architecture.decoder](weights, torch.device("cpu"), torch.float32, "reference")
     if split:
-        models = graphs.split(weights, decoder, clamp, dtype)
+        models = graphs.split(weights, decoder, cell_clamp, dtype)
     else:
-        models = (graphs.whole(weights, decoder, clamp, scale, dtype),)
+        models = (graphs.whole(weights, decoder, cell_clamp, scale, dtype),)
     files = [model.SerializeToString() for model in models]
     options = runtime.SessionOptions()
     options.log_severity_level = 3  # errors only
     sessions = [runtime.InferenceSession(file, options, providers=["CPUExecutionProvider"]) for file in files]
-    difference = _difference(weights, clamp, scale, split, _runner(sessions, scale, dtype))
+    difference = _difference(weights, cell_clamp, scale, split, _runner(sessions, scale, dtype))
     if not difference <= most:
         raise ExportError(f"{path}: ONNX Runtime's pictures differ from ours by {difference:.2g}, more than {most:g}")
     for one, file in zip(paths, files, strict=True):
-        with whole_file(one, overwrite) as out:
+        with whole_file(one, force) as out:
             out.write(file)
     return paths, difference
 
@@ -80,14 +80,14 @@ def tensorrt(
     path: Path,
     engine: str = "tensorrt-rtx",
     precision: str = "fp16",
-    architectures: tuple[str, ...] = (),
-    overwrite: bool = False,
+    capabilities: tuple[str, ...] = (),
+    force: bool = False,
 ) -> None:
     """Writes the encoder as a serialised engine; see `trt_network` for what goes in and comes out.
 
     Args:
         engine: "tensorrt", for the GPU of this machine, or "tensorrt-rtx".
-        architectures: as "SM89", for tensorrt-rtx, which needs no GPU then; none: the GPU of this machine.
+        capabilities: as "SM89", for tensorrt-rtx, which needs no GPU then; none: the GPU of this machine.
 
     ExportError and ValueError for arguments; BackendUnavailable where TensorRT is missing or builds nothing; what
     `check_place` raises.
@@ -97,19 +97,19 @@ def tensorrt(
         raise ExportError(f"engine must be one of {', '.join(trt_engine.FLAVOURS)}, got {engine!r}")
     if precision not in PRECISIONS:
         raise ExportError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-    check_place(path, overwrite)
-    if architectures and engine != "tensorrt-rtx":
-        raise ExportError("architectures are chosen with tensorrt-rtx only; tensorrt builds for the GPU it runs on")
-    for name in architectures:
-        if name not in trt_engine.capabilities():
-            raise ExportError(f"architecture must be one of {', '.join(trt_engine.capabilities())}, got {name!r}")
-    if not architectures and not torch.cuda.is_available():
-        where = "" if engine == "tensorrt" else "; --architecture names one to build for"
+    check_place(path, force)
+    if capabilities and engine != "tensorrt-rtx":
+        raise ExportError("capabilities are chosen with tensorrt-rtx only; tensorrt builds for the GPU it runs on")
+    for name in capabilities:
+        if name not in trt_engine.known_capabilities():
+            raise ExportError(f"capability must be one of {', '.join(trt_engine.known_capabilities())}, got {name!r}")
+    if not capabilities and not torch.cuda.is_available():
+        where = "" if engine == "tensorrt" else "; --capability names one to build for"
         raise ExportError(f"there is no CUDA device here to build for{where}")
     make = DECODERS[weights.architecture.decoder]
     head = make(weights, torch.device("cpu"), torch.float32, "reference").head
-    plan = trt_engine.serialized(engine, weights, head, PRECISIONS[precision], architectures)
-    with whole_file(path, overwrite) as out:
+    plan = trt_engine.serialized(engine, weights, head, PRECISIONS[precision], capabilities)
+    with whole_file(path, force) as out:
         out.write(plan)
 
 
@@ -130,9 +130,9 @@ def _runner(sessions: list[Any], scale: float | None, dtype: Any) -> Run:
     return run
 
 
-def _difference(weights: Weights, clamp: float | None, scale: float | None, windows: bool, run: Run) -> float:
+def _difference(weights: Weights, cell_clamp: float | None, scale: float | None, windows: bool, run: Run) -> float:
     """The largest, over scales from 1 to 30 and, where the graph takes one, a window."""
-    upscaler = Upscaler(weights, device="cpu", precision="fp32", cell_clamp=clamp)
+    upscaler = Upscaler(weights, device="cpu", precision="fp32", cell_clamp=cell_clamp)
     height, width = 9, 7
     image = np.random.default_rng(0).random((height, width, 3), np.float32)
     field = upscaler.encode(image)

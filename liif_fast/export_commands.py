@@ -15,7 +15,7 @@ ONNX_EXAMPLES = """\
   liif-fast export onnx realtime twice.onnx --scale 2 --precision fp16
   liif-fast export onnx edsr-baseline net.onnx --split      makes net_encoder.onnx and net_decoder.onnx"""
 TENSORRT_EXAMPLES = """\
-  liif-fast export tensorrt edsr-baseline encoder.engine --architecture SM89 --architecture SM120
+  liif-fast export tensorrt edsr-baseline encoder.engine --capability SM89 --capability SM120
   liif-fast export tensorrt edsr-baseline encoder.engine --engine tensorrt"""
 
 app = typer.Typer(cls=Commands, help="Writes a network for other runtimes: ONNX, or a TensorRT engine.")
@@ -61,7 +61,7 @@ def to_tensorrt(
     output: Annotated[Path, typer.Argument(metavar="OUT.engine", help="The file.")],
     engine: Annotated[str, typer.Option(help="tensorrt-rtx, or tensorrt for this GPU.")] = "tensorrt-rtx",
     precision: Annotated[str, typer.Option(help="fp16 or bf16.")] = "fp16",
-    architecture: Annotated[
+    capability: Annotated[
         list[str] | None,
         typer.Option(metavar="SM", help="As SM89, several allowed, with tensorrt-rtx and no GPU; default: this GPU's."),
     ] = None,
@@ -75,6 +75,6 @@ def to_tensorrt(
     from .checkpoint import load
     from .export import tensorrt
 
-    tensorrt(load(model), output, engine, precision, tuple(architecture or ()), force)
-    built = ", ".join([engine, precision, *(architecture or ["this GPU"])])
+    tensorrt(load(model), output, engine, precision, tuple(capability or ()), force)
+    built = ", ".join([engine, precision, *(capability or ["this GPU"])])
     say(f"{output}  {output.stat().st_size / 1e6:.1f} MB, {built}; built, not run")

@@ -181,14 +181,14 @@ def _on_their_device(positions: torch.Tensor | NDArray[np.float64]) -> torch.Ten
     return (torch.from_numpy(positions) if isinstance(positions, np.ndarray) else positions).to(torch.float64)
 
 
-def cell(start: float, stop: float, size: float, clamp: float | None) -> float:
+def cell(start: float, stop: float, size: float, cell_clamp: float | None) -> float:
     """The paper's cell input: an output pixel's side in half input pixels, ``2 * LR / output``.
 
-    ``clamp`` keeps it at the value of that scale for larger scales, which the network was not trained on; None does
-    not.
+    ``cell_clamp`` keeps it at the value of that scale for larger scales, which the network was not trained on; None
+    does not.
     """
     side = 2 * (stop - start) / size
-    return side if clamp is None else max(side, 2 / clamp)
+    return side if cell_clamp is None else max(side, 2 / cell_clamp)
 
 
 def output_size(

@@ -122,7 +122,7 @@ def add_planes(graph: Graph, weights: Weights, decoder: Decoder | Resampler, ima
 class Axis:
     """One axis of a window: ``cells`` and ``size`` int64 scalars, ``start`` and ``stop`` float64 in input pixels."""
 
-    def __init__(self, graph: Graph, cells: str, size: str, start: str, stop: str, clamp: float | None) -> None:
+    def __init__(self, graph: Graph, cells: str, size: str, start: str, stop: str, cell_clamp: float | None) -> None:
         self.graph = g = graph
         self.cells, self.cells_double = cells, g.cast(cells, TensorProto.DOUBLE)
         self.step = g("Div", g("Sub", stop, start), g.cast(size, TensorProto.DOUBLE))
@@ -130,7 +130,7 @@ class Axis:
         centres = g("Add", numbers, g.double(0.5))
         self.positions = g("Add", start, g("Mul", centres, self.step))
         side = g("Mul", g.double(2.0), self.step)
-        self.cell = side if clamp is None else g("Max", side, g.double(2 / clamp))
+        self.cell = side if cell_clamp is None else g("Max", side, g.double(2 / cell_clamp))
 
     def clip(self, x: str, low: str, high: str) -> str:
         return self.graph("Min", self.graph("Max", x, low), high)
@@ -253,7 +253,7 @@ def add_resampling(graph: Graph, decoder: Resampler, z: str, y: Axis, x: Axis) -
     return picture
 
 
-def add_filter(graph: Graph, weights: Weights, decoder: Resampler, scale: int, clamp: float | None) -> str:
+def add_filter(graph: Graph, weights: Weights, decoder: Resampler, scale: int, cell_clamp: float | None) -> str:
     """``image`` [1, 3, H, W] in [0, 1] -> colours [1, 3, scale * H, scale * W] of the network's range."""
     g = graph
     order = np.arange(3 * FACTOR**2).reshape(FACTOR, 3, FACTOR).swapaxes(0, 1).flatten()  # (colour, row, column)
@@ -262,7 +262,7 @@ def add_filter(graph: Graph, weights: Weights, decoder: Resampler, scale: int, c
     outputs, stride = (n // math.gcd(scale, FACTOR) for n in (scale, FACTOR))
     cells, inner = 5, 2  # far from both edges
     positions = inner + (np.arange(outputs) + 0.5) / scale
-    taps = decoder.tables(positions, cells, grid.cell(0, 1, scale, clamp))
+    taps = decoder.tables(positions, cells, grid.cell(0, 1, scale, cell_clamp))
     first = taps.first.numpy() - inner * FACTOR
     before, length = -int(first[0]), int(first[-1] - first[0]) + TAPS
     shares = np.zeros((outputs, length))
@@ -282,7 +282,7 @@ def add_filter(graph: Graph, weights: Weights, decoder: Resampler, scale: int, c
 def whole(
     weights: Weights,
     decoder: Decoder | Resampler,
-    clamp: float | None,
+    cell_clamp: float | None,
     scale: float | None = None,
     dtype: Any = np.float32,
 ) -> onnx.ModelProto:
@@ -290,13 +290,13 @@ def whole(
 
     ``picture`` is [1, 3, rows, columns], clamped to [0, 1]; it and ``image`` are of ``dtype``, float32 or float16. With
     ``scale`` there is no ``size``; it is ``scale`` times the image's, at a whole one by a filter where `add_filter` has
-    one. ``clamp``: see `grid.cell`.
+    one. ``cell_clamp``: see `grid.cell`.
     """
     graph = g = Graph("upscaler", dtype)
     notes = f"{weights.name}: {weights.architecture.summary()}"
     inputs = [g.value(IMAGE, [1, 3, "height", "width"])]
     if isinstance(decoder, Resampler) and scale is not None and scale in FILTERED:
-        colors = add_filter(g, weights, decoder, int(scale), clamp)
+        colors = add_filter(g, weights, decoder, int(scale), cell_clamp)
         return graph.model(inputs, _finished(g, weights, colors), notes)
     cells = g("Shape", IMAGE, start=2)
     if scale is None:
@@ -306,13 +306,13 @@ def whole(
         scaled = g("Round", g("Mul", g.cast(cells, TensorProto.DOUBLE), g.double(scale)))
         size = g.cast(g("Max", scaled, g.double(1.0)), TensorProto.INT64)
     end = g.cast(cells, TensorProto.DOUBLE)
-    y, x = (Axis(g, g.item(cells, i), g.item(size, i), g.double(0.0), g.item(end, i), clamp) for i in range(2))
+    y, x = (Axis(g, g.item(cells, i), g.item(size, i), g.double(0.0), g.item(end, i), cell_clamp) for i in range(2))
     output = _picture(g, weights, decoder, add_encoder(g, weights, decoder, IMAGE), y, x)
     return graph.model(inputs, output, notes)
 
 
 def split(
-    weights: Weights, decoder: Decoder | Resampler, clamp: float | None, dtype: Any = np.float32
+    weights: Weights, decoder: Decoder | Resampler, cell_clamp: float | None, dtype: Any = np.float32
 ) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     """Encoder: ``image`` as for `whole` -> ``z`` [H, W, C]. Decoder: ``z``, ``size``, ``box`` -> ``picture``.
 
@@ -323,7 +323,9 @@ def split(
     encoder("Identity", add_encoder(encoder, weights, decoder, IMAGE), name=Z)
     image, z = g.value(IMAGE, [1, 3, "height", "width"]), g.value(Z, ["height", "width", width])
     cells, box = g("Shape", Z), g.cast(BOX, TensorProto.DOUBLE)
-    y, x = (Axis(g, g.item(cells, i), g.item(SIZE, i), g.item(box, i), g.item(box, i + 2), clamp) for i in range(2))
+    y, x = (
+        Axis(g, g.item(cells, i), g.item(SIZE, i), g.item(box, i), g.item(box, i + 2), cell_clamp) for i in range(2)
+    )
     output = _picture(g, weights, decoder, Z, y, x)
     size = helper.make_tensor_value_info(SIZE, TensorProto.INT64, [2])
     window = helper.make_tensor_value_info(BOX, TensorProto.FLOAT, [4])

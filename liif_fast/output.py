@@ -60,7 +60,7 @@ def check_output(
     path: str | os.PathLike[str],
     shape: tuple[int, int, int],
     dtype: Any = np.uint8,
-    overwrite: bool = False,
+    force: bool = False,
     *,
     quality: int | None = None,
     lossless: bool = False,
@@ -68,7 +68,7 @@ def check_output(
     """Everything about an output file that can be refused before the work starts; the format that the name means.
 
     ``shape`` is (H, W, C), ``dtype`` uint8, uint16, float16 or float32. Raises ImageError for a suffix, size, alpha
-    channel or choice that the format has not, FileExistsError without ``overwrite``, FileNotFoundError, PermissionError
+    channel or choice that the format has not, FileExistsError without ``force``, FileNotFoundError, PermissionError
     or IsADirectoryError for the place; ValueError and TypeError for a shape or dtype that is no picture.
     """
     path = os.fspath(path)
@@ -82,7 +82,7 @@ def check_output(
         raise ImageError(f"{path}: the suffix {suffix!r} names no output format, which are {', '.join(SUFFIXES)}")
     format = SUFFIXES[suffix]
     _check_format(path, format, (height, width, channels), quality, lossless)
-    check_place(path, overwrite)
+    check_place(path, force)
     return format
 
 
@@ -110,10 +110,10 @@ def _check_format(path: str, format: Format, shape: tuple[int, int, int], qualit
             raise ImageError(f"{path}: this Pillow was built without AVIF; Pillow 11.3 and later usually have it")
 
 
-def check_place(path: str | os.PathLike[str], overwrite: bool) -> None:
+def check_place(path: str | os.PathLike[str], force: bool) -> None:
     """What can be refused about a file's place before there is anything to write.
 
-    FileExistsError without ``overwrite``, FileNotFoundError, PermissionError, IsADirectoryError; ImageError for what
+    FileExistsError without ``force``, FileNotFoundError, PermissionError, IsADirectoryError; ImageError for what
     is no regular file.
     """
     path = os.fspath(path)
@@ -129,14 +129,14 @@ def check_place(path: str | os.PathLike[str], overwrite: bool) -> None:
             raise IsADirectoryError(f"{path}: is a directory")
         if not stat.S_ISREG(mode):
             raise ImageError(f"{path}: not a regular file")
-        if not overwrite:
+        if not force:
             raise _taken(path)
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(f"{path}: no permission to write in {folder}")
 
 
 def _taken(path: str) -> FileExistsError:
-    return FileExistsError(f"{path}: exists already; --force (overwrite=True) replaces it")
+    return FileExistsError(f"{path}: exists already; --force (force=True) replaces it")
 
 
 @contextmanager
@@ -147,19 +147,19 @@ def writer(
     metadata: Metadata | None = None,
     quality: int | None = None,
     lossless: bool = False,
-    overwrite: bool = False,
+    force: bool = False,
 ) -> Iterator[RowWriter]:
     """``with writer(...) as out: out.write(rows)``, top to bottom, until all H rows are there.
 
     The rows go to a hidden file beside ``path``, which takes the name when all is on the disk; whatever happens before
-    that leaves nothing behind. Without ``overwrite`` a name taken meanwhile is an error too; with it the last complete
+    that leaves nothing behind. Without ``force`` a name taken meanwhile is an error too; with it the last complete
     file wins. PNG and TIFF need memory for a few rows only, the other formats for the whole picture. Samples deeper
     than the format holds are rounded, and metadata it has no place for are left out, each with a UserWarning.
 
     Raises what ``check_output`` raises, ImageError for a full disk, ValueError for rows of another shape or dtype, too
     many or too few.
     """
-    format = check_output(path, shape, dtype, overwrite, quality=quality, lossless=lossless)
+    format = check_output(path, shape, dtype, force, quality=quality, lossless=lossless)
     shown = os.fspath(path)
     source, target = np.dtype(dtype), np.dtype(dtype)
     if source.name not in format.dtypes:
@@ -171,7 +171,7 @@ def writer(
     if lost:
         other = "" if format.name == "PNG" else "; .png has"
         warnings.warn(f"{shown}: {format.name} has no place for {', '.join(lost)}{other}", stacklevel=3)
-    with whole_file(path, overwrite) as file:
+    with whole_file(path, force) as file:
         rows = _Rows(file, shown, format, shape, source, target, metadata, quality or format.quality, lossless)
         try:
             yield rows
@@ -182,19 +182,19 @@ def writer(
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """A text file (UTF-8) as `whole_file` writes it; an older one is replaced."""
-    with whole_file(path, overwrite=True) as file:
+    with whole_file(path, force=True) as file:
         file.write(text.encode())
 
 
 @contextmanager
 def whole_file(
-    path: str | os.PathLike[str], overwrite: bool = False, folder: str | os.PathLike[str] | None = None
+    path: str | os.PathLike[str], force: bool = False, folder: str | os.PathLike[str] | None = None
 ) -> Iterator[BinaryIO]:
     """A hidden file beside ``path``, or in ``folder`` there, to write bytes to; at the end it is synced and takes the
     name.
 
     Whatever happens before that leaves nothing behind. FileExistsError for a name taken meanwhile, without
-    ``overwrite``; ImageError for a full disk.
+    ``force``; ImageError for a full disk.
     """
     shown, final = os.fspath(path), os.path.realpath(path)
     temp = os.path.join(folder or os.path.dirname(final), f".liif_fast-{secrets.token_hex(8)}.part")
@@ -207,7 +207,7 @@ def whole_file(
             file.flush()
             os.fsync(file.fileno())
         with one_line_errors(shown):
-            _publish(temp, final, shown, overwrite)
+            _publish(temp, final, shown, force)
     finally:
         with suppress(FileNotFoundError):
             os.unlink(temp)
@@ -336,9 +336,9 @@ class _Collected:
         pass
 
 
-def _publish(temp: str, final: str, shown: str, overwrite: bool) -> None:
-    """Gives the finished file its name, atomically; without ``overwrite`` never in the place of another file."""
-    if overwrite:
+def _publish(temp: str, final: str, shown: str, force: bool) -> None:
+    """Gives the finished file its name, atomically; without ``force`` never in the place of another file."""
+    if force:
         os.replace(temp, final)
     elif os.name == "nt":
         _unless_taken(shown, lambda: os.rename(temp, final))

@@ -71,19 +71,19 @@ def unavailable(engine: str, device: torch.device, dtype: torch.dtype) -> str | 
     if flavour.missing:
         return flavour.missing
     capability = _capability(device)
-    if engine == "tensorrt-rtx" and capability not in capabilities():
-        return f"it has no {capability}, which this GPU is, but {', '.join(capabilities())}"
+    if engine == "tensorrt-rtx" and capability not in known_capabilities():
+        return f"it has no {capability}, which this GPU is, but {', '.join(known_capabilities())}"
     return None
 
 
-def capabilities() -> list[str]:
+def known_capabilities() -> list[str]:
     """Architectures that TensorRT for RTX builds for, as "SM89"; BackendUnavailable where it is missing."""
     members = FLAVOURS["tensorrt-rtx"].trt.ComputeCapability.__members__
     return sorted((name for name in members if name.startswith("SM")), key=lambda name: int(name[2:]))
 
 
 def serialized(
-    engine: str, weights: Weights, head: Head, dtype: torch.dtype, architectures: tuple[str, ...] = ()
+    engine: str, weights: Weights, head: Head, dtype: torch.dtype, capabilities: tuple[str, ...] = ()
 ) -> bytes:
     """An engine as `trt_network.build` makes it; BackendUnavailable with TensorRT's own words where it does not."""
     trt, width = FLAVOURS[engine].trt, len(head.weight)
@@ -92,7 +92,7 @@ def serialized(
     logger = _listener(engine)
     logger.said.clear()
     try:
-        return build(trt, logger, weights, head, dtype, architectures)
+        return build(trt, logger, weights, head, dtype, capabilities)
     except (RuntimeError, TypeError) as error:  # the latter: a builder that could not be made at all
         raise BackendUnavailable(f"engine {engine!r} could not be built: {_said(logger, error)}") from error
 
@@ -176,8 +176,8 @@ class TensorRTEncoder(BaseEncoder):
                 f"engine {self.engine!r} is built for this GPU and network, once; that may take minutes", stacklevel=2
             )
         torch.cuda.empty_cache()  # TensorRT takes memory beside PyTorch, which holds what it has had
-        architectures = (_capability(self.device),) if rtx else ()
-        plan = serialized(self.engine, weights, head, self.dtype, architectures)
+        capabilities = (_capability(self.device),) if rtx else ()
+        plan = serialized(self.engine, weights, head, self.dtype, capabilities)
         self._engine = self._load(plan)
         if not self._engine:
             raise BackendUnavailable(f"engine {self.engine!r} was built but not loaded: {_said(self._logger)}")

@@ -263,7 +263,7 @@ def test_a_file_that_older_versions_would_misread_says_so(tmp_path: Path) -> Non
     for flag in (False, True):
         weights = smallest()
         weights = replace(weights, architecture=replace(weights.architecture, relu_after_add=flag))
-        save(tmp_path / "m.safetensors", weights)
+        save(tmp_path / "m.safetensors", weights, force=True)
         assert load(tmp_path / "m.safetensors").architecture == weights.architecture
         with safe_open(tmp_path / "m.safetensors", framework="pt") as file:
             versions[flag] = file.metadata()["version"]
@@ -380,12 +380,15 @@ def test_save_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         with monkeypatch.context() as patch:
             patch.setattr(os, name, fail)
             with pytest.raises(OSError, match="disk full"):
-                save(path, smallest())
+                save(path, smallest(), force=True)
         assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
         assert path.read_bytes() == b"old"
     with pytest.raises(FileNotFoundError):
         save(tmp_path / "absent" / "m.safetensors", smallest())
-    save(path, smallest())
+    with pytest.raises(FileExistsError, match="force=True"):
+        save(path, smallest())
+    assert path.read_bytes() == b"old"
+    save(path, smallest(), force=True)
     assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
     assert load(path)
     assert path.stat().st_mode & 0o777 == 0o666 & ~umask()
@@ -407,6 +410,6 @@ def test_save_refuses(tmp_path: Path) -> None:
         save(path, replace(weights, metadata={"a": 1}))  # type: ignore[dict-item]
     big = replace(weights, tensors={**weights.tensors, "imnet.layers.0.bias": torch.full((16,), 1e5)})
     with pytest.raises(CheckpointError, match=r"imnet\.layers\.0\.bias does not fit .*float16"):
-        save(path, big)
+        save(path, big, torch.float16)
     assert list(tmp_path.iterdir()) == []
     save(path, big, torch.bfloat16)

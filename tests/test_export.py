@@ -246,7 +246,7 @@ def test_onnx_command(tmp_path: Path) -> None:
         (["tensorrt", TINY, "a.onnx"], ".engine"),
         (["tensorrt", TINY, "a.engine", "--engine", "torch"], "engine must be one of"),
         (["tensorrt", TINY, "a.engine", "--precision", "fp32"], "precision must be one of"),
-        (["tensorrt", TINY, "a.engine", "--engine", "tensorrt", "--architecture", "SM89"], "tensorrt-rtx only"),
+        (["tensorrt", TINY, "a.engine", "--engine", "tensorrt", "--capability", "SM89"], "tensorrt-rtx only"),
         (["tensorrt", "nothing", "a.engine"], "no model named 'nothing'"),
         ([], "Missing command"),
         (["openvino", TINY, "a.xml"], "openvino"),
@@ -273,11 +273,11 @@ def test_a_wrong_picture_is_not_written(tmp_path: Path, monkeypatch: pytest.Monk
 
 @needs_rtx
 def test_tensorrt_command(tmp_path: Path) -> None:
-    result = command("tensorrt", TINY, tmp_path / "a.engine", "--architecture", "SM86", "--architecture", "SM120")
+    result = command("tensorrt", TINY, tmp_path / "a.engine", "--capability", "SM86", "--capability", "SM120")
     assert result.exit_code == 0, result.output
     assert "tensorrt-rtx, fp16, SM86, SM120" in result.stdout
     assert (tmp_path / "a.engine").read_bytes()[:4] == b"vtrt"
     (tmp_path / "a.engine").rename(tmp_path / "taken.onnx")
-    refused(command("tensorrt", TINY, tmp_path / "b.engine", "--architecture", "SM90"), "got 'SM90'", tmp_path)
+    refused(command("tensorrt", TINY, tmp_path / "b.engine", "--capability", "SM90"), "got 'SM90'", tmp_path)
     if not export.torch.cuda.is_available():
-        refused(command("tensorrt", TINY, tmp_path / "b.engine"), "--architecture names one", tmp_path)
+        refused(command("tensorrt", TINY, tmp_path / "b.engine"), "--capability names one", tmp_path)

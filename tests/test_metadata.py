@@ -81,7 +81,7 @@ def kept(data, notes=b"\x01\x02notes\x03"):
 
 
 def save(path, pixels=PICTURE, **fields):
-    with writer(path, pixels.shape, pixels.dtype, Metadata(**fields), overwrite=True) as out:
+    with writer(path, pixels.shape, pixels.dtype, Metadata(**fields), force=True) as out:
         out.write(pixels)
 
 

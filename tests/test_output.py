@@ -77,7 +77,7 @@ def test_metadata_is_kept(tmp_path, suffix):
         assert kept[0x010F] == "maker"
     has_gray, has_profile = suffix not in (".webp", ".avif"), suffix != ".bmp"
     for profile, fits in ((SRGB, not has_gray), (SRGB[:16] + b"GRAY" + SRGB[20:], has_gray)):
-        save(tmp_path / f"gray{suffix}", smooth(6, 5, 1), metadata=Metadata(profile), overwrite=True)
+        save(tmp_path / f"gray{suffix}", smooth(6, 5, 1), metadata=Metadata(profile), force=True)
         kept = profile if fits and has_profile else None
         assert read(tmp_path / f"gray{suffix}")[1].icc_profile == kept
 
@@ -134,7 +134,7 @@ def test_deeper_samples_are_rounded_with_a_warning(tmp_path, source, suffix, exp
         ("a.png", (1, 1, 3), {"quality": 50}, ImageError, "quality 50"),
         ("no/a.png", (1, 1, 3), {}, FileNotFoundError, "no folder"),
         ("folder.png", (1, 1, 3), {}, IsADirectoryError, "directory"),
-        ("pipe.png", (1, 1, 3), {"overwrite": True}, ImageError, "not a regular file"),
+        ("pipe.png", (1, 1, 3), {"force": True}, ImageError, "not a regular file"),
         ("there.png", (1, 1, 3), {}, FileExistsError, "--force"),
         (f"{'a' * 300}.png", (1, 1, 3), {}, OSError, "too long"),
     ],
@@ -169,7 +169,7 @@ def test_a_pillow_without_avif(tmp_path, monkeypatch):
 def test_nothing_is_left_behind(tmp_path, suffix, error):
     (tmp_path / f"a{suffix}").write_text("old")
     rows = random_array((500, 900, 3))
-    with pytest.raises(error), writer(tmp_path / f"a{suffix}", (5000, 900, 3), overwrite=True) as out:
+    with pytest.raises(error), writer(tmp_path / f"a{suffix}", (5000, 900, 3), force=True) as out:
         for _ in range(5):
             out.write(rows)
         assert len(os.listdir(tmp_path)) == 2
@@ -207,9 +207,9 @@ def test_a_name_taken_meanwhile(tmp_path, links, monkeypatch):
         (tmp_path / "b.png").write_text("other")
     one_line(info)
     assert (tmp_path / "b.png").read_text() == "other"
-    with writer(tmp_path / "b.png", rows.shape, overwrite=True) as one:
+    with writer(tmp_path / "b.png", rows.shape, force=True) as one:
         one.write(rows)
-        with writer(tmp_path / "b.png", rows.shape, overwrite=True) as two:  # the last complete one wins
+        with writer(tmp_path / "b.png", rows.shape, force=True) as two:  # the last complete one wins
             two.write(255 - rows)
     assert np.array_equal(read(tmp_path / "b.png")[0], rows)
     assert sorted(os.listdir(tmp_path)) == ["a.png", "b.png"]

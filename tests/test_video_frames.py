@@ -144,14 +144,14 @@ def test_zoom_takes_pictures_of_every_mode(tmp_path: Path, up: Upscaler, mode: s
     picture = Image.new("RGB", (40, 30), (200, 120, 40)).convert(mode)
     out, found = tmp_path / "out.mkv", []
     for one in (picture, picture.convert("RGB")):
-        video.zoom(one, out, to=(0.2, 0.2, 0.6, 0.6), seconds=0.1, size=(54, 96), upscaler=up, overwrite=True)
+        video.zoom(one, out, to=(0.2, 0.2, 0.6, 0.6), seconds=0.1, size=(54, 96), upscaler=up, force=True)
         with av.open(str(out)) as made:
             found.append(next(made.decode(video=0)).to_ndarray(format="rgb24").mean((0, 1)))
     if mode == "L":  # of gray the three answers' mean
         found = [one.mean() for one in found]
     assert np.abs(found[0] - found[1]).max() < 25, "numbers of a palette are no colours"
     with pytest.raises(ValueError, match="more than 1048576 frames"):
-        video.zoom(picture, out, to=(0.2, 0.2, 0.6, 0.6), seconds=1e9, size=(54, 96), upscaler=up, overwrite=True)
+        video.zoom(picture, out, to=(0.2, 0.2, 0.6, 0.6), seconds=1e9, size=(54, 96), upscaler=up, force=True)
 
 
 def test_zoom_goes_through_one_picture(tmp_path: Path, up: Upscaler) -> None:

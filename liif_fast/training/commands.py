@@ -207,7 +207,7 @@ def calibrate(
     check_place(output, force)
     weights = measured(load(model), data, pictures)
     lost = losses(weights, data)
-    save(output, weights, dtype=None, overwrite=force)
+    save(output, weights, force=force)
     say(f"{output}  scales of {model} for 8 bits")
     say("at least " + ", ".join(f"{value:.1f} dB in {name}" for name, value in lost.items()) + ", beside fp32")
 
@@ -232,7 +232,7 @@ def blend(
     _check_safetensors(output)
     check_place(output, force)
     weights = between(load(first), load(second), share)
-    save(output, weights, dtype=None, overwrite=force)
+    save(output, weights, force=force)
     say(f"{output}  {weights.metadata['recipe']}")
 
 

@@ -94,5 +94,5 @@ def save_figure(figure: Figure, path: Path) -> None:
     """A PNG, whole or not at all; an older one is replaced."""
     drawn = io.BytesIO()  # Pillow writing to the file itself would lose the errno of a full disk
     figure.savefig(drawn, format="png", dpi=100)
-    with whole_file(path, overwrite=True) as file:
+    with whole_file(path, force=True) as file:
         file.write(drawn.getbuffer())

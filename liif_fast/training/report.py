@@ -76,7 +76,7 @@ def run(
     for folder in data:
         testset.find(folder)
     if json_path:
-        check_place(json_path, overwrite=True)
+        check_place(json_path, force=True)
     if options["precision"] == "auto":  # of no model in particular: networks are compared, not what rounding costs them
         options = {**options, "precision": find_precision("auto", find_device(options["device"]))}
     with torch_threads(options["threads"]):

@@ -77,7 +77,7 @@ def shorten(
     first = quality(weights)
     steps = [Step(length(weights), unit, first, 0.0, True)]
     rectifiers = report(weights, pictures, folder / f"entropy-{length(weights)}.png", say)
-    save(folder / WEIGHTS, weights, dtype=None)
+    save(folder / WEIGHTS, weights, force=True)
     while length(weights) > 1:
         if unit == UNITS["liif"]:
             layer = easier.next_layer(rectifiers)
@@ -90,7 +90,7 @@ def shorten(
         run = folder / f"{unit.split()[-1]}-{length(shorter)}"
         run.mkdir(exist_ok=True)
         start = run / "start.safetensors"
-        save(start, shorter, dtype=None)
+        save(start, shorter, force=True)
         say(f"{done}; training with {length(shorter)} {unit} in {run}")
         step_config = replace(config, output=str(run), init=str(start))
         resume = (run / STATE).exists()
@@ -104,7 +104,7 @@ def shorten(
         if not steps[-1].kept:
             break
         weights = candidate
-        save(folder / WEIGHTS, weights, dtype=None)
+        save(folder / WEIGHTS, weights, force=True)
     return steps
 
 

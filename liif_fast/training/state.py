@@ -71,7 +71,7 @@ class State:
         }
         whole = io.BytesIO()  # torch writing to the file itself would hide that the disk is full
         torch.save(content, whole)
-        with whole_file(path, overwrite=True) as file:
+        with whole_file(path, force=True) as file:
             file.write(whole.getbuffer())
 
     def restore(self, path: Path, rank: int) -> None:

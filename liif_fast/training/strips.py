@@ -48,5 +48,5 @@ def strip(panels: Sequence[tuple[str, np.ndarray]], window: tuple[slice, slice])
 
 def save(path: str | os.PathLike[str], picture: np.ndarray) -> None:
     """As a file, whole or not at all; an older one is replaced."""
-    with writer(path, picture.shape, overwrite=True) as out:
+    with writer(path, picture.shape, force=True) as out:
         out.write(picture)

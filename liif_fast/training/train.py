@@ -312,7 +312,7 @@ class _Run:
             up = Upscaler(weights, device=self.device, precision="fp32", threads=self.config.threads or None)
             found = evaluate(up, self.validation)
             self.psnr = {scale: summary.psnr for scale, summary in found.items()}
-        save_weights(self.folder / WEIGHTS, weights, torch.float32)
+        save_weights(self.folder / WEIGHTS, weights, force=True)
         self.log.draw()
 
     def save(self) -> None:

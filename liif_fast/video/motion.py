@@ -52,7 +52,7 @@ def zoom(
     upscaler: Upscaler | None = None,
     codec: str | None = None,
     crf: float | None = None,
-    overwrite: bool = False,
+    force: bool = False,
 ) -> None:
     """A film that moves through a picture from one window to another.
 
@@ -74,8 +74,8 @@ def zoom(
     found = read(picture) if isinstance(picture, (str, os.PathLike)) else _array(picture)
     path = os.fspath(output)
     plan = Plan(found.shape[:2], start, to, seconds, size, Fraction(rate).limit_denominator(1001), easing)
-    encoding = prepare(path, choice, plan, found, overwrite)
-    render(path, encoding, plan, found, upscaler or Upscaler(), overwrite)
+    encoding = prepare(path, choice, plan, found, force)
+    render(path, encoding, plan, found, upscaler or Upscaler(), force)
 
 
 class Plan:
@@ -159,11 +159,11 @@ def _array(picture: Any) -> np.ndarray:
     return join(frames[0]).cpu().numpy()
 
 
-def prepare(path: str, choice: Choice, plan: Plan, picture: np.ndarray, overwrite: bool) -> Encoding:
+def prepare(path: str, choice: Choice, plan: Plan, picture: np.ndarray, force: bool) -> Encoding:
     """All that can be refused before the network is needed, and what the film is encoded with."""
     check_library()
     container_of(path)
-    check_place(path, overwrite)
+    check_place(path, force)
     source = "yuv420p" if picture.dtype == np.uint8 else "yuv420p10le"
     colors = Colors(BT709, LIMITED, BT709, BT709)
     return Encoding.choose(
@@ -198,14 +198,14 @@ def render(
     plan: Plan,
     picture: np.ndarray,
     upscaler: Upscaler,
-    overwrite: bool,
+    force: bool,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Writes the film, whole or not at all; ``progress`` is called with frames done and frames in all."""
     color = picture if picture.ndim == 3 else picture[..., None]
     color = color[..., : color.shape[2] - 1 + color.shape[2] % 2]  # 1 of 2 and 3 of 4: without alpha
     converter = Converter()
-    with whole_file(path, overwrite) as file, Pipeline("encoding") as pipeline, one_line(path):
+    with whole_file(path, force) as file, Pipeline("encoding") as pipeline, one_line(path):
         rendered = pipeline.step("rendering", frames(plan, upscaler.encode(color)))
         with container(file, path) as out:
             video: Any = out.add_stream(encoding.codec, rate=encoding.rate)

@@ -18,7 +18,7 @@ _HEIGHT, _WIDTH = 360, 640
 
 def write_strip(
     path: str,
-    overwrite: bool,
+    force: bool,
     source: str,
     start: Fraction,
     seconds: Fraction,
@@ -40,7 +40,7 @@ def write_strip(
     if not rows:
         return
     whole = np.concatenate(rows)
-    with writer(path, (whole.shape[0], whole.shape[1], whole.shape[2]), whole.dtype, overwrite=overwrite) as out:
+    with writer(path, (whole.shape[0], whole.shape[1], whole.shape[2]), whole.dtype, force=force) as out:
         out.write(whole)
 
 

@@ -113,7 +113,7 @@ class Work:
     def segment(self) -> Iterator[Segment]:
         """The next one to write to; it counts when all is on the disk."""
         place = self._place(self.finished)
-        with one_line_errors(str(place)), whole_file(place, overwrite=True) as file:
+        with one_line_errors(str(place)), whole_file(place, force=True) as file:
             yield Segment(file)
         self.finished += 1
 
