@@ -222,6 +222,19 @@ def test_help_of_the_package_does_not_wait_for_torch():
     assert not start_of("")[1]
 
 
+def test_the_end_does_not_search_for_garbage():
+    code = """
+import atexit, gc, sys
+atexit.register(lambda: print(len(gc.get_objects()) * 100 < gc.get_freeze_count()))  # after what main() registers
+sys.argv = ["liif-fast", "--version"]
+from liif_fast.__main__ import main
+main()
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.split()[-1] == "True"
+
+
 def test_progress_is_for_terminals(folder):
     meter = console.Meter(3)
     with meter:
