@@ -278,8 +278,7 @@ void convolve(const std::vector<ConvolveParams>& chain, const std::string& isa, 
   if (chain.empty() || chain[0].grid.columns < 1) return;
 
   const py::gil_scoped_release release;
-  Chain(chain, threads).go([&](int at, int64_t begin, int64_t end) {
-    const ConvolveParams& p = chain[at];
+  Chain(chain, threads).go([&](const ConvolveParams& p, int64_t begin, int64_t end) {
     p.winograd ? by(p)(p, begin, end, winograd_scratch(p.in, p.out)) : with.convolve(p, begin, end);
   });
 }

@@ -30,10 +30,12 @@ bool step(Picture& picture, int at, int64_t row, int64_t tile) {
 
 int check(int64_t rows, int64_t columns, int channels, const std::vector<bool>& winograd, int threads) {
   std::vector<ConvolveParams> chain;
+  // As biases and outputs, to know the convolutions and their columns by.
+  std::vector<float> numbers(winograd.size()), line(columns * channels);
   for (const bool tiles : winograd) {
     ConvolveParams p{};
     p.grid = {rows, columns, 0}, p.in = p.out = channels, p.kernel = 3;
-    p.winograd = tiles ? &chain : nullptr;
+    p.winograd = tiles ? &chain : nullptr, p.bias = &numbers[chain.size()], p.output = line.data();
     chain.push_back(p);
   }
   Picture picture{rows, columns, (columns + 3) / 4, {}};
@@ -42,12 +44,16 @@ int check(int64_t rows, int64_t columns, int channels, const std::vector<bool>& 
   constexpr auto kLoose = std::memory_order_relaxed;
   std::atomic<int64_t> wrong{0}, first{0}, early{0};
   const int64_t cells = rows * picture.across;
-  Chain(chain, threads).go([&](int at, int64_t begin, int64_t end) {
+  Chain(chain, threads).go([&](const ConvolveParams& part, int64_t begin, int64_t end) {
+    const auto at = static_cast<int>(part.bias - numbers.data());
+    const int64_t column = (static_cast<float*>(part.output) - line.data()) / channels, across = tiles_across(part.grid),
+                  first_tile = column / 4;
     early.fetch_add(at > 0 && first.load(kLoose) < cells, kLoose);
     const bool tiles = chain[at].winograd;
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t top = tiles ? i / picture.across * 4 : i, bottom = tiles ? std::min(rows, top + 4) : i + 1;
-      const int64_t left = tiles ? i % picture.across : 0, right = tiles ? left + 1 : picture.across;
+      const int64_t top = tiles ? i / across * 4 : i, bottom = tiles ? std::min(rows, top + 4) : i + 1;
+      const int64_t left = first_tile + (tiles ? i % across : 0);
+      const int64_t right = tiles ? left + 1 : first_tile + (part.grid.columns + 3) / 4;
       for (int64_t y = top; y < bottom; ++y) {
         for (int64_t x = left; x < right; ++x) {
           wrong.fetch_add(!step(picture, at, y, x), kLoose);
@@ -68,9 +74,10 @@ int check(int64_t rows, int64_t columns, int channels, const std::vector<bool>& 
 bool ends_by_errors(int threads) {
   std::vector<ConvolveParams> chain(9);
   for (ConvolveParams& p : chain) p.grid = {270, 480, 0}, p.in = p.out = 64, p.kernel = 3, p.winograd = &chain;
+  std::atomic<int> calls{0};
   try {
-    Chain(chain, threads).go([](int at, int64_t begin, int64_t) {
-      if (at == 1 && begin > 1000) throw std::bad_alloc();
+    Chain(chain, threads).go([&](const ConvolveParams&, int64_t, int64_t) {
+      if (++calls == 1000) throw std::bad_alloc();
     });
   } catch (const std::bad_alloc&) {
     return true;
@@ -85,7 +92,7 @@ int main() {
   int failed = 0;
   for (const int threads : {1, 2, 7}) failed += !ends_by_errors(threads);
   for (const auto& winograd : {tiles, rows, head, std::vector<bool>{true}}) {
-    for (const auto& [height, width] : {std::pair{1, 1}, {3, 200}, {5, 7}, {97, 13}, {64, 130}, {270, 480}}) {
+    for (const auto& [height, width] : {std::pair{1, 1}, {3, 200}, {5, 7}, {97, 13}, {64, 130}, {40, 1501}, {270, 480}}) {
       for (const int channels : {16, 64}) {
         for (const int threads : {1, 2, 7}) failed += check(height, width, channels, winograd, threads);
       }
