@@ -21,8 +21,9 @@ struct PixelGrid {
 struct ConvolveParams {
   Type type;  // f32 or bf16: storage of weights and pictures but the sums, which are f32
   PixelGrid grid;
-  int32_t in, out;  // channels; `in` is even, `out` a multiple of 16
-  int32_t kernel;   // 3 or 1
+  int64_t first_row;  // of the grid, in the picture that a chain of convolutions is of
+  int32_t in, out;    // channels; `in` is even, `out` a multiple of 16
+  int32_t kernel;     // 3 or 1
 
   // Pictures point to the first pixel of the output's grid; a kernel of 3 also reads one pixel beyond each border.
   const void* input;

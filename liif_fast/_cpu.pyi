@@ -70,6 +70,7 @@ class ConvolveParams:
         *,
         type: Type,
         grid: PixelGrid,
+        first_row: int = 0,
         into: int,
         out: int,
         kernel: int,

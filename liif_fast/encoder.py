@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -69,6 +69,18 @@ def edsr(x: T, a: Architecture, convolve: Callable[[str, T], T], relu: Callable[
     return add(convolve(f"encoder.body.{a.n_resblocks}", features), x)
 
 
+class Scroll(Protocol):
+    """z of a picture [H, W, 1 or 3] from top to bottom, each row encoded once.
+
+    ``length``: rows that a call can ask for.
+    """
+
+    length: int
+
+    def __call__(self, first: int, last: int) -> torch.Tensor:
+        """Rows ``first`` to ``last``, and perhaps more; ``first`` is never less than the time before."""
+
+
 class BaseEncoder(ABC):
     """image -> z: EDSR's features and the convolution that the decoder begins with; subclasses differ in who computes.
 
@@ -109,6 +121,11 @@ class BaseEncoder(ABC):
                 "precision (bf16 has the range of fp32) or engine may do"
             )
         return z
+
+    def scroll(self, image: torch.Tensor, most_cells: int) -> Scroll | None:
+        """z of a picture [H, W, 1 or 3] some rows at a time, each encoded once, with ``most_cells`` in memory; None
+        where only tiles with halos do."""
+        return None
 
     def takes(self, height: int, width: int) -> bool:
         """Whether a picture of this size goes through in one piece."""

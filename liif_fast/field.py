@@ -17,6 +17,7 @@ from .resample import Resampler
 
 Box = tuple[float, float, float, float]
 Progress = Callable[[int, int], None]
+Features = Callable[[tiling.Span, tiling.Span], tuple[torch.Tensor, int, int]]
 
 
 # Pixels decoded between two reports of progress: about a second on two cores. A GPU would wait between so few. Where
@@ -82,23 +83,18 @@ class Field:
         top, left, bottom, right = grid.check_box(box, self.height, self.width)
         y, x, cell = self.tables(size, (top, left, bottom, right))
         y = y.part(first_row, rows)
-        # At most 16 bytes a pixel: three float32 values and their gray mean. The same for colour, so that the bands of
-        # a picture's colour and alpha are the same rows.
-        band_rows = max(1, self.band_bytes // (16 * columns))
-        used_y, used_x = (int(a.index.max()) + 1 - int(a.index.min()) for a in (y, x))
-        if self.z is None:
-            tall = max(tiling.least_side(self.encoder.halo), int(band_rows * (bottom - top) / rows))
-            length_y, length_x = tiling.tile_shape(used_y, used_x, self.encoder.halo, self.max_cells, tall)
-        else:
-            length_y, length_x = used_y, used_x
-        across = list(tiling.spans(x.index, self.width, self.encoder.halo, length_x))
+        # Three values a pixel and their gray mean; twice, as whoever has a band may hold it while the next is made. The
+        # same for colour, so that the bands of a picture's colour and alpha are the same rows.
+        band_rows = max(1, self.band_bytes // (8 * dtype.itemsize * columns))
+        tall = int(band_rows * (bottom - top) / rows)
+        down, across, features = self._sweep(y, x, tall)
         done = first_row * columns
-        for span_y in tiling.spans(y.index, self.height, self.encoder.halo, length_y):
+        for span_y in down:
             # With one tile across, its features serve several bands; with more, the band must hold all its rows.
             step = band_rows if len(across) == 1 else span_y.stop - span_y.start
             band = torch.empty(0, device=self.color.device)
             for span_x in across:
-                z, origin_y, origin_x = self._features(span_y, span_x)
+                z, origin_y, origin_x = features(span_y, span_x)
                 tile_x = x.part(span_x.start, span_x.stop, origin_x).to(z.device)
                 for start in range(span_y.start, span_y.stop, step):
                     stop = min(span_y.stop, start + step)
@@ -117,6 +113,36 @@ class Field:
                             progress(done, rows * columns)
                     if span_x is across[-1]:
                         yield first_row + start, band
+
+    def _sweep(self, y: Any, x: Any, tall: int) -> tuple[Iterator[tiling.Span], list[tiling.Span], Features]:
+        """A window from top to bottom: its spans of rows and of columns, and what has their features, see `_features`.
+
+        ``tall``: cells that a band is high, which has to hold all rows of tiles that lie side by side.
+        """
+        halo = self.encoder.halo
+        length_y, length_x = (int(axis.index.max()) + 1 - int(axis.index.min()) for axis in (y, x))
+        features: Features = self._features
+        if self.z is None:
+            (whole_y,), (whole_x,) = (
+                tiling.spans(y.index, self.height, halo, length_y),
+                tiling.spans(x.index, self.width, halo, length_x),
+            )
+            crop = self._crop(whole_y, whole_x)
+            fits = crop.shape[0] * crop.shape[1] <= self.max_cells
+            scroll = None if fits else self.encoder.scroll(crop, self.max_cells)
+            if scroll:
+                length_y = scroll.length
+
+                def features(span_y: tiling.Span, span_x: tiling.Span) -> tuple[torch.Tensor, int, int]:
+                    first, last = int(y.index[0, span_y.start]), int(y.index[-1, span_y.stop - 1]) + 1
+                    top = whole_y.crop_start
+                    return scroll(first - top, last - top), first, whole_x.crop_start
+
+            else:
+                tall = max(tiling.least_side(halo), tall)
+                length_y, length_x = tiling.tile_shape(length_y, length_x, halo, self.max_cells, tall)
+        down = tiling.spans(y.index, self.height, halo, length_y)
+        return down, list(tiling.spans(x.index, self.width, halo, length_x)), features
 
     def shrink(self) -> bool:
         """Halves the memory that rendering takes, as a device had less than there should be; False at the end."""
@@ -189,8 +215,10 @@ class Field:
         """z of at least the spans' cells and the cell its first row and column are."""
         if self.z is not None:
             return self.z, 0, 0
-        crop = self.color[y.crop_start : y.crop_stop, x.crop_start : x.crop_stop]
-        return self.encoder(crop), y.crop_start, x.crop_start
+        return self.encoder(self._crop(y, x)), y.crop_start, x.crop_start
+
+    def _crop(self, y: tiling.Span, x: tiling.Span) -> torch.Tensor:
+        return self.color[y.crop_start : y.crop_stop, x.crop_start : x.crop_stop]
 
     def _encode_all(self) -> torch.Tensor:
         """z of the whole picture, tile by tile where the encoder's own buffers would not fit at once."""
@@ -201,7 +229,12 @@ class Field:
         z = pages.empty(
             self.height, self.width, self.encoder.width, dtype=self.encoder.dtype, device=self.encoder.device
         )
-        in_tiles(self.encoder, self.color, halo, (high, wide), z)
+        if scroll := self.encoder.scroll(self.color, self.max_cells):
+            for row in range(0, self.height, scroll.length):
+                end = min(self.height, row + scroll.length)
+                z[row:end] = scroll(row, end)[: end - row]
+        else:
+            in_tiles(self.encoder, self.color, halo, (high, wide), z)
         return z
 
     def decode(

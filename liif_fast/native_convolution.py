@@ -95,7 +95,10 @@ class Step:
 
 
 def convolve(steps: Sequence[Step], threads: int) -> None:
-    """Convolutions of pictures of one size and dtype: what they give one after another, but all at work at once."""
+    """Convolutions of pictures of one size and dtype: what they give one after another, but all at work at once.
+
+    Of parts of them, each makes rows that those before, or earlier calls, have made.
+    """
     if steps:
         cpu._cpu.convolve([step.params for step in steps], isa=cpu.isa(steps[0].dtype), threads=threads)
 
@@ -107,6 +110,7 @@ def step(
     relu: bool = False,
     add: torch.Tensor | None = None,
     skip: torch.Tensor | None = None,
+    first_row: int = 0,
 ) -> Step:
     """A convolution to come, as often as wanted; see csrc/convolve.h.
 
@@ -116,6 +120,8 @@ def step(
         out: [H, W, out], with pixels and channels contiguous; may be the inside of a bordered picture.
         add: as ``out``, added before the ReLU; may be ``out`` itself.
         skip: [H + 2, W + 2, SKIP] contiguous, if ``by`` was packed for one.
+        first_row: the picture's that is the first of ``out``, where that is a part of it: a multiple of 4, and ends at
+            one or with the picture.
     """
     dtype, (rows, columns, channels) = image.dtype, out.shape
     pictures = [image, *([] if skip is None else [skip])]
@@ -146,6 +152,7 @@ def step(
     params = cpu._cpu.ConvolveParams(
         type=getattr(cpu._cpu.Type, cpu.TYPES[dtype]),
         grid=cpu._cpu.PixelGrid(rows, columns),
+        first_row=first_row,
         into=image.shape[2],
         out=channels,
         kernel=by.kernel,

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from . import native_convolution, pages
+from . import native_convolution, pages, tiling
 from .architecture import Architecture
 from .backends import cpu
 from .checkpoint import Weights
-from .encoder import BaseEncoder, Head, convolutions
+from .encoder import BaseEncoder, Head, Scroll, convolutions
 from .image import WHITE
 from .native_convolution import Step, step
 
@@ -75,55 +75,165 @@ class NativeEncoder(BaseEncoder):
     def z(self, image: torch.Tensor) -> torch.Tensor:
         # No step may be PyTorch's: its threads would go on looking for work for a while, where ours have some.
         work = self._workspace(*image.shape[:2])
-        white, threads = WHITE.get(image.dtype, 1.0), self.threads or torch.get_num_threads()
-        native_convolution.normalise(image, white, self._mean, self._std, threads, inside(work.image))
+        threads = self.threads or torch.get_num_threads()
+        self.normalise(image, inside(work.image), threads)
         z = pages.empty(*image.shape[:2], self.width, dtype=self.dtype)
-        project = step(work.branch, self.packed["project"], z, skip=work.image if self.skip else None)
-        native_convolution.convolve([*work.steps, project], threads)
+        native_convolution.convolve([*work.steps, self._step(work.last, z)], threads)
         if work.bytes <= _KEPT_BYTES:
             self._free.append(work)
         return z
+
+    def normalise(self, image: torch.Tensor, out: torch.Tensor, threads: int) -> None:
+        native_convolution.normalise(image, WHITE.get(image.dtype, 1.0), self._mean, self._std, threads, out)
 
     def _workspace(self, height: int, width: int) -> _Workspace:
         with suppress(IndexError):
             if (work := self._free.pop()).image.shape[:2] == (height + 2, width + 2):
                 return work
             self._free.clear()  # of another size too, one for each thread that there was at once
+        buffers = self.buffers(height, width)
+        layers = self.layers(*buffers)
+        steps = [self._step(layer, inside(layer.out)) for layer in layers if layer.out is not None]
+        return _Workspace(buffers, steps, layers[-1])
+
+    def _step(self, layer: Layer, out: torch.Tensor) -> Step:
+        add = None if layer.add is None else inside(layer.add)
+        return step(layer.source, self.packed[layer.name], out, layer.relu, add, layer.skip)
+
+    def buffers(self, height: int, width: int) -> Buffers:
+        """Of a picture, and a border of zeros that nothing writes to: see `layers`."""
         # In large pages: a convolution works down strips, with a page or more of the small ones for each row.
         channels = (native_convolution.SKIP, self.features, self.features, self.features)
         image, head, features, branch = (pages.zeros(height + 2, width + 2, n, dtype=self.dtype) for n in channels)
-        return _Workspace(image, head, features, branch, self.edsr(image, head, features, branch))
+        return image, head, features, branch
 
-    def edsr(self, image: torch.Tensor, head: torch.Tensor, features: torch.Tensor, branch: torch.Tensor) -> list[Step]:
-        """From the image to EDSR's features, which end in ``branch``."""
-        steps = []
-
-        def convolve(name: str, source: torch.Tensor, out: torch.Tensor, **more: Any) -> None:
-            steps.append(step(source, self.packed[name], inside(out), **more))
-
-        convolve("encoder.head.0", image, head)
+    def layers(
+        self, image: torch.Tensor, head: torch.Tensor, features: torch.Tensor, branch: torch.Tensor
+    ) -> list[Layer]:
+        """From the image to z."""
+        layers = [Layer("encoder.head.0", image, head)]
         source, relu = head, self.relu_after_add
         for i in range(self.blocks):
-            convolve(f"encoder.body.{i}.body.0", source, branch, relu=True)
-            convolve(f"encoder.body.{i}.body.2", branch, features, relu=relu, add=inside(source))
+            layers.append(Layer(f"encoder.body.{i}.body.0", source, branch, relu=True))
+            layers.append(Layer(f"encoder.body.{i}.body.2", branch, features, relu=relu, add=source))
             source = features
-        convolve(f"encoder.body.{self.blocks}", source, branch, add=inside(head))
-        return steps
+        layers.append(Layer(f"encoder.body.{self.blocks}", source, branch, add=head))
+        return [*layers, Layer("project", branch, None, skip=image if self.skip else None)]
+
+    @property
+    def lag(self) -> int:
+        """Rows of the image that a `NativeScroll` reads before it has the first of z."""
+        return tiling.LINES * len(self.packed)
+
+    def scroll(self, image: torch.Tensor, most_cells: int) -> Scroll | None:
+        rows = most_cells // (image.shape[1] + 2) - 2
+        length = (rows - self.lag - tiling.LINES) // tiling.LINES * tiling.LINES
+        # Less than the rows that are kept from one time to the next is not worth it.
+        return None if self.self_ensemble or length < self.lag else NativeScroll(self, image, length)
+
+
+class NativeScroll(Scroll):
+    """As `NativeEncoder.z`, bit for bit.
+
+    Each convolution ends four rows above the one before it, where it goes on the next time. What lies between is in the
+    buffers still, of every convolution the rows that the next one has not read: they hold them all.
+    """
+
+    def __init__(self, encoder: NativeEncoder, image: torch.Tensor, length: int) -> None:
+        self.encoder, self.image, self.length = encoder, image, length
+        self.lag = encoder.lag
+        rows, columns = image.shape[:2]
+        self.buffers = encoder.buffers(min(rows, length + self.lag + tiling.LINES), columns)
+        self.top = 0  # row of the picture that is the first in the buffers, below their border
+        self.read = 0  # rows of the image that have been in the buffers
+        self.done = [0] * len(encoder.packed)  # rows of each convolution
+        self.z, self.first = self._empty(0), 0
+
+    def __call__(self, first: int, last: int) -> torch.Tensor:
+        """z of rows ``first`` to ``last`` and perhaps some more; ``first`` is never less than the time before."""
+        while self.done[-1] < last:
+            self._go_on(first, min(last, self.done[-1] + self.length))
+        self.z, self.first = self.z[first - self.first :], first
+        return self.z
+
+    def _go_on(self, first: int, last: int) -> None:
+        height = self.image.shape[0]
+        last = -(-last // tiling.LINES) * tiling.LINES
+        read = min(height, last + self.lag)
+        self._make_room()
+        threads = self.encoder.threads or torch.get_num_threads()
+        colors = self.buffers[0][self._at(self.read) : self._at(read), 1:-1]
+        self.encoder.normalise(self.image[self.read : read], colors, threads)
+        done = [height if read == height else read - tiling.LINES * (i + 1) for i in range(len(self.done))]
+        if read == height:
+            for buffer in self.buffers:
+                buffer[self._at(height)] = 0  # the border, where rows were that have moved
+        first = min(first, self.done[-1])
+        kept = self.z[first - self.first :]
+        z = self._empty(len(kept) + done[-1] - self.done[-1])
+        z[: len(kept)] = kept
+        steps = []
+        for layer, begin, end in zip(self.encoder.layers(*self.buffers), self.done, done, strict=True):
+            inside = slice(self._at(begin), self._at(end))
+            steps.append(
+                step(
+                    layer.source[inside.start - 1 : inside.stop + 1],
+                    self.encoder.packed[layer.name],
+                    z[len(kept) :] if layer.out is None else layer.out[inside, 1:-1],
+                    layer.relu,
+                    None if layer.add is None else layer.add[inside, 1:-1],
+                    None if layer.skip is None else layer.skip[inside.start - 1 : inside.stop + 1],
+                    begin,
+                )
+            )
+        native_convolution.convolve(steps, threads)
+        self.read, self.done, self.z, self.first = read, done, z, first
+
+    def _at(self, row: int) -> int:
+        """Row of the buffers."""
+        return row - self.top + 1
+
+    def _make_room(self) -> None:
+        top = max(0, self.done[-1] - tiling.LINES)
+        for buffer in self.buffers:
+            kept = buffer[self._at(top) : self._at(self.read)].clone()
+            buffer[1 : 1 + len(kept)] = kept
+        self.top = top
+
+    def _empty(self, rows: int) -> torch.Tensor:
+        return pages.empty(rows, self.image.shape[1], self.encoder.width, dtype=self.encoder.dtype)
+
+
+Buffers = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]  # image, head, features, branch
+
+
+@dataclass
+class Layer:
+    """A convolution from one buffer to another, or, where ``out`` is None, to z; see `native_convolution.step`."""
+
+    name: str
+    source: torch.Tensor
+    out: torch.Tensor | None
+    relu: bool = False
+    add: torch.Tensor | None = None
+    skip: torch.Tensor | None = None
 
 
 @dataclass
 class _Workspace:
-    """Pictures with a border of zeros that nothing writes to, and the convolutions from one to another."""
+    """Buffers, and the convolutions from one to another."""
 
-    image: torch.Tensor
-    head: torch.Tensor
-    features: torch.Tensor
-    branch: torch.Tensor
+    buffers: Buffers
     steps: list[Step]
+    last: Layer  # to z
+
+    @property
+    def image(self) -> torch.Tensor:
+        return self.buffers[0]
 
     @property
     def bytes(self) -> int:
-        return sum(picture.nbytes for picture in (self.image, self.head, self.features, self.branch))
+        return sum(buffer.nbytes for buffer in self.buffers)
 
 
 def inside(picture: torch.Tensor) -> torch.Tensor:

@@ -306,8 +306,8 @@ def test_its_workspaces_end_with_it() -> None:
 
 def test_workspaces_of_many_threads_go_with_the_next_size() -> None:
     up, together = upscaler(threads=1), threading.Barrier(4, timeout=20)
-    edsr = up.encoder.edsr  # type: ignore[attr-defined]
-    up.encoder.edsr = lambda *pictures: (together.wait(), edsr(*pictures))[1]  # type: ignore[attr-defined]
+    layers = up.encoder.layers  # type: ignore[attr-defined]
+    up.encoder.layers = lambda *pictures: (together.wait(), layers(*pictures))[1]  # type: ignore[attr-defined]
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda frame: up(frame, scale=2), FRAMES[:4]))
     assert len(up.encoder._free) == 4  # type: ignore[attr-defined]

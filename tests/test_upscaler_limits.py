@@ -69,7 +69,7 @@ def test_bands_are_the_picture(up: Upscaler) -> None:
 def test_a_device_that_is_fuller_than_it_said(monkeypatch: pytest.MonkeyPatch, channels: int, keep: bool) -> None:
     """The encoder runs out of memory above a size, in the middle of a picture: the rest comes in smaller tiles."""
     picture = np.random.default_rng(1).integers(0, 256, (90, 70, channels), np.uint8)
-    up = Upscaler(SHALLOW, precision="fp32", max_memory=4_000_000)
+    up = Upscaler(SHALLOW, precision="fp32", engine="torch", max_memory=4_000_000)
     wanted = up(picture, size=(150, 130))
     encode, asked, most = up.encoder.z, [], 1 << 30
 

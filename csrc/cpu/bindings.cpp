@@ -251,11 +251,11 @@ WinogradScratch winograd_scratch(int in, int out) {
 
 using Picture = std::tuple<Pointer, int64_t>;  // first pixel, row stride
 
-ConvolveParams convolve_params(Type type, const PixelGrid& grid, int32_t in, int32_t out, int32_t kernel, const Picture& input,
-                               const Picture& skip, Pointer weight, Pointer winograd, Type winograd_type, Pointer winograd_skip,
-                               Pointer bias, bool relu, Pointer add, const Picture& output) {
+ConvolveParams convolve_params(Type type, const PixelGrid& grid, int64_t first_row, int32_t in, int32_t out, int32_t kernel,
+                               const Picture& input, const Picture& skip, Pointer weight, Pointer winograd, Type winograd_type,
+                               Pointer winograd_skip, Pointer bias, bool relu, Pointer add, const Picture& output) {
   ConvolveParams p{};
-  p.type = type, p.grid = grid, p.in = in, p.out = out, p.kernel = kernel;
+  p.type = type, p.grid = grid, p.first_row = first_row, p.in = in, p.out = out, p.kernel = kernel;
   p.input = as<const void>(std::get<0>(input)), p.input_row_stride = std::get<1>(input);
   p.skip = as<const void>(std::get<0>(skip)), p.skip_row_stride = std::get<1>(skip);
   p.weight = as<const void>(weight), p.bias = as<const float>(bias);
@@ -268,12 +268,15 @@ ConvolveParams convolve_params(Type type, const PixelGrid& grid, int32_t in, int
 void convolve(const std::vector<ConvolveParams>& chain, const std::string& isa, int threads) {
   const Isa& with = find(isa);
   const auto by = [&](const ConvolveParams& p) { return p.winograd_type == Type::bf16 ? with.winograd_bf16 : with.winograd; };
-  for (const ConvolveParams& p : chain) {
-    const PixelGrid &a = p.grid, &b = chain[0].grid;
+  for (size_t i = 0; i < chain.size(); ++i) {
+    const ConvolveParams &p = chain[i], &before = chain[i ? i - 1 : 0];
+    const auto end = [](const ConvolveParams& q) { return q.first_row + q.grid.rows; };
     if (p.winograd && by(p) == nullptr)
       throw std::invalid_argument(isa + " does not multiply bf16, for which the weights were packed: pack them anew");
-    if (chain.size() > 1 && (a.picture_rows || a.rows != b.rows || a.columns != b.columns))
-      throw std::invalid_argument("a chain of convolutions is of one picture");
+    const bool fits = p.grid.columns == before.grid.columns && p.first_row <= before.first_row && end(p) <= end(before);
+    if (chain.size() > 1 && (p.grid.picture_rows || !fits))
+      throw std::invalid_argument(
+          "a chain of convolutions is of one picture, of which each makes rows that those before have made");
   }
   if (chain.empty() || chain[0].grid.columns < 1) return;
 
@@ -370,9 +373,10 @@ PYBIND11_MODULE(_cpu, m) {
       .def(py::init([](int64_t rows, int64_t columns, int64_t picture_rows) { return PixelGrid{rows, columns, picture_rows}; }),
            py::arg("rows"), py::arg("columns"), py::arg("picture_rows") = 0);
   py::class_<ConvolveParams>(m, "ConvolveParams", py::module_local())
-      .def(py::init(&convolve_params), py::kw_only(), py::arg("type"), py::arg("grid"), py::arg("into"), py::arg("out"),
-           py::arg("kernel"), py::arg("input"), py::arg("skip"), py::arg("weight"), py::arg("winograd"), py::arg("winograd_type"),
-           py::arg("winograd_skip"), py::arg("bias"), py::arg("relu"), py::arg("add"), py::arg("output"));
+      .def(py::init(&convolve_params), py::kw_only(), py::arg("type"), py::arg("grid"), py::arg("first_row") = 0, py::arg("into"),
+           py::arg("out"), py::arg("kernel"), py::arg("input"), py::arg("skip"), py::arg("weight"), py::arg("winograd"),
+           py::arg("winograd_type"), py::arg("winograd_skip"), py::arg("bias"), py::arg("relu"), py::arg("add"),
+           py::arg("output"));
   m.def("convolve", &convolve, py::arg("chain"), py::kw_only(), py::arg("isa"), py::arg("threads"));
   m.def("convolve_gradient", &convolve_gradient, py::kw_only(), py::arg("isa"), py::arg("threads"), py::arg("grid"),
         py::arg("into"), py::arg("out"), py::arg("input"), py::arg("output"), py::arg("weight"));

@@ -52,7 +52,8 @@ class Part {
   // How many tasks of `before` have to be done before this: those of the rows that it reads.
   int64_t needs(const Part& before, int64_t task) const {
     const int64_t rows = params_.grid.rows, last = across_ ? ((end(task) - 1) / across_ + 1) * 4 : end(task);
-    return std::min(before.count(), before.until(std::min(rows, last) + 1));
+    const int64_t row = params_.first_row + std::min(rows, last) + 1 - before.params_.first_row;
+    return std::min(before.count(), before.until(std::max<int64_t>(0, row)));
   }
   // How many tasks, from the first on, write all rows before this one.
   int64_t until(int64_t row) const {

@@ -28,13 +28,14 @@ bool step(Picture& picture, int at, int64_t row, int64_t tile) {
   return true;
 }
 
-int check(int64_t rows, int64_t columns, int channels, const std::vector<bool>& winograd, int threads) {
+// `window`: rows that are new at a time, of which each convolution makes all but the last four of those before it; 0: all.
+int check(int64_t rows, int64_t columns, int channels, const std::vector<bool>& winograd, int threads, int64_t window = 0) {
   std::vector<ConvolveParams> chain;
   // As biases and outputs, to know the convolutions and their columns by.
   std::vector<float> numbers(winograd.size()), line(columns * channels);
   for (const bool tiles : winograd) {
     ConvolveParams p{};
-    p.grid = {rows, columns, 0}, p.in = p.out = channels, p.kernel = 3;
+    p.grid = {window ? 0 : rows, columns, 0}, p.in = p.out = channels, p.kernel = 3;
     p.winograd = tiles ? &chain : nullptr, p.bias = &numbers[chain.size()], p.output = line.data();
     chain.push_back(p);
   }
@@ -44,14 +45,15 @@ int check(int64_t rows, int64_t columns, int channels, const std::vector<bool>& 
   constexpr auto kLoose = std::memory_order_relaxed;
   std::atomic<int64_t> wrong{0}, first{0}, early{0};
   const int64_t cells = rows * picture.across;
-  Chain(chain, threads).go([&](const ConvolveParams& part, int64_t begin, int64_t end) {
+  const auto run = [&](const ConvolveParams& part, int64_t begin, int64_t end) {
     const auto at = static_cast<int>(part.bias - numbers.data());
     const int64_t column = (static_cast<float*>(part.output) - line.data()) / channels, across = tiles_across(part.grid),
                   first_tile = column / 4;
     early.fetch_add(at > 0 && first.load(kLoose) < cells, kLoose);
     const bool tiles = chain[at].winograd;
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t top = tiles ? i / across * 4 : i, bottom = tiles ? std::min(rows, top + 4) : i + 1;
+      const int64_t line = tiles ? i / across * 4 : i, top = part.first_row + line;
+      const int64_t bottom = top + (tiles ? std::min<int64_t>(4, part.grid.rows - line) : 1);
       const int64_t left = first_tile + (tiles ? i % across : 0);
       const int64_t right = tiles ? left + 1 : first_tile + (part.grid.columns + 3) / 4;
       for (int64_t y = top; y < bottom; ++y) {
@@ -61,12 +63,22 @@ int check(int64_t rows, int64_t columns, int channels, const std::vector<bool>& 
         }
       }
     }
-  });
+  };
+  const auto all = static_cast<int64_t>(chain.size());
+  for (int64_t read = window ? window + 4 * all : rows;; read += window) {
+    for (int64_t at = 0; at < all; ++at) {
+      ConvolveParams& p = chain[at];
+      p.first_row += window ? p.grid.rows : 0;
+      p.grid.rows = (read < rows ? read - 4 * (at + 1) : rows) - p.first_row;
+    }
+    Chain(chain, threads).go(run);
+    if (read >= rows) break;
+  }
   const int last = static_cast<int>(winograd.size());
   for (const int cell : picture.cells[last % 2]) wrong += cell != last;
-  std::printf("%lld x %lld, %d channels, %d convolutions, %d threads: %lld early, %lld wrong\n", static_cast<long long>(rows),
-              static_cast<long long>(columns), channels, last, threads, static_cast<long long>(early.load()),
-              static_cast<long long>(wrong.load()));
+  std::printf("%lld x %lld, %d channels, %d convolutions, %d threads%s: %lld early, %lld wrong\n", static_cast<long long>(rows),
+              static_cast<long long>(columns), channels, last, threads, window ? ", by windows" : "",
+              static_cast<long long>(early.load()), static_cast<long long>(wrong.load()));
   return wrong == 0 ? 0 : 1;
 }
 
@@ -94,7 +106,10 @@ int main() {
   for (const auto& winograd : {tiles, rows, head, std::vector<bool>{true}}) {
     for (const auto& [height, width] : {std::pair{1, 1}, {3, 200}, {5, 7}, {97, 13}, {64, 130}, {40, 1501}, {270, 480}}) {
       for (const int channels : {16, 64}) {
-        for (const int threads : {1, 2, 7}) failed += check(height, width, channels, winograd, threads);
+        for (const int threads : {1, 2, 7}) {
+          failed += check(height, width, channels, winograd, threads);
+          if (height > 48) failed += check(height, width, channels, winograd, threads, 12);
+        }
       }
     }
   }
