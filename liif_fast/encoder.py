@@ -115,6 +115,10 @@ class BaseEncoder(ABC):
         """Image [H, W, 1 or 3], uint8, uint16 or floats in [0, 1] -> z [H, W, width], contiguous."""
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
             z = self._mean_of_turns(to_float(image)) if self.self_ensemble else self.z(image)
+        return self.checked(z)
+
+    def checked(self, z: torch.Tensor) -> torch.Tensor:
+        """FloatingPointError for NaN and infinities, where somebody asked to look for them."""
         if os.environ.get(CHECK_VARIABLE) and (bad := int((~z.isfinite()).sum())):
             raise FloatingPointError(
                 f"{bad} of {z.numel()} features are NaN or infinite in {self.dtype} by engine {self.engine!r}; another "

@@ -126,6 +126,8 @@ class NativeEncoder(BaseEncoder):
         return tiling.LINES * len(self.packed)
 
     def scroll(self, image: torch.Tensor, most_cells: int) -> Scroll | None:
+        # With the z of the time before.
+        most_cells = most_cells * self.bytes_per_cell // (self.bytes_per_cell + self.width * self.dtype.itemsize)
         rows = most_cells // (image.shape[1] + 2) - 2
         length = (rows - self.lag - tiling.LINES) // tiling.LINES * tiling.LINES
         # Less than the rows that are kept from one time to the next is not worth it.
@@ -187,6 +189,7 @@ class NativeScroll(Scroll):
                 )
             )
         native_convolution.convolve(steps, threads)
+        self.encoder.checked(z[len(kept) :])
         self.read, self.done, self.z, self.first = read, done, z, first
 
     def _at(self, row: int) -> int:

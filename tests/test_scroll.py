@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,14 @@ def native(weights: Weights, **options: Any) -> tuple[Upscaler, NativeEncoder]:
     return up, up.encoder
 
 
+def least_cells(encoder: NativeEncoder, width: int) -> int:
+    """With which a picture of that width is worth it."""
+    image = torch.zeros(1, width, 3, dtype=torch.uint8)
+    least = next(n for n in range(0, 10**7, 100) if encoder.scroll(image, n))
+    assert encoder.scroll(image, least - 100) is None
+    return least
+
+
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("dtype", [FP32, BF16], ids=str)
 @pytest.mark.parametrize("isa", supported_isas())
@@ -41,9 +50,9 @@ def test_same_bits_as_the_whole(isa: str, dtype: torch.dtype, network: str, monk
     for height, width in ((300, 7), (301, 33), (418, 12)):
         image = torch.from_numpy(picture(height, width))
         whole = encoder(image)
-        scroll = encoder.scroll(image, (width + 2) * (2 * encoder.lag + 6))
+        scroll = encoder.scroll(image, least_cells(encoder, width))
         assert scroll is not None
-        assert scroll.length == encoder.lag
+        assert encoder.lag <= scroll.length < height / 2
         first = last = 0
         while last < height:
             last = min(height, last + int(choose.integers(1, scroll.length + 1)))
@@ -56,7 +65,7 @@ def test_same_bits_as_the_whole(isa: str, dtype: torch.dtype, network: str, monk
 def test_rows_that_nobody_asks_for() -> None:
     _, encoder = native(NETWORKS["resample"], precision="fp32")
     image = torch.from_numpy(picture(500, 9))
-    scroll = encoder.scroll(image, 11 * (2 * encoder.lag + 6))
+    scroll = encoder.scroll(image, least_cells(encoder, 9))
     assert scroll is not None
     for first, last in ((170, 175), (400, 430)):
         assert torch.equal(scroll(first, last)[: last - first], encoder(image)[first:last])
@@ -84,7 +93,7 @@ def test_every_row_is_encoded_once(network: str, channels: int, rows: list[int])
     planes = 1 + (channels == 4)
     assert rows == [700] * planes
     _, encoder = native(NETWORKS[network], precision="fp32")
-    memory = 42 * (3 * encoder.lag + 6) * encoder.bytes_per_cell * 4 // 3 * planes
+    memory = least_cells(encoder, 40) * encoder.bytes_per_cell * 4 // 3 * planes
     up, encoder = native(NETWORKS[network], precision="fp32", max_memory=memory)
     rows.clear()
     bands = list(up.bands(image, size=wanted.shape[:2]))
@@ -128,3 +137,19 @@ def test_turned_pictures_come_in_tiles(rows: list[int]) -> None:
     rows.clear()
     assert np.abs(up(image, scale=2).astype(int) - whole).max() <= 1
     assert sum(rows) > 4 * (700 + 40)  # with halos
+
+
+def test_overflow_is_found_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = NETWORKS["resample"]
+    tensors = {**weights.tensors, "encoder.head.0.bias": torch.full((32,), 3e38)}
+    _, encoder = native(replace(weights, tensors=tensors), precision="fp32")
+    image = torch.from_numpy(picture(500, 9))
+    for asked in (False, True):
+        scroll = encoder.scroll(image, least_cells(encoder, 9))
+        assert scroll is not None
+        if asked:
+            monkeypatch.setenv("LIIF_FAST_CHECK", "1")
+            with pytest.raises(FloatingPointError, match="features are NaN or infinite"):
+                scroll(0, 20)
+        else:
+            scroll(0, 20)
