@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from common import BF16, FP32, random_weights, supported_isas
-from liif_fast import Upscaler
+from liif_fast import Upscaler, native_convolution
 from liif_fast.architecture import Architecture
 from liif_fast.backends import cpu
 from liif_fast.checkpoint import Weights
@@ -40,11 +40,16 @@ def least_cells(encoder: NativeEncoder, width: int) -> int:
     return least
 
 
+@pytest.mark.parametrize("direct", [False, True], ids=["by tiles", "direct"])  # as with AMX
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("dtype", [FP32, BF16], ids=str)
 @pytest.mark.parametrize("isa", supported_isas())
-def test_same_bits_as_the_whole(isa: str, dtype: torch.dtype, network: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_same_bits_as_the_whole(
+    isa: str, dtype: torch.dtype, network: str, direct: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(cpu.ISA_VARIABLE, isa)
+    if direct:
+        monkeypatch.setattr(native_convolution, "direct", lambda *_: True)
     _, encoder = native(NETWORKS[network], precision={FP32: "fp32", BF16: "bf16"}[dtype], threads=2)
     choose = np.random.default_rng(0)
     for height, width in ((300, 7), (301, 33), (418, 12)):
