@@ -74,11 +74,17 @@ class NativeEncoder(BaseEncoder):
 
     def z(self, image: torch.Tensor) -> torch.Tensor:
         # No step may be PyTorch's: its threads would go on looking for work for a while, where ours have some.
-        work = self._workspace(*image.shape[:2])
-        threads = self.threads or torch.get_num_threads()
-        self.normalise(image, inside(work.image), threads)
-        z = pages.empty(*image.shape[:2], self.width, dtype=self.dtype)
-        native_convolution.convolve([*work.steps, self._step(work.last, z)], threads)
+        height, width = image.shape[:2]
+        z = pages.empty(height, width, self.width, dtype=self.dtype)
+        of_a_row = width * (3 * self.features + native_convolution.SKIP) * self.dtype.itemsize
+        rows = height if height * of_a_row <= _KEPT_BYTES else min(height, 6 * self.lag)  # see `scroll`
+        work = self._workspace(rows, width)
+        if rows == height:
+            threads = self.threads or torch.get_num_threads()
+            self.normalise(image, inside(work.image), threads)
+            native_convolution.convolve([*work.steps, self._step(work.last, z)], threads)
+        else:
+            NativeScroll(self, image, work.buffers).into(z)
         if work.bytes <= _KEPT_BYTES:
             self._free.append(work)
         return z
@@ -130,8 +136,12 @@ class NativeEncoder(BaseEncoder):
         most_cells = most_cells * self.bytes_per_cell // (self.bytes_per_cell + self.width * self.dtype.itemsize)
         rows = most_cells // (image.shape[1] + 2) - 2
         length = (rows - self.lag - tiling.LINES) // tiling.LINES * tiling.LINES
-        # Less than the rows that are kept from one time to the next is not worth it.
-        return None if self.self_ensemble or length < self.lag else NativeScroll(self, image, length)
+        # Rows are copied from one time to the next, `lag` of them: fewer are not worth it, and for many more new memory
+        # takes longer to be touched.
+        if self.self_ensemble or length < self.lag:
+            return None
+        rows = min(length, 4 * self.lag) + self.lag + tiling.LINES
+        return NativeScroll(self, image, self.buffers(min(rows, image.shape[0]), image.shape[1]))
 
 
 class NativeScroll(Scroll):
@@ -141,11 +151,10 @@ class NativeScroll(Scroll):
     buffers still, of every convolution the rows that the next one has not read: they hold them all.
     """
 
-    def __init__(self, encoder: NativeEncoder, image: torch.Tensor, length: int) -> None:
-        self.encoder, self.image, self.length = encoder, image, length
-        self.lag = encoder.lag
-        rows, columns = image.shape[:2]
-        self.buffers = encoder.buffers(min(rows, length + self.lag + tiling.LINES), columns)
+    def __init__(self, encoder: NativeEncoder, image: torch.Tensor, buffers: Buffers) -> None:
+        self.encoder, self.image, self.buffers = encoder, image, buffers
+        rows = len(buffers[0]) - 2
+        self.length = rows if rows >= len(image) else rows - encoder.lag - tiling.LINES
         self.top = 0  # row of the picture that is the first in the buffers, below their border
         self.read = 0  # rows of the image that have been in the buffers
         self.done = [0] * len(encoder.packed)  # rows of each convolution
@@ -154,14 +163,31 @@ class NativeScroll(Scroll):
     def __call__(self, first: int, last: int) -> torch.Tensor:
         """z of rows ``first`` to ``last`` and perhaps some more; ``first`` is never less than the time before."""
         while self.done[-1] < last:
-            self._go_on(first, min(last, self.done[-1] + self.length))
+            done = self._end(min(last, self.done[-1] + self.length))
+            kept = self.z[max(0, min(first, self.done[-1]) - self.first) :]
+            z = self._empty(len(kept) + done - self.done[-1])
+            z[: len(kept)] = kept
+            self.z, self.first = z, self.done[-1] - len(kept)
+            self._go_on(done, z[len(kept) :])
+            self.encoder.checked(z[len(kept) :])
         self.z, self.first = self.z[first - self.first :], first
         return self.z
 
-    def _go_on(self, first: int, last: int) -> None:
+    def into(self, z: torch.Tensor) -> None:
+        """All rows."""
+        while (first := self.done[-1]) < len(z):
+            last = self._end(first + self.length)
+            self._go_on(last, z[first:last])
+
+    def _end(self, last: int) -> int:
+        """Row of z up to which the next time goes that is to have those before ``last``."""
+        height, last = self.image.shape[0], -(-last // tiling.LINES) * tiling.LINES
+        return last if last + self.encoder.lag < height else height
+
+    def _go_on(self, last: int, z: torch.Tensor) -> None:
+        """Rows of z up to ``last``, of `_end`."""
         height = self.image.shape[0]
-        last = -(-last // tiling.LINES) * tiling.LINES
-        read = min(height, last + self.lag)
+        read = min(height, last + self.encoder.lag)
         self._make_room()
         threads = self.encoder.threads or torch.get_num_threads()
         colors = self.buffers[0][self._at(self.read) : self._at(read), 1:-1]
@@ -170,10 +196,6 @@ class NativeScroll(Scroll):
         if read == height:
             for buffer in self.buffers:
                 buffer[self._at(height)] = 0  # the border, where rows were that have moved
-        first = min(first, self.done[-1])
-        kept = self.z[first - self.first :]
-        z = self._empty(len(kept) + done[-1] - self.done[-1])
-        z[: len(kept)] = kept
         steps = []
         for layer, begin, end in zip(self.encoder.layers(*self.buffers), self.done, done, strict=True):
             inside = slice(self._at(begin), self._at(end))
@@ -181,7 +203,7 @@ class NativeScroll(Scroll):
                 step(
                     layer.source[inside.start - 1 : inside.stop + 1],
                     self.encoder.packed[layer.name],
-                    z[len(kept) :] if layer.out is None else layer.out[inside, 1:-1],
+                    z if layer.out is None else layer.out[inside, 1:-1],
                     layer.relu,
                     None if layer.add is None else layer.add[inside, 1:-1],
                     None if layer.skip is None else layer.skip[inside.start - 1 : inside.stop + 1],
@@ -189,8 +211,7 @@ class NativeScroll(Scroll):
                 )
             )
         native_convolution.convolve(steps, threads)
-        self.encoder.checked(z[len(kept) :])
-        self.read, self.done, self.z, self.first = read, done, z, first
+        self.read, self.done = read, done
 
     def _at(self, row: int) -> int:
         """Row of the buffers."""

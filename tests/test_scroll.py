@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from common import BF16, FP32, random_weights, supported_isas
-from liif_fast import Upscaler, native_convolution
+from liif_fast import Upscaler, native_convolution, native_encoder
 from liif_fast.architecture import Architecture
 from liif_fast.backends import cpu
 from liif_fast.checkpoint import Weights
@@ -158,3 +158,19 @@ def test_overflow_is_found_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> No
                 scroll(0, 20)
         else:
             scroll(0, 20)
+
+
+def test_large_pictures_share_few_buffers(rows: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which are kept for the next one."""
+    image = torch.from_numpy(picture(700, 40))
+    _, encoder = native(NETWORKS["resample"], precision="fp32")
+    whole = encoder(image)
+    monkeypatch.setattr(native_encoder, "_KEPT_BYTES", 500 * 42 * (3 * 32 + 4) * 4)
+    encoder._free.clear()
+    rows.clear()
+    for _ in range(2):
+        assert torch.equal(encoder(image), whole)
+    assert sum(rows) == 2 * 700
+    assert len(rows) > 4
+    assert len(encoder._free) == 1
+    assert encoder._free[0].bytes < 42 * 500 * (3 * 32 + 4) * 4
