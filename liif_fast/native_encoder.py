@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
@@ -77,12 +78,12 @@ class NativeEncoder(BaseEncoder):
         height, width = image.shape[:2]
         z = pages.empty(height, width, self.width, dtype=self.dtype)
         of_a_row = width * (3 * self.features + native_convolution.SKIP) * self.dtype.itemsize
-        rows = height if height * of_a_row <= _KEPT_BYTES else min(height, 6 * self.lag)  # see `scroll`
+        rows = height if height * of_a_row <= _KEPT_BYTES else min(height, self.window)
         work = self._workspace(rows, width)
         if rows == height:
             threads = self.threads or torch.get_num_threads()
             self.normalise(image, inside(work.image), threads)
-            native_convolution.convolve([*work.steps, self._step(work.last, z)], threads)
+            native_convolution.convolve([*work.steps, self.step(work.last, z, work.rows)], threads)
         else:
             NativeScroll(self, image, work.buffers).into(z)
         if work.bytes <= _KEPT_BYTES:
@@ -98,13 +99,19 @@ class NativeEncoder(BaseEncoder):
                 return work
             self._free.clear()  # of another size too, one for each thread that there was at once
         buffers = self.buffers(height, width)
-        layers = self.layers(*buffers)
-        steps = [self._step(layer, inside(layer.out)) for layer in layers if layer.out is not None]
-        return _Workspace(buffers, steps, layers[-1])
+        *layers, last = self.layers(*buffers)
+        work = _Workspace(buffers, [], last)
+        work.steps += [self.step(layer, None, work.rows) for layer in layers]
+        return work
 
-    def _step(self, layer: Layer, out: torch.Tensor) -> Step:
-        add = None if layer.add is None else inside(layer.add)
-        return step(layer.source, self.packed[layer.name], out, layer.relu, add, layer.skip)
+    def step(self, layer: Layer, z: torch.Tensor | None, rows: slice, first_row: int = 0) -> Step:
+        """Of ``rows`` of the buffers, which make ``z`` where the layer writes to none of them."""
+        near = slice(rows.start - 1, rows.stop + 1)
+        out, add = (None if picture is None else picture[rows, 1:-1] for picture in (layer.out, layer.add))
+        out = z if out is None else out
+        assert out is not None
+        skip = None if layer.skip is None else layer.skip[near]
+        return step(layer.source[near], self.packed[layer.name], out, layer.relu, add, skip, first_row)
 
     def buffers(self, height: int, width: int) -> Buffers:
         """Of a picture, and a border of zeros that nothing writes to: see `layers`."""
@@ -131,16 +138,19 @@ class NativeEncoder(BaseEncoder):
         """Rows of the image that a `NativeScroll` reads before it has the first of z."""
         return tiling.LINES * len(self.packed)
 
+    @property
+    def window(self) -> int:
+        """Rows of the buffers of a `NativeScroll`. `lag` of them are copied from one time to the next, a small part;
+        were there many more, new memory would take longer to be touched."""
+        return 5 * self.lag + tiling.LINES
+
     def scroll(self, image: torch.Tensor, most_cells: int) -> Scroll | None:
         # With the z of the time before.
         most_cells = most_cells * self.bytes_per_cell // (self.bytes_per_cell + self.width * self.dtype.itemsize)
         rows = most_cells // (image.shape[1] + 2) - 2
-        length = (rows - self.lag - tiling.LINES) // tiling.LINES * tiling.LINES
-        # Rows are copied from one time to the next, `lag` of them: fewer are not worth it, and for many more new memory
-        # takes longer to be touched.
-        if self.self_ensemble or length < self.lag:
+        rows = min(rows // tiling.LINES * tiling.LINES, self.window)
+        if self.self_ensemble or rows < 2 * self.lag + tiling.LINES:
             return None
-        rows = min(length, 4 * self.lag) + self.lag + tiling.LINES
         return NativeScroll(self, image, self.buffers(min(rows, image.shape[0]), image.shape[1]))
 
 
@@ -195,21 +205,12 @@ class NativeScroll(Scroll):
         done = [height if read == height else read - tiling.LINES * (i + 1) for i in range(len(self.done))]
         if read == height:
             for buffer in self.buffers:
-                buffer[self._at(height)] = 0  # the border, where rows were that have moved
-        steps = []
-        for layer, begin, end in zip(self.encoder.layers(*self.buffers), self.done, done, strict=True):
-            inside = slice(self._at(begin), self._at(end))
-            steps.append(
-                step(
-                    layer.source[inside.start - 1 : inside.stop + 1],
-                    self.encoder.packed[layer.name],
-                    z if layer.out is None else layer.out[inside, 1:-1],
-                    layer.relu,
-                    None if layer.add is None else layer.add[inside, 1:-1],
-                    None if layer.skip is None else layer.skip[inside.start - 1 : inside.stop + 1],
-                    begin,
-                )
-            )
+                border = buffer[self._at(height)]  # where rows were that have moved
+                ctypes.memset(border.data_ptr(), 0, border.nbytes)
+        steps = [
+            self.encoder.step(layer, z, slice(self._at(begin), self._at(end)), begin)
+            for layer, begin, end in zip(self.encoder.layers(*self.buffers), self.done, done, strict=True)
+        ]
         native_convolution.convolve(steps, threads)
         self.read, self.done = read, done
 
@@ -219,9 +220,9 @@ class NativeScroll(Scroll):
 
     def _make_room(self) -> None:
         top = max(0, self.done[-1] - tiling.LINES)
-        for buffer in self.buffers:
-            kept = buffer[self._at(top) : self._at(self.read)].clone()
-            buffer[1 : 1 + len(kept)] = kept
+        for buffer in self.buffers:  # not by PyTorch, see `NativeEncoder.z`; they may overlap
+            kept = buffer[self._at(top) : self._at(self.read)]
+            ctypes.memmove(buffer[1].data_ptr(), kept.data_ptr(), kept.nbytes)
         self.top = top
 
     def _empty(self, rows: int) -> torch.Tensor:
@@ -254,6 +255,11 @@ class _Workspace:
     @property
     def image(self) -> torch.Tensor:
         return self.buffers[0]
+
+    @property
+    def rows(self) -> slice:
+        """Without the border."""
+        return slice(1, len(self.image) - 1)
 
     @property
     def bytes(self) -> int:
