@@ -64,8 +64,8 @@ struct Cells {
     return V::add(V::add(v[0], v[1]), V::add(v[2], v[3]));
   }
 
-  // store(j, cells, rgb): rgb[d][c] is channel c of output columns j + d, j + kFactor + d, ..., `cells` of them or as many as V
-  // has lanes.
+  // store(j, rgb): rgb[d][c] is channel c of output columns j + d, j + kFactor + d, ..., as many as V has lanes. Some of the last
+  // are stored twice, as there are not always whole vectors of them, but always one.
   template <class Store>
   static void columns(const ResampleParams& p, const Part& part, Run even, const float (*sum)[kStrip], Store&& store) {
     constexpr int kLines = kTaps + kFactor - 1;
@@ -74,7 +74,8 @@ struct Cells {
     int64_t from[kLines];
     for (int k = 0; k < kLines; ++k) from[k] = at(p.x.first[even.begin] - part.fine() + k, pitch(part.to - part.from));
     const int64_t cells = (even.end - even.begin) / kFactor;
-    for (int64_t cell = 0; cell < cells; cell += L) {
+    for (int64_t next = 0; next < cells; next += L) {
+      const int64_t cell = next < cells - L ? next : cells - L;
       Reg rgb[kFactor][3];
       for (int c = 0; c < 3; ++c) {
         Reg line[kLines];
@@ -83,7 +84,7 @@ struct Cells {
 #pragma GCC unroll 4
         for (int d = 0; d < kFactor; ++d) rgb[d][c] = dot(taps, line + d);
       }
-      store(even.begin + cell * kFactor, cells - cell, rgb);
+      store(even.begin + cell * kFactor, rgb);
     }
   }
 };

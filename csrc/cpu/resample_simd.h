@@ -87,7 +87,7 @@ struct Vectors {
       apart(p, row, from, to, fine, line);
     };
     rest(part.left, even.begin);
-    Cells<V>::columns(p, part, even, sum, [&](int64_t j, int64_t cells, Reg(*rgb)[3]) { store(p.out, row, j, cells, rgb); });
+    Cells<V>::columns(p, part, even, sum, [&](int64_t j, Reg(*rgb)[3]) { store(p.out, row, j, rgb); });
     rest(even.end, part.right);
   }
 
@@ -133,16 +133,11 @@ struct Vectors {
     store_pixels(to, row, j, count, planes);
   }
 
-  // The same of kFactor columns a lane, as many lanes as there are of `cells`.
-  static void store(const Pixels& to, int64_t row, int64_t j, int64_t cells, Reg (*rgb)[3]) {
+  // The same of kFactor columns a lane.
+  static void store(const Pixels& to, int64_t row, int64_t j, Reg (*rgb)[3]) {
     if (bytes(to)) {
       for (int d = 0; d < kFactor; ++d) scale(to, rgb[d]);
-      uint8_t* out = static_cast<uint8_t*>(to.data) + row * to.row_stride + 3 * j;
-      if (cells >= L) return V::store_cells(out, rgb);
-      uint8_t own[3 * kFactor * L];
-      V::store_cells(own, rgb);
-      std::memcpy(out, own, 3 * kFactor * cells);
-      return;
+      return V::store_cells(static_cast<uint8_t*>(to.data) + row * to.row_stride + 3 * j, rgb);
     }
     float planes[3][kFactor * L], lanes[kFactor][L];
     for (int c = 0; c < 3; ++c) {
@@ -151,7 +146,7 @@ struct Vectors {
         for (int d = 0; d < kFactor; ++d) planes[c][kFactor * i + d] = lanes[d][i];
       }
     }
-    store_pixels(to, row, j, kFactor * (cells < L ? cells : L), planes);
+    store_pixels(to, row, j, kFactor * L, planes);
   }
 };
 
