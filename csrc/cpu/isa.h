@@ -41,13 +41,16 @@ void decode_neon(const DecodeParams&, int64_t begin, int64_t end, Scratch&);
 void decode_neonbf16(const DecodeParams&, int64_t begin, int64_t end, Scratch&);
 void decode_amx(const DecodeParams&, int64_t begin, int64_t end, Scratch&);
 
-// Per thread: a strip of fine rows by channel, as a ring, and of their sums for two output rows.
-constexpr int kStrip = 256;    // fine columns of a strip: the rows that a sum reads stay in the first cache
-constexpr int kRingCells = 3;  // rows of cells that kTaps neighbouring fine rows touch at most
+constexpr int kStrip = 256;          // fine columns of a strip: the rows that a sum reads stay in the first cache
+constexpr int kStripOutputs = 1024;  // output columns of a strip at most
+constexpr int kRingCells = 3;        // rows of cells that kTaps neighbouring fine rows touch at most
+
+// Per thread: a strip of fine rows by channel, as a ring, their sums for two output rows, and the taps of its columns by vectors.
+// Vectors may read past the end of a sum, and use nothing of it.
 struct Strip {
   alignas(64) float ring[kRingCells * kFactor][3][kStrip];
   alignas(64) float sum[2][3][kStrip];
-  float beyond[16];  // read by the last vector of the last sum, and of no account
+  alignas(64) float taps[kStripOutputs * kTaps];
 };
 
 // Resamples rows [begin, end) of a grid, or points [begin, end) of a list.

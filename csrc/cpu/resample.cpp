@@ -6,6 +6,7 @@ namespace {
 
 struct Scalar {
   static Part part(const ResampleParams& p, int64_t left) { return part_from(p, left); }
+  static void begin(const ResampleParams&, const Part&, Strip&) {}
   template <class Elem>
   static void split_row(const ResampleParams& p, const Part& part, int64_t row, float (*out)[3][kStrip]) {
     liif::split_row<Elem>(p, part, row, out);
@@ -18,7 +19,7 @@ struct Scalar {
       out[0][x] = sum;
     }
   }
-  static void columns(const ResampleParams& p, const Part& part, int64_t row, const float (*sum)[kStrip]) {
+  static void columns(const ResampleParams& p, const Part& part, int64_t row, const float (*sum)[kStrip], const Strip&) {
     for (int64_t j = part.left; j < part.right; ++j) resample_column(p, row, j, part.fine(), sum);
   }
 };

@@ -7,6 +7,13 @@ namespace liif {
 namespace {
 
 struct Eight : Floats {
+  // A register holds what they read by each tap.
+  static bool close(const int32_t* first) { return first[kLanes - 1] - first[0] < kLanes; }
+  static void spread(const float* line, const int32_t* first, Reg* out) {
+    const __m256i all = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(first));
+    const __m256i at = _mm256_sub_epi32(all, _mm256_set1_epi32(first[0]));
+    for (int k = 0; k < kTaps; ++k) out[k] = _mm256_permutevar8x32_ps(load(line + k), at);
+  }
   static Reg min(Reg a, Reg b) { return _mm256_min_ps(a, b); }
   static Reg sums(const float* taps, const int32_t* first, int64_t fine, const float* line) {
     return eight_sums(taps, first, fine, line);
@@ -22,13 +29,15 @@ struct Eight : Floats {
     _mm_storel_epi64(reinterpret_cast<__m128i*>(out + 16), _mm_srli_si128(high, 4));
   }
 
-  static Reg fours(const float* z) {
-    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(z)), _mm_loadu_ps(z + kFactor * kFineChannels), 1);
+  static Reg fours(const float* z, int64_t step) {
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(z)), _mm_loadu_ps(z + step), 1);
   }
-  static void pieces(const float* z, Reg& low, Reg& high) { low = fours(z), high = fours(z + kFactor); }
-  static void pieces(const uint16_t* z, Reg& low, Reg& high) {
-    const auto eight = [&](int64_t i) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(z + i * kFineChannels)); };
-    const __m256i v = _mm256_inserti128_si256(_mm256_castsi128_si256(eight(0)), eight(kFactor), 1);
+  static void pieces(const float* z, int64_t step, Reg& low, Reg& high) {
+    low = fours(z, step * kFineChannels), high = fours(z + kFactor, step * kFineChannels);
+  }
+  static void pieces(const uint16_t* z, int64_t step, Reg& low, Reg& high) {
+    const auto eight = [&](int64_t i) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(z + i * step * kFineChannels)); };
+    const __m256i v = _mm256_inserti128_si256(_mm256_castsi128_si256(eight(0)), eight(1), 1);
     low = _mm256_castsi256_ps(_mm256_unpacklo_epi16(_mm256_setzero_si256(), v));
     high = _mm256_castsi256_ps(_mm256_unpackhi_epi16(_mm256_setzero_si256(), v));
   }

@@ -12,6 +12,19 @@ struct Sixteen : Floats {
     const __m256 low = eight_sums(taps, first, fine, line), high = eight_sums(taps + 8 * kTaps, first + 8, fine, line);
     return _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
   }
+
+  // Two registers hold what they read by each tap.
+  static bool close(const int32_t* first) { return first[kLanes - 1] - first[0] < 2 * kLanes; }
+  static void spread(const float* line, const int32_t* first, Reg* out) {
+    const __m512i at = _mm512_sub_epi32(_mm512_loadu_si512(first), _mm512_set1_epi32(first[0]));
+    if (first[kLanes - 1] - first[0] + kTaps <= 2 * kLanes) {  // and by all taps
+      const Reg low = load(line), high = load(line + kLanes);
+      for (int k = 0; k < kTaps; ++k) out[k] = _mm512_permutex2var_ps(low, _mm512_add_epi32(at, _mm512_set1_epi32(k)), high);
+    } else {
+      for (int k = 0; k < kTaps; ++k) out[k] = _mm512_permutex2var_ps(load(line + k), at, load(line + k + kLanes));
+    }
+  }
+
   static void store_bytes(uint8_t* out, Reg r, Reg g, Reg b) {
     const __m512i rg = _mm512_packs_epi32(_mm512_cvtps_epi32(r), _mm512_cvtps_epi32(g));
     const __m512i bb = _mm512_packs_epi32(_mm512_cvtps_epi32(b), _mm512_setzero_si512());
@@ -23,17 +36,17 @@ struct Sixteen : Floats {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 32), _mm512_extracti32x4_epi32(mixed, 2));
   }
 
-  static Reg fours(const float* z) {
-    constexpr int64_t step = kFactor * kFineChannels;
+  static Reg fours(const float* z, int64_t step) {
     Reg v = _mm512_castps128_ps512(_mm_loadu_ps(z));
     v = _mm512_insertf32x4(v, _mm_loadu_ps(z + step), 1);
     v = _mm512_insertf32x4(v, _mm_loadu_ps(z + 2 * step), 2);
     return _mm512_insertf32x4(v, _mm_loadu_ps(z + 3 * step), 3);
   }
-  static void pieces(const float* z, Reg& low, Reg& high) { low = fours(z), high = fours(z + kFactor); }
-  static void pieces(const uint16_t* z, Reg& low, Reg& high) {
-    constexpr int64_t step = kFactor * kFineChannels;
-    const auto eight = [&](int64_t i) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(z + i * step)); };
+  static void pieces(const float* z, int64_t step, Reg& low, Reg& high) {
+    low = fours(z, step * kFineChannels), high = fours(z + kFactor, step * kFineChannels);
+  }
+  static void pieces(const uint16_t* z, int64_t step, Reg& low, Reg& high) {
+    const auto eight = [&](int64_t i) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(z + i * step * kFineChannels)); };
     __m512i v = _mm512_inserti32x4(_mm512_castsi128_si512(eight(0)), eight(1), 1);
     v = _mm512_inserti32x4(_mm512_inserti32x4(v, eight(2), 2), eight(3), 3);
     low = _mm512_castsi512_ps(_mm512_unpacklo_epi16(_mm512_setzero_si512(), v));

@@ -2,10 +2,7 @@
 // a strip lies by its columns' places in their cells, "sorted": column kFactor s + b at [b * pitch + s]. So what kFactor
 // neighbouring outputs read is loaded once for all of them.
 //
-// V has what resample_simd.h asks for, and:
-//   pieces(z, low, high): of cells z, z + kFactor cells, ... kFactor elements into four lanes of `low` each, the next into
-//   `high`; turn(v): kFactor x kFactor floats transposed, in every four lanes; store_cells(out, v): bytes of
-//   [lane][place][colour].
+// V has what resample_simd.h asks for, and store_cells(out, v): bytes of [lane][place][colour].
 #pragma once
 
 #include "resample_rows.h"
@@ -37,7 +34,7 @@ struct Cells {
       }
       for (int piece = 0; piece < 3 * kFactor; piece += 2) {
         Reg v[2][kFactor];
-        for (int i = 0; i < kFactor; ++i) V::pieces(cells + i * kFineChannels + piece * kFactor, v[0][i], v[1][i]);
+        for (int i = 0; i < kFactor; ++i) V::pieces(cells + i * kFineChannels + piece * kFactor, kFactor, v[0][i], v[1][i]);
         for (int half = 0; half < 2; ++half) {
           V::turn(v[half]);
           float* to = out[(piece + half) / 3][(piece + half) % 3] + cell;

@@ -6,6 +6,15 @@ namespace liif {
 namespace {
 
 struct Four : Floats {
+  // A register holds what they read by each tap.
+  static bool close(const int32_t* first) { return first[kLanes - 1] - first[0] < kLanes; }
+  static void spread(const float* line, const int32_t* first, Reg* out) {
+    const uint32x4_t at = vreinterpretq_u32_s32(vsubq_s32(vld1q_s32(first), vdupq_n_s32(first[0])));
+    const uint8x16_t bytes = vreinterpretq_u8_u32(vmlaq_n_u32(vdupq_n_u32(0x03020100), at, 0x04040404));
+    for (int k = 0; k < kTaps; ++k) {
+      out[k] = vreinterpretq_f32_u8(vqtbl1q_u8(vreinterpretq_u8_f32(load(line + k)), bytes));
+    }
+  }
   static Reg min(Reg a, Reg b) { return vminq_f32(a, b); }
   static Reg sums(const float* taps, const int32_t* first, int64_t fine, const float* line) {
     static_assert(kTaps == 8, "two registers of taps per pixel");
@@ -28,8 +37,9 @@ struct Four : Floats {
     std::memcpy(out + 8, &rest, sizeof rest);
   }
 
-  static void pieces(const float* z, Reg& low, Reg& high) { low = load(z), high = load(z + kFactor); }
-  static void pieces(const uint16_t* z, Reg& low, Reg& high) {
+  static Reg fours(const float* p, int64_t) { return load(p); }
+  static void pieces(const float* z, int64_t, Reg& low, Reg& high) { low = load(z), high = load(z + kFactor); }
+  static void pieces(const uint16_t* z, int64_t, Reg& low, Reg& high) {
     const uint16x8_t v = vld1q_u16(z);
     low = vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(v), 16));
     high = vreinterpretq_f32_u32(vshll_n_u16(vget_high_u16(v), 16));

@@ -2,11 +2,12 @@
 // by channel and kept in a ring, are summed; then each of its pixels is a sum of kTaps neighbours in that sum.
 //
 // S has:  part(p, left): the columns of a strip from output column `left` on, see `Part`;
+//         begin(p, part, strip): once before a strip's rows;
 //         split_row<Elem>(p, part, row, out): the fine rows of a row of cells, by channel;
 //         together(y, i): whether output rows i and i + 1, whose fine rows lie one apart and which leave out the last of their
 //         kTaps, are summed at once;
 //         add_rows(part, ring rows, taps, count, out): out[n][x] = sum_k taps[k] * row[k + n][x], for `count` output rows;
-//         columns(p, part, row, sum): output columns of `part` from that.
+//         columns(p, part, row, sum, strip): output columns of `part` from that.
 #pragma once
 
 #include <cstring>
@@ -50,7 +51,8 @@ struct Part {
 // As many columns from `left` on as a strip has room for.
 inline Part part_from(const ResampleParams& p, int64_t left) {
   Part part{left, left + 1, p.x.first[left] / kFactor, 0, {}};
-  while (part.right < p.x.size && p.x.first[part.right] + kTaps - part.fine() <= kStrip) ++part.right;
+  const int64_t most = left + kStripOutputs < p.x.size ? left + kStripOutputs : p.x.size;
+  while (part.right < most && p.x.first[part.right] + kTaps - part.fine() <= kStrip) ++part.right;
   part.to = (p.x.first[part.right - 1] + kTaps + kFactor - 1) / kFactor;
   part.even = even_run(p.x, left, part.right);
   return part;
@@ -129,6 +131,7 @@ void resample_range(const ResampleParams& p, int64_t begin, int64_t end, Strip& 
   for (int64_t left = 0; left < p.x.size;) {
     const Part part = S::part(p, left);
     left = part.right;
+    S::begin(p, part, strip);
     int64_t next = p.y.first[begin] / kFactor;  // first row of cells not yet in the ring
     Ahead<Elem> ahead;
     for (int64_t i = begin, count; i < end; i += count) {
@@ -145,7 +148,7 @@ void resample_range(const ResampleParams& p, int64_t begin, int64_t end, Strip& 
         float* out[2] = {strip.sum[0][c], strip.sum[1][c]};
         S::add_rows(part, rows, p.y.taps + i * kTaps, count, out);
       }
-      for (int64_t n = 0; n < count; ++n) S::columns(p, part, i + n, strip.sum[n]);
+      for (int64_t n = 0; n < count; ++n) S::columns(p, part, i + n, strip.sum[n], strip);
     }
   }
 }
