@@ -35,7 +35,7 @@ def normalise(
     along = (start % 3).to(tl.int32) + tl.arange(0, VALUES)
     color = along % 3
     row, column = place(start // 3, along // 3, columns, 0)
-    offset = row.to(tl.int64) * row_stride + column.to(tl.int64) * column_stride + color * channel_stride
+    offset = row.to(tl.int64) * row_stride + column.to(tl.int64) * column_stride + color.to(tl.int64) * channel_stride
     sample = tl.load(image + offset, inside, 0).to(tl.float32)
     mean = tl.where(color == 0, mean_0, tl.where(color == 1, mean_1, mean_2))
     std = tl.where(color == 0, std_0, tl.where(color == 1, std_1, std_2))

@@ -96,8 +96,12 @@ def gemm_rate(dtype: torch.dtype, device: torch.device, seconds: float = 1.0) ->
     a, b = (torch.randn(n, width, device=device).mul(10).to(dtype) for n in (rows, width))
     out = torch.empty_like(a, dtype=torch.int32 if dtype == torch.int8 else dtype)
     product = torch._int_mm if dtype == torch.int8 else torch.matmul
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    product(a[:256], b)  # the first one sets the library up
+    wait()
     start = time.perf_counter()
     product(a[:256], b)
+    wait()
     count = 1 if time.perf_counter() - start > 0.05 else 8  # an emulated product takes seconds
     times = timed(lambda: [product(a, b, out=out) for _ in range(count)], device, seconds)
     return count * 2 * rows * width * width / statistics.median(times) / 1e6

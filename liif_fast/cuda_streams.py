@@ -17,7 +17,7 @@ import torch
 T = TypeVar("T")
 
 POOL = 32
-_CAPTURING = threading.Lock()  # of one thread at a time
+CAPTURING = threading.Lock()  # of one thread at a time
 _held: WeakSet[torch.cuda.Stream] = WeakSet()
 _lock = threading.Lock()
 
@@ -48,14 +48,15 @@ def capture(
         # Other threads may meanwhile do what would spoil a capture of theirs, but not capture: that begins with a wait
         # for the device. A capture that fails leaves its stream the current one, which the outer one undoes.
         captured = torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local")
-        with _CAPTURING, torch.cuda.stream(stream), captured:
+        with CAPTURING, torch.cuda.stream(stream), captured:
             made = work()
     except RuntimeError:
         # PyTorch goes on as if it were capturing: it keeps all memory that two streams have worked on until that ends,
         # and in older versions draws no random numbers, unless a generator gets another state, of the same values.
         index = stream.device_index
         with suppress(RuntimeError, AttributeError):
-            torch._C._cuda_endAllocateToPool(index, pool)
+            torch._C._cuda_endAllocateToPool(index, pool)  # raises where the graph has its pool, which it gives back
+            torch._C._cuda_releasePool(index, pool)
         for generator in (*generators, *torch.cuda.default_generators[index : index + 1]):
             with suppress(RuntimeError):
                 generator.graphsafe_set_state(generator.clone_state())

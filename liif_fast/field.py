@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import torch
 
 from . import grid, pages, tiling
+from .device_memory import if_it_fits
 from .encoder import BaseEncoder, in_tiles
 from .ops import Decoder
 from .pixels import OUT_RANGE
@@ -62,7 +62,7 @@ class Field:
         z_bytes = self.height * self.width * encoder.width * encoder.dtype.itemsize
         self.z: torch.Tensor | None = None
         if keep and 2 * z_bytes <= max_memory:
-            with suppress(torch.OutOfMemoryError):  # of a device that is fuller than it said
+            with if_it_fits():  # a device may be fuller than it said
                 self.z = self._encode_all()
 
     def bands(

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from . import grid, pages
+from .device_memory import give_back, is_full
 from .field import Box, Field, Progress
 from .image import Planes, bits, bleed
 from .pixels import OUT_RANGE
@@ -51,13 +52,15 @@ class Frame:
                 yield start, planes
                 done = start + len(planes.color)
             return
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not is_full(error):
+                raise
             fields = [self.color, self.alpha] if self.alpha else [self.color]
             if not all([field.shrink() for field in fields]):
                 reason = str(error).partition("\n")[0]
                 full = f"{self.color.encoder.device} is full, in small tiles too: {reason}"
                 raise DeviceFull(full) from None
-        torch.cuda.empty_cache()
+        give_back()
         yield from self.bands(size, box, progress, done)
 
     def _bands(

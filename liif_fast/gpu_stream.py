@@ -10,13 +10,13 @@ import os
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from . import cuda_streams, pages
+from .device_memory import if_it_fits, is_full
 from .encoder import CHECK_VARIABLE
 from .field import Field
 from .image import Planes, Unpacked, unpack
@@ -118,7 +118,7 @@ class GpuLine:
             self._let_go()
             height, width = color.shape[:2]
             size = self._size_of(height, width)
-            with suppress(torch.OutOfMemoryError):  # the ordinary way takes smaller tiles
+            with if_it_fits():  # or the ordinary way takes smaller tiles
                 black = pages.like(color, (height, width), color.dtype, self._device).zero_()
                 field = self._make_field(black)
                 field.encoder = field.encoder.private()
@@ -139,9 +139,9 @@ class GpuLine:
             return plan.run
         try:
             graph, _ = cuda_streams.capture(plan.run, self._work)
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:
+            if is_full(error):
+                raise
             reason = str(error).partition("\n")[0]
             warnings.warn(f"frames are launched one kernel at a time, not as a CUDA graph: {reason}", stacklevel=2)
             return plan.run

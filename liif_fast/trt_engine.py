@@ -20,6 +20,7 @@ import torch
 from . import __version__, cuda_streams, engine_cache, tiling, trt_network
 from .backends import BackendUnavailable
 from .checkpoint import Weights
+from .device_memory import give_back
 from .encoder import BaseEncoder, Encoder, Head, in_tiles
 from .trt_context import Context
 from .trt_kernels import Kernels
@@ -175,7 +176,7 @@ class TensorRTEncoder(BaseEncoder):
             warnings.warn(
                 f"engine {self.engine!r} is built for this GPU and network, once; that may take minutes", stacklevel=2
             )
-        torch.cuda.empty_cache()  # TensorRT takes memory beside PyTorch, which holds what it has had
+        give_back()  # TensorRT takes memory beside PyTorch, which holds what it has had
         capabilities = (_capability(self.device),) if rtx else ()
         plan = serialized(self.engine, weights, head, self.dtype, capabilities)
         self._engine = self._load(plan)

@@ -154,7 +154,8 @@ class Upscaler:
         at_once: int | None = None,
         dropped: Dropped | None = None,
     ) -> Generator[Any, None, None]:
-        """The frames of a video at another size: what calling with each gives, bit for bit, in order, sooner.
+        """The frames of a video at another size: what calling with each gives, in order, sooner; bit for bit, but for
+        the last bits of `engine="tensorrt-rtx"`, which makes other kernels for a stream.
 
         Args:
             frames: pictures as for calling, read as they are needed and copied, so that one buffer may serve them all.

@@ -73,6 +73,7 @@ ROWS = [
     ["bands"],
     ["grid"],
     ["quantization", "architecture", "tiling", "modes", "deflate", "colorimetry", "pages", "_cpu", "_cuda"],
+    ["device_memory"],
     ["stream", "cuda_streams", "memory", "weights", "words"],
     ["dlpack"],
 ]

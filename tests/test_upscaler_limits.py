@@ -64,9 +64,20 @@ def test_bands_are_the_picture(up: Upscaler) -> None:
     assert np.array_equal(window, up.encode(picture).render(size=(70, 90), box=(3.5, 2, 40, 33)))
 
 
-@pytest.mark.parametrize("keep", [False, True])
-@pytest.mark.parametrize("channels", [3, 4])
-def test_a_device_that_is_fuller_than_it_said(monkeypatch: pytest.MonkeyPatch, channels: int, keep: bool) -> None:
+FULL = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nSee the manual"),
+    RuntimeError("CUDA error: out of memory"),
+    RuntimeError("Triton Error [CUDA]: out of memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("engine 'tensorrt' failed: [defaultAllocator.cpp::allocate] Error Code 1: OutOfMemory"),
+]
+
+
+@pytest.mark.parametrize("full", FULL, ids=repr)
+@pytest.mark.parametrize(("channels", "keep"), [(3, True), (4, False)])
+def test_a_device_that_is_fuller_than_it_said(
+    monkeypatch: pytest.MonkeyPatch, channels: int, keep: bool, full: RuntimeError
+) -> None:
     """The encoder runs out of memory above a size, in the middle of a picture: the rest comes in smaller tiles."""
     picture = np.random.default_rng(1).integers(0, 256, (90, 70, channels), np.uint8)
     up = Upscaler(SHALLOW, precision="fp32", engine="torch", max_memory=4_000_000)
@@ -76,7 +87,7 @@ def test_a_device_that_is_fuller_than_it_said(monkeypatch: pytest.MonkeyPatch, c
     def z(x: torch.Tensor) -> torch.Tensor:
         asked.append(x.shape[0] * x.shape[1])
         if asked[-1] > most:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nSee the manual")
+            raise full
         return encode(x)
 
     monkeypatch.setattr(up.encoder, "z", z)
@@ -91,8 +102,24 @@ def test_a_device_that_is_fuller_than_it_said(monkeypatch: pytest.MonkeyPatch, c
     if field:
         assert np.abs(field.render(size=(150, 130)).astype(int) - wanted).max() <= 1
     most = 30
-    with pytest.raises(torch.OutOfMemoryError, match=r"^cpu is full, in small tiles too: CUDA out[^\n]*$"):
+    with pytest.raises(torch.OutOfMemoryError) as caught:
         up(picture, size=(150, 130))
+    assert str(caught.value) == f"cpu is full, in small tiles too: {str(full).splitlines()[0]}"
+
+
+def test_other_errors_of_a_device_are_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    up, asked = Upscaler(SHALLOW, precision="fp32", engine="torch"), []
+
+    def z(x: torch.Tensor) -> torch.Tensor:
+        asked.append(x)
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(up.encoder, "z", z)
+    for use in (up.encode, lambda picture: up(picture, scale=2)):
+        asked.clear()
+        with pytest.raises(RuntimeError, match="illegal memory access"):
+            use(np.zeros((9, 7, 3), np.uint8))
+        assert len(asked) == 1
 
 
 def test_features_that_the_device_does_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,7 +67,7 @@ def test_random_numbers_are_new_in_each_replay() -> None:
 
 
 def test_a_capture_that_fails_harms_nothing() -> None:
-    """Random numbers go on, and memory that two streams have worked on is used again."""
+    """Random numbers go on, memory that two streams have worked on is used again, and what was captured goes back."""
     code = """
 import warnings
 import torch
@@ -75,11 +75,16 @@ from liif_fast.training.replay import Replayed
 generator, twin = (torch.Generator("cuda").manual_seed(0) for _ in range(2))
 with torch.cuda.stream(torch.cuda.Stream()), warnings.catch_warnings(record=True) as said:
     warnings.simplefilter("always")
-    replayed = Replayed(lambda: torch.rand(5, generator=generator, device="cuda").tolist(), generator)
+    def work():
+        large = torch.empty(1 << 28, dtype=torch.uint8, device="cuda")
+        return torch.rand(5, generator=generator, device="cuda").tolist()
+    replayed = Replayed(work, generator)
     for _ in range(8):
         assert replayed() == torch.rand(5, generator=twin, device="cuda").tolist()
 assert sum("not as a CUDA graph" in str(warning.message) for warning in said) == 1
 torch.rand(5, device="cuda")
+torch.cuda.empty_cache()
+assert torch.cuda.memory_reserved() < 1 << 28
 side, before = torch.cuda.Stream(), torch.cuda.memory_reserved()
 for _ in range(20):
     block = torch.empty(1 << 26, dtype=torch.uint8, device="cuda")
