@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import torch
 
@@ -30,11 +31,21 @@ class Convolution:
     winograd: torch.Tensor | None = None
     winograd_skip: torch.Tensor | None = None
 
+    # By their bytes: multiprocessing moves the tensors that it pickles to memory that processes share, while a `Step`
+    # points to where they were.
+    def __getstate__(self) -> dict[str, Any]:
+        tensors = {name: v for name, v in self.__dict__.items() if isinstance(v, torch.Tensor)}
+        return self.__dict__ | {name: (v.dtype, v.view(torch.uint8).numpy()) for name, v in tensors.items()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        packed = {name: torch.from_numpy(v[1]).view(v[0]) for name, v in state.items() if isinstance(v, tuple)}
+        self.__dict__.update(state | packed)
+
 
 def pack(weight: torch.Tensor, bias: torch.Tensor, dtype: torch.dtype, skip: torch.Tensor | None = None) -> Convolution:
-    """Of weights [out, in, k, k], bias [out], and, where the image is added, ``skip`` [out, SKIP]."""
+    """Of weights [out, in, k, k], bias [out], and, where the image is added, ``skip`` [out, SKIP]; copies of them."""
     out, into, kernel = weight.shape[:3]
-    packed = Convolution(dtype, kernel, into, bias.float().contiguous(), skip is not None)
+    packed = Convolution(dtype, kernel, into, bias.to(torch.float32, copy=True).contiguous(), skip is not None)
     if not direct(weight, dtype):
         products = dtype if cpu.isa(dtype) in cpu.BF16_ISAS else torch.float32
         of_skip = None if skip is None else skip.float().T.contiguous()

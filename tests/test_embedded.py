@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ import torch
 from common import ROOT, random_weights
 from liif_fast import Upscaler
 from liif_fast.checkpoint import Architecture, Weights
+from liif_fast.native_encoder import NativeEncoder
 from test_upscaler import random_picture
 
 NETWORKS = {
@@ -93,6 +95,23 @@ def test_pickles(model: str | Weights, how: dict[str, Any]) -> None:
     assert np.array_equal(again(picture, scale=3), wanted)
     assert np.array_equal(next(again.stream([picture], scale=3)), wanted)
     assert repr(again) == repr(up) == f"<Upscaler: {up.description}>"
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_what_multiprocessing_shares_is_not_what_is_pointed_to(network: str) -> None:
+    """It moves the tensors that it pickles, and `Tensor.share_memory_` does, while kept steps have their addresses."""
+    up, picture = Upscaler(NETWORKS[network]), random_picture((9, 11, 3))
+    wanted = up(picture, scale=3)
+    assert isinstance(up.encoder, NativeEncoder)
+    packed = [t for by in up.encoder.packed.values() for t in vars(by).values() if isinstance(t, torch.Tensor)]
+    places = [tensor.data_ptr() for tensor in packed]
+    shared = bytes(ForkingPickler.dumps(up))
+    for tensor in up.weights.tensors.values():
+        tensor.share_memory_()
+    assert [tensor.data_ptr() for tensor in packed] == places
+    again = pickle.loads(shared)
+    for one in (up, again, again):
+        assert np.array_equal(one(picture, scale=3), wanted)
 
 
 @pytest.mark.parametrize("dropped", ["None", "print"])
