@@ -7,18 +7,21 @@ import warnings
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin, features
 
 from liif_fast import Upscaler
+from liif_fast.batch import Request
 
 av = pytest.importorskip("av")
 
 from clips import RATE, TICKS, decoded, film, pattern, shown  # noqa: E402
 from liif_fast.video import VideoError  # noqa: E402
-from liif_fast.video.encoding import Choice  # noqa: E402
+from liif_fast.video.colors import bits  # noqa: E402
+from liif_fast.video.encoding import Choice, fitted  # noqa: E402
 from liif_fast.video.hdr import Mastering  # noqa: E402
 from test_video import FAST, LOSSLESS, make, packets, stills  # noqa: E402
 
@@ -44,14 +47,23 @@ def test_a_clock_that_runs_on(tmp_path: Path, film_upscaler: Upscaler, suffix: s
         make(film_upscaler, source, out, force=True, start=Fraction(1001))
 
 
+@pytest.mark.parametrize("target", [".mkv", ".mp4", ".mov", ".webm"])
 @pytest.mark.parametrize("suffix", [".gif", ".webp", ".png"])
-def test_the_last_picture_of_a_film_is_shown_as_long(tmp_path: Path, film_upscaler: Upscaler, suffix: str) -> None:
-    source, out = tmp_path / f"a{suffix}", tmp_path / "out.mkv"
-    pictures = [Image.fromarray(np.full((30, 40, 3), 50 * i, np.uint8)) for i in range(1, 4)]
-    pictures[0].save(source, save_all=True, append_images=pictures[1:], duration=[100, 100, 1000])
-    make(film_upscaler, source, out)
+def test_the_last_picture_of_a_film_is_shown_as_long(
+    tmp_path: Path, film_upscaler: Upscaler, suffix: str, target: str
+) -> None:
+    """Also where it is not the last that is decoded."""
+    source, out = tmp_path / f"a{suffix}", tmp_path / f"out{target}"
+    pictures = [Image.fromarray(np.full((30, 40, 3), 20 * i, np.uint8)) for i in range(1, 10)]
+    pictures[0].save(source, save_all=True, append_images=pictures[1:], duration=[100, 40, 60, 100] * 2 + [1000])
+    make(film_upscaler, source, out, choice=Choice())
     with av.open(str(out)) as made:
-        assert made.duration / 1e6 == pytest.approx(1.2, abs=0.02)
+        assert made.duration / 1e6 == pytest.approx(1.6, abs=0.02)
+        video = made.streams.video[0]
+        if target in (".mp4", ".mov"):
+            assert float(video.duration * video.time_base) == pytest.approx(1.6, abs=0.02)
+            order = [packet.pts for packet in made.demux(video) if packet.size]
+            assert suffix != ".gif" or order != sorted(order)
 
 
 def test_gray_that_does_not_say_is_full(tmp_path: Path, film_upscaler: Upscaler) -> None:
@@ -263,6 +275,8 @@ def test_a_colon_in_the_name(tmp_path: Path, film_upscaler: Upscaler, monkeypatc
         (("ffv1", "yuva420p"), Choice("ffv1"), "yuv420p"),
         (("ffv1", "yuva444p10le"), Choice("libx265", preset="ultrafast"), "yuv444p10le"),
         (("ffv1", "gray16le"), Choice("libx265", preset="ultrafast"), "yuv420p12le"),
+        (("ffv1", "yuv420p10le"), Choice("libvpx-vp9", preset="8"), "yuv420p"),
+        (("ffv1", "gbrp10le"), Choice("mpeg4"), "yuv420p"),
     ],
     ids=str,
 )
@@ -282,10 +296,25 @@ def test_pixel_formats(
         assert next(made.decode(video=0)).format.name == format
     said = [str(warning.message) for warning in recwarn]
     assert any("alpha channel" in text for text in said) == (stored[:4] in ("yuva", "bgra", "gbra"))
-    fewer = [text for text in said if "keeps fewer colours" in text]
-    assert bool(fewer) == (stored in ("bgr0", "gbrp10le") and format.startswith("yuv420p"))
-    for text in fewer:  # as deep
-        assert f"--pixel-format {format.replace('420', '444')} keeps more" in text
+    fewer = [text for text in said if "keeps fewer" in text]
+    lost = ["colours"] if stored in ("bgr0", "gbrp10le") and format.startswith("yuv420p") else []
+    lost += ["bits"] if bits(format) < bits(stored) else []
+    assert bool(fewer) == bool(lost)
+    for text in fewer:
+        assert f"keeps fewer {' and '.join(lost)} than {stored}; " in text
+        possible = codec_takes_444(choice) and "colours" in lost
+        assert (f"--pixel-format {format.replace('420', '444')} keeps more" in text) == possible  # as deep
+
+
+def codec_takes_444(choice: Choice) -> bool:
+    return choice.codec in ("libx264", "libx265")
+
+
+def test_films_of_10_bits_in_webm(tmp_path: Path, film_upscaler: Upscaler) -> None:
+    source = film(tmp_path / "in.mkv", 3, codec="ffv1", format="yuv420p10le", sounds=0)
+    make(film_upscaler, source, tmp_path / "out.webm", choice=Choice(preset="12"))
+    with av.open(str(tmp_path / "out.webm")) as made:
+        assert next(made.decode(video=0)).format.name == "yuv420p10le"
 
 
 def with_exif(path: Path) -> Path:
@@ -349,3 +378,39 @@ def test_an_animated_png_behind_a_long_text(tmp_path: Path, film_upscaler: Upsca
     with av.open(str(source)) as opened:
         assert opened.format.name == "png_pipe", "no need for this test"
     assert make(film_upscaler, source, tmp_path / "out.mkv").frames == 3
+
+
+def test_a_second_film_in_the_file_is_copied(tmp_path: Path, film_upscaler: Upscaler) -> None:
+    source, out = tmp_path / "in.mkv", tmp_path / "out.mkv"
+    with av.open(str(source), "w") as made:
+        streams = [made.add_stream("ffv1", rate=24) for _ in range(2)]
+        for stream in streams:
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for stream in streams:
+            for i in range(3):
+                made.mux(stream.encode(av.VideoFrame.from_ndarray(pattern(i, 48, 64), "rgb24")))
+            made.mux(stream.encode(None))
+    with pytest.warns(UserWarning, match=r"in.mkv: video stream 1 is copied as it is, not enlarged$"):
+        make(film_upscaler, source, out)
+    with av.open(str(out)) as made:
+        assert [stream.width for stream in made.streams.video] == [128, 64]
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "wanted"),
+    [(None, None, (100, 200)), ("0.2", None, (0, 100)), (None, "0.25", (100, 150)), ("0.125", "0.25", (0, 125))],
+)
+def test_a_subtitle_at_the_edge_of_a_part(
+    tmp_path: Path, film_upscaler: Upscaler, start: str | None, end: str | None, wanted: tuple[int, int]
+) -> None:
+    source, out = film(tmp_path / "in.mkv", 24, subtitle=True), tmp_path / "out.mkv"
+    make(film_upscaler, source, out, start=start and Fraction(start), end=end and Fraction(end))
+    with av.open(str(out)) as made:
+        found = [packet for packet in made.demux(subtitles=0) if packet.size]
+        assert [(packet.pts, packet.duration, bytes(packet)) for packet in found] == [(*wanted, b"hello")]
+
+
+@pytest.mark.parametrize("asked", [{"longest": 131}, {"fit": "131x500"}])
+def test_never_larger_than_the_most_that_is_asked_for(asked: dict[str, Any]) -> None:
+    assert fitted((99, 131), Request.parse(**asked), 2, 2) == (98, 130)
+    assert fitted((99, 131), Request.parse(scale="2"), 2, 2) == (100, 132)

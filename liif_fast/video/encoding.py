@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -77,7 +78,7 @@ class Encoding:
         """
         container_of(path)
         codec = choice.codec or _default_codec(path, source)
-        able = _formats(codec)
+        able = formats(codec)
         format = choice.pixel_format or _closest(codec, source, able)
         colors.bits(format)  # a name that is none is refused here
         if able and format not in able:
@@ -139,20 +140,22 @@ class Encoding:
 
 
 def fitted(size: tuple[int, int], request: Request, down: int, across: int) -> tuple[int, int]:
-    """(height, width) with whole chroma samples, unless the request says both sides."""
+    """(height, width) with whole chroma samples, unless the request says both sides; within the one that it says."""
     if request.width and request.height:
         return size
-    return max(1, round(size[0] / down)) * down, max(1, round(size[1] / across)) * across
+    whole = math.floor if request.longest or request.fit else round
+    return max(1, whole(size[0] / down)) * down, max(1, whole(size[1] / across)) * across
 
 
 def _default_codec(path: str, source: str) -> str:
+    deep = colors.bits(source) > 8
     if container_of(path) == "webm":
-        return "libvpx-vp9"
+        return "libsvtav1" if deep else "libvpx-vp9"  # which is built without 10 bits
     # Players that know 10 bits know them in HEVC.
-    return "libx265" if colors.bits(source) > 8 else "libx264"
+    return "libx265" if deep else "libx264"
 
 
-def _formats(codec: str) -> list[str]:
+def formats(codec: str) -> list[str]:
     """Pixel formats that an encoder takes, empty where it does not say; VideoError where there is no such encoder."""
     from av import Codec
     from av.codec.codec import UnknownCodecError

@@ -17,7 +17,7 @@ from ..output import ImageError, check_place, one_line_errors, whole_file
 from ..words import counted
 from .colors import bits, has_alpha, is_gray, subsampling
 from .container import container_of
-from .encoding import Choice, Encoding, fitted
+from .encoding import Choice, Encoding, fitted, formats
 from .errors import VideoError, check_library
 from .mux import Copied, Cut, check, verify, write
 from .segments import Encoded, Work
@@ -100,14 +100,8 @@ def make(job: Job, upscaler: Callable[[], Upscaler], meter: FilmMeter, preview: 
         if has_alpha(clip.format):
             warnings.warn(f"{job.input}: the alpha channel of {clip.format} is left out", stacklevel=2)
         encoding = encoding_of(job, clip)
-        fewer = subsampling(encoding.format) > subsampling(clip.format) and not is_gray(clip.format)
-        if fewer and job.choice.pixel_format is None:
-            deep = {8: "", 9: "10le", 10: "10le"}.get(bits(clip.format), "12le")
-            warnings.warn(
-                f"{job.output}: {encoding.format} keeps fewer colours than {clip.format}, which few players show; "
-                f"--pixel-format yuv444p{deep} keeps more, --codec ffv1 all",
-                stacklevel=2,
-            )
+        if job.choice.pixel_format is None and (lost := _lost(clip.format, encoding)):
+            warnings.warn(f"{job.output}: {lost}", stacklevel=2)
         check(job.input, job.output, encoding, job.leave_out)
         up = upscaler()
         work = Work(job.output, _settings(job, encoding, up), job.segment, job.resume, job.force)
@@ -167,6 +161,22 @@ def encoding_of(job: Job, clip: Clip) -> Encoding:
         job.output, job.choice, lambda down, across: target(clip, job.request, down, across), clip.format, clip.colors,
         (clip.aspect * change).limit_denominator(1000), clip.rate, clip.time_base, clip.mastering,
     )  # fmt: skip
+
+
+def _lost(source: str, encoding: Encoding) -> str | None:
+    """What the encoder's pixel format leaves out of the source's, and what would keep it."""
+    fewer = []
+    if subsampling(encoding.format) > subsampling(source) and not is_gray(source):
+        fewer.append("colours")
+    if bits(encoding.format) < bits(source):
+        fewer.append("bits")
+    if not fewer:
+        return None
+    chroma = "444" if "colours" in fewer else "420"
+    better = f"yuv{chroma}p" + {8: "", 9: "10le", 10: "10le"}.get(bits(source), "12le")
+    able = better != encoding.format and better in formats(encoding.codec)
+    text = f"{encoding.format} keeps fewer {' and '.join(fewer)} than {source}"
+    return f"{text}; {f'--pixel-format {better} keeps more, ' if able else ''}--codec ffv1 in .mkv all"
 
 
 def _settings(job: Job, encoding: Encoding, upscaler: Upscaler) -> dict[str, Any]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import chain
 from typing import Any, BinaryIO
@@ -27,6 +28,8 @@ _COVERS = {
 _TOLERANCE = Fraction(3, 2000)
 # Seconds of sound before zero that are kept where an edit list leaves more out: what decoders need to begin.
 _WARM_UP = Fraction(1, 10)
+# Seconds that a subtitle which is on screen where a part begins may have been there, at most, to be in it.
+_ON_SCREEN = 10
 # Tags about the old streams and files that are not true of the new ones.
 _OUTDATED = {
     "encoder", "duration", "bps", "number_of_frames", "number_of_bytes", "vendor_id",
@@ -68,6 +71,8 @@ def check(path: str, output: str, encoding: Encoding, leave_out: bool) -> None:
         streams = _streams(source, out, main, encoding, output)
         for stream in source.streams:
             if stream.index in streams:
+                if stream.type == "video" and stream.index != main.index and not is_cover(stream):
+                    warnings.warn(f"{path}: video stream {stream.index} is copied as it is, not enlarged", stacklevel=2)
                 continue
             if stream.type == "data" and source.chapters() and stream.name in ("bin_data", "text"):
                 continue  # the same chapters once more, as a track
@@ -188,11 +193,12 @@ def _chapters(every: list[Any], cut: Cut) -> list[Any]:
     return kept
 
 
-def _timed(work: Work, starts: list[int]) -> Iterator[tuple[Encoded, int]]:
+def _timed(work: Work, starts: list[int], lasting: bool) -> Iterator[tuple[Encoded, int]]:
     """Packets with the time at which each is to be decoded.
 
     The encoders of segments knew nothing of each other; here the times of all are put in order and delayed by as many
-    frames as it takes for none to be shown before it is decoded.
+    frames as it takes for none to be shown before it is decoded. ``lasting``: the packet decoded last, not that shown
+    last, has what the film as a whole is longer than that, as in MP4, which knows no other end.
     """
     ordered = sorted(starts)
     rank = {start: i for i, start in enumerate(ordered)}
@@ -200,7 +206,12 @@ def _timed(work: Work, starts: list[int]) -> Iterator[tuple[Encoded, int]]:
     step = ordered[1] - ordered[0] if len(ordered) > 1 else 1
     early = [ordered[0] - (delay - i) * step for i in range(delay)]
     decoded = early + ordered
+    end = 0
     for i, packet in enumerate(work.packets()):
+        end = max(end, packet.start + packet.duration)
+        if lasting and i == len(starts) - 1:
+            rest = (end - ordered[0]) - (decoded[i] - decoded[0])
+            packet = replace(packet, duration=max(packet.duration, rest))
         yield packet, decoded[i]
 
 
@@ -232,7 +243,7 @@ def _interleave(
     offset = round(begin / base)
     starts = work.starts()
     copied.first, copied.last = ((pick(starts) - offset) * base for pick in (min, max))
-    video = _timed(work, starts)
+    video = _timed(work, starts, out.format.name in ("mp4", "mov"))
     waiting = next(video, None)
 
     def video_until(limit: Fraction | None) -> None:
@@ -265,7 +276,7 @@ def _packets(source: Any, streams: list[Any], begin: Fraction, cut: Cut) -> Iter
     before: dict[int, int] = {}  # dts of the packet before, by stream
     early: dict[int, list[Any]] = {}  # the first of a stream's pictures, which in Matroska have none
     if begin:
-        source.seek(int(cut.start * 1_000_000), backward=True)
+        source.seek(int((cut.start - _ON_SCREEN) * 1_000_000), backward=True)
     for packet in source.demux(streams):
         index, kind = packet.stream_index, packet.stream.type
         if is_cover(packet.stream):
@@ -277,6 +288,8 @@ def _packets(source: Any, streams: list[Any], begin: Fraction, cut: Cut) -> Iter
         at = packet.pts if packet.pts is not None else packet.dts
         if at is None:
             continue
+        if kind == "subtitle" and packet.duration:
+            at = _within(packet, at, begin, cut)
         start = at * packet.time_base
         # What begins before zero is there to be skipped by players, and stays: a decoder wants it.
         if (begin and start < cut.start) or (cut.end is not None and start >= cut.end):
@@ -296,6 +309,17 @@ def _packets(source: Any, streams: list[Any], begin: Fraction, cut: Cut) -> Iter
         yield _moved(packet, at, decoded, cut)
     for one in chain.from_iterable(early.values()):
         yield _moved(one, one.pts, one.pts, cut)
+
+
+def _within(packet: Any, at: int, begin: Fraction, cut: Cut) -> int:
+    """When a subtitle begins in the part that is kept; its packet is cut to that."""
+    unit, end = packet.time_base, at + packet.duration
+    first = max(at, math.ceil(cut.start / unit)) if begin else at
+    last = end if cut.end is None else min(end, math.floor(cut.end / unit))
+    if first >= last:
+        return at
+    packet.pts, packet.dts, packet.duration = first, first, last - first
+    return first
 
 
 def _moved(packet: Any, at: int, decoded: int, cut: Cut) -> Any:
