@@ -96,7 +96,8 @@ def _opened(path: str) -> Iterator[Any]:
         try:
             yield Image.open(file, formats=("GIF", "WEBP", "PNG", "AVIF"))
         except UnidentifiedImageError:
-            raise VideoError(f"{path}: is no GIF, WebP, PNG or AVIF, or a damaged one; films become .mkv, .mp4, .mov or .webm") from None
+            what = "is no GIF, WebP, PNG or AVIF, or a damaged one"
+            raise VideoError(f"{path}: {what}; films become .mkv, .mp4, .mov or .webm") from None
         except MemoryError:
             raise
         except Exception as error:  # damaged files make the decoders raise about anything
