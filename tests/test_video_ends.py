@@ -301,8 +301,8 @@ def test_two_at_once(folder: Path) -> None:
     wait_for((folder / ".out.mkv.liif_fast" / "settings.json").exists)
     started.send_signal(signal.SIGSTOP)
     before = sorted((folder / ".out.mkv.liif_fast").iterdir())
-    for way in ("--resume", "--force"):
-        refused_by = run("long.mkv", "out.mkv", "--scale", 4, way)
+    for way in ((), ("--resume",), ("--force",)):
+        refused_by = run("long.mkv", "out.mkv", "--scale", 4, *way)
         assert refused_by.exit_code == 2
         assert "another process is making it" in refused_by.stderr
         assert sorted((folder / ".out.mkv.liif_fast").iterdir()) == before

@@ -29,7 +29,7 @@ _TOLERANCE = Fraction(3, 2000)
 # Seconds of sound before zero that are kept where an edit list leaves more out: what decoders need to begin.
 _WARM_UP = Fraction(1, 10)
 # Seconds that a subtitle which is on screen where a part begins may have been there, at most, to be in it.
-_ON_SCREEN = 10
+_ON_SCREEN = Fraction(10)
 # Tags about the old streams and files that are not true of the new ones.
 _OUTDATED = {
     "encoder", "duration", "bps", "number_of_frames", "number_of_bytes", "vendor_id",
@@ -276,7 +276,7 @@ def _packets(source: Any, streams: list[Any], begin: Fraction, cut: Cut) -> Iter
     before: dict[int, int] = {}  # dts of the packet before, by stream
     early: dict[int, list[Any]] = {}  # the first of a stream's pictures, which in Matroska have none
     if begin:
-        source.seek(int((cut.start - _ON_SCREEN) * 1_000_000), backward=True)
+        source.seek(int((cut.start - min(begin, _ON_SCREEN)) * 1_000_000), backward=True)
     for packet in source.demux(streams):
         index, kind = packet.stream_index, packet.stream.type
         if is_cover(packet.stream):

@@ -60,6 +60,7 @@ class Work:
             self.folder.mkdir()
         except FileExistsError:
             if not (resume or again):
+                _locked(self.folder, output).close()
                 raise VideoError(
                     f"{output}: an earlier run was broken off; --resume goes on from there, --force begins again"
                 ) from None
