@@ -226,6 +226,7 @@ class _Run:
         self.force, self.lossless, self.background = force, lossless, background
         self.quiet, self.as_json = quiet, as_json
         self.name, self.said, self.stream = at.name, at.said, sys.stderr if at.piped else sys.stdout
+        self.deliver = at.deliver
         self._upscaler: Upscaler | None = None
         self._made = batch.Results()
 
@@ -240,6 +241,7 @@ class _Run:
                 try:
                     with advised("a smaller --max-memory works in smaller tiles, and PNG and TIFF are written by rows"):
                         result = self.one(job, meter)
+                    self.deliver(job.output)  # before anything is said of it
                 except Exception as error:
                     cause = error.__cause__ or error
                     text = self.said(explain(error))

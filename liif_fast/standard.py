@@ -37,10 +37,21 @@ class Places:
             return text
         return re.sub(re.escape(str(self.folder)) + r"/(stdin|stdout/[^\s:/]+)", DASH, text)
 
+    def deliver(self, result: Path) -> None:
+        """Writes it to standard output, where that is the output; OSError where it does not take it."""
+        if not self.piped:
+            return
+        with open(result, "rb") as file:
+            try:
+                shutil.copyfileobj(file, sys.stdout.buffer)
+                sys.stdout.buffer.flush()
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, "standard output") from None
+
 
 @contextmanager
 def places(inputs: list[str], output: str | None) -> Iterator[Places]:
-    """Reads standard input where that is asked for; at the end the one result is written to standard output.
+    """Reads standard input where that is asked for; the one result is for `Places.deliver`.
 
     A picture from standard input goes to standard output unless there is an ``output``. ValueError for - among several
     inputs, and for a terminal.
@@ -69,10 +80,3 @@ def places(inputs: list[str], output: str | None) -> Iterator[Places]:
                 yield at
             except (ImageError, FileExistsError) as error:
                 raise type(error)(at.said(str(error))) from error
-        for result in results.iterdir():
-            with open(result, "rb") as file:
-                try:
-                    shutil.copyfileobj(file, sys.stdout.buffer)
-                    sys.stdout.buffer.flush()
-                except OSError as error:
-                    raise OSError(error.errno, error.strerror, "standard output") from None

@@ -110,3 +110,10 @@ def test_a_full_disk_behind_the_output():
     with open("/dev/full", "wb") as full:
         code, _, err = finish(process("upscale", "a.png", "-o", "-", "--quiet", "--model", TINY, stdout=full))
     assert (code, err) == (2, "liif-fast: error: standard output: No space left on device\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_success_is_said_once_the_output_has_it():
+    with open("/dev/full", "wb") as full:
+        code, _, err = finish(process("upscale", "a.png", "-o", "-", "--model", TINY, stdout=full))
+    assert (code, err) == (2, "liif-fast: error: standard output: No space left on device\n")
