@@ -188,7 +188,8 @@ def _checked(frame: torch.Tensor) -> torch.Tensor:
         bad = int((~frame.isfinite()).sum())
         if bad:
             raise ValueError(f"{bad} of {frame.numel()} values are NaN or infinite")
-        raise ValueError(f"float values are from {low:g} to {high:g}, not in 0..1: divide by 255 (or what is white)")
+        way = "divide by 255 (or what is white)" if high > 1.5 else "floats must lie in [0, 1]"
+        raise ValueError(f"float values are from {low:g} to {high:g}, not in 0..1: {way}")
     return frame
 
 

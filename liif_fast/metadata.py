@@ -147,7 +147,9 @@ def fit(metadata: Metadata, name: str, gray: bool) -> tuple[Metadata, list[str]]
     kept, lost, profile = replace(metadata), [], metadata.icc_profile
     if profile and (name == "BMP" or profile[16:20] != (b"GRAY" if gray else b"RGB ")):
         kept.icc_profile = None
-        if name == "BMP" or not gray:
+        if gray and (of := profile[16:20].decode("latin-1").strip()) != "GRAY":
+            lost.append(f"the {of} profile of a gray picture (shades may change)")
+        else:
             lost.append(f"the colour profile{' of a gray' * (profile[16:20] == b'GRAY')} (colours may change)")
     if name != "PNG":
         kept.color, kept.text = {}, {}

@@ -167,9 +167,10 @@ def writer(
         if not np.can_cast(source, target):
             warnings.warn(f"{shown}: {format.name} holds {target}; the {source} samples are rounded", stacklevel=3)
     gray = shape[2] < 3 and format.name not in ("WEBP", "AVIF")  # which have no gray
-    metadata, lost = fit(metadata or Metadata(), format.name, gray)
+    whole = metadata or Metadata()
+    metadata, lost = fit(whole, format.name, gray)
     if lost:
-        other = "" if format.name == "PNG" else "; .png has"
+        other = "" if fit(whole, "PNG", shape[2] < 3)[1] else "; .png has"
         warnings.warn(f"{shown}: {format.name} has no place for {', '.join(lost)}{other}", stacklevel=3)
     with whole_file(path, force) as file:
         rows = _Rows(file, shown, format, shape, source, target, metadata, quality or format.quality, lossless)

@@ -244,6 +244,7 @@ def test_no_copy_and_no_gradient():
         (np.array([[0, np.inf]]), ValueError, "1 of 2 values"),
         (np.full((2, 2), 255.0), ValueError, "255 to 255.*divide by 255"),
         (torch.full((3, 2, 2), -1.0), ValueError, "-1 to -1"),
+        (np.array([[-1.0, 1.0]]), ValueError, r"from -1 to 1, not in 0\.\.1: floats must lie in \[0, 1\]$"),
         (Image.new("F", (2, 2), 200), ValueError, "divide by 255"),
     ],
 )

@@ -403,6 +403,16 @@ def test_a_profile_of_another_kind_in_png(tmp_path):
         save(tmp_path / "a.png", icc_profile=SRGB[:16] + b"GRAY" + SRGB[20:])
 
 
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_a_profile_of_colours_in_a_gray(tmp_path, suffix):
+    Image.fromarray(PICTURE[..., 0]).save(tmp_path / f"a{suffix}", icc_profile=SRGB)
+    pixels, found = read(tmp_path / f"a{suffix}")
+    assert pixels.shape[2] == 1
+    with pytest.warns(UserWarning, match=r"no place for the RGB profile of a gray picture \(shades may change\)$"):
+        save(tmp_path / f"b{suffix}", pixels, **vars(found))
+    assert read(tmp_path / f"b{suffix}")[1].icc_profile is None
+
+
 def test_a_gain_map_is_left_out_with_a_word(tmp_path):
     about = b'<x xmlns:Container="http://ns.google.com/photos/1.0/container/"/>'
     Image.fromarray(PICTURE).save(tmp_path / "a.jpg", xmp=about)

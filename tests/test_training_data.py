@@ -185,6 +185,12 @@ def test_folder(tmp_path: Path) -> None:
 def test_no_usable_picture(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no usable training picture"):
         data.load([tmp_path], least=48)
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    for name in "small.png", "smaller.png":
+        Image.fromarray(ramp(10, 50)).save(tmp_path / name)
+    counts = r"\(2 with a side of less than 48 pixels, 1 that cannot be read; first: .*broken\.jpg: .*\)$"
+    with pytest.raises(ValueError, match=counts):
+        data.load([tmp_path], least=48)
     with pytest.raises(FileNotFoundError, match="nowhere"):
         data.load([tmp_path / "nowhere"], least=48)
 

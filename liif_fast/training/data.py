@@ -142,6 +142,7 @@ def load(folders: Sequence[Path], least: int) -> tuple[list[np.ndarray], list[Sk
     """
     arrays: list[np.ndarray] = []
     skipped: list[Skipped] = []
+    small = 0
     for path in (path for folder in folders for path in picture_files(folder)):
         try:
             picture = read(path)
@@ -150,11 +151,14 @@ def load(folders: Sequence[Path], least: int) -> tuple[list[np.ndarray], list[Sk
             continue
         height, width = picture.shape[:2]
         if min(height, width) < least:
+            small += 1
             skipped.append(Skipped(path, None, f"{width} x {height} pixels, {least} x {least} are needed"))
         else:
             arrays.append(picture)
     if not arrays:
-        reason = f" ({skipped[0]})" if skipped else ""
+        kinds = ((small, f"with a side of less than {least} pixels"), (len(skipped) - small, "that cannot be read"))
+        counts = ", ".join(f"{count} {kind}" for count, kind in kinds if count)
+        reason = f" ({counts}; first: {skipped[0]})" if skipped else ""
         raise ValueError(f"no usable training picture in {', '.join(map(str, folders))}{reason}")
     return arrays, skipped
 
