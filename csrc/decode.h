@@ -31,10 +31,10 @@ struct AxisTable {
 // A hidden layer after the first: out = relu(W in + b).
 //
 // Of i8 it reads q = round(in / step), of 0 to 255 with a step for each row, its largest value / 255, and makes
-// relu(step multiplier (W q) + b).
+// relu(step multiplier (W q) + b); NaN becomes some number.
 struct HiddenLayer {
   // Packed panels of 16 outputs: f32 [out/16][in][16], bf16 [out/16][in/2][16][2], i8 [out/16][in/4][16][4], or in 16 bits as
-  // bf16 for what has no products of bytes; 64-byte aligned.
+  // bf16 for what has no products of bytes.
   const void* weight;
   const float* multiplier;  // [out], of i8 alone
   const float* bias;        // [out]

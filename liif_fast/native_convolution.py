@@ -140,6 +140,7 @@ def step(
     fits = (
         image.shape[2] == by.inputs
         and by.inputs % 2 == 0
+        and by.kernel in (1, 3)
         and dtype == by.dtype
         and channels == len(by.bias)
         and (skip is not None) == by.skips

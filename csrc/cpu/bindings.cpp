@@ -21,9 +21,7 @@
 #endif
 
 #include <algorithm>
-#include <cstdlib>
 #include <memory>
-#include <new>
 #include <stdexcept>
 #include <string>
 #include <tuple>

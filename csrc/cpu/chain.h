@@ -173,7 +173,8 @@ class Chain {
       const int deep = std::min(all - first, kDeep), strips = strips_[first / kDeep];
       for (int strip = 0; strip < strips; ++strip) {
         const int top = group + strip, bottom = top + (deep - 1) * strips;
-        while (next[bottom] < parts_[bottom].count()) {
+        for (int64_t before = -1; before != total_;) {  // until a round hands out nothing
+          before = total_;
           for (int i = top; i <= bottom; i += strips) {
             const Part& part = parts_[i];
             const int64_t begin = next[i];

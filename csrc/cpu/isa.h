@@ -2,7 +2,6 @@
 // what they share. Plain code serves all where it is fast enough.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 
 #include "../colors.h"

@@ -1,4 +1,4 @@
-// Splits a range over threads: the only place that knows threads.
+// Splits a range over threads: the only place that starts them.
 #pragma once
 
 #include <algorithm>

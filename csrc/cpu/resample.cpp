@@ -9,7 +9,19 @@ struct Scalar {
   static void begin(const ResampleParams&, const Part&, Strip&) {}
   template <class Elem>
   static void split_row(const ResampleParams& p, const Part& part, int64_t row, float (*out)[3][kStrip]) {
-    liif::split_row<Elem>(p, part, row, out);
+    const int64_t inside = part.inside(p, row) * kFactor;
+    const Elem* z = static_cast<const Elem*>(p.z) + row * p.z_row_stride + part.from * kFineChannels;
+    int64_t at = 0;
+    for (; at < inside; at += kFactor) {
+      for (int a = 0; a < kFactor; ++a, z += 3 * kFactor) {
+        for (int c = 0; c < 3; ++c) {
+          for (int b = 0; b < kFactor; ++b) out[a][c][at + b] = load_as_float(z + c * kFactor + b);
+        }
+      }
+    }
+    for (; at < (part.to - part.from) * kFactor; ++at) {
+      for (int a = 0; a < kFactor; ++a) out[a][0][at] = out[a][1][at] = out[a][2][at] = 0;
+    }
   }
   static bool together(const TapTable&, int64_t) { return false; }
   static void add_rows(const Part& part, const float* const* rows, const float* taps, int64_t, float* const* out) {
@@ -20,7 +32,13 @@ struct Scalar {
     }
   }
   static void columns(const ResampleParams& p, const Part& part, int64_t row, const float (*sum)[kStrip], const Strip&) {
-    for (int64_t j = part.left; j < part.right; ++j) resample_column(p, row, j, part.fine(), sum);
+    for (int64_t j = part.left; j < part.right; ++j) {
+      float rgb[3] = {};
+      for (int c = 0; c < 3; ++c) {
+        for (int l = 0; l < kTaps; ++l) rgb[c] += p.x.taps[j * kTaps + l] * sum[c][p.x.first[j] - part.fine() + l];
+      }
+      store_rgb(p.out, row, j, rgb);
+    }
   }
 };
 

@@ -58,26 +58,6 @@ inline Part part_from(const ResampleParams& p, int64_t left) {
   return part;
 }
 
-// The fine rows of a row of cells, one plane per channel.
-template <class Elem>
-void split_row(const ResampleParams& p, const Part& part, int64_t row, float (*out)[3][kStrip]) {
-  const int64_t inside = part.inside(p, row) * kFactor;
-  const Elem* z = static_cast<const Elem*>(p.z) + row * p.z_row_stride + part.from * kFineChannels;
-  int64_t at = 0;
-  for (; at < inside; at += kFactor) {
-    for (int a = 0; a < kFactor; ++a, z += 3 * kFactor) {
-      float fine[3 * kFactor];  // all are read before any is written: the compiler cannot know that they do not overlap
-      for (int k = 0; k < 3 * kFactor; ++k) fine[k] = load_as_float(z + k);
-      for (int c = 0; c < 3; ++c) {
-        for (int b = 0; b < kFactor; ++b) out[a][c][at + b] = fine[c * kFactor + b];
-      }
-    }
-  }
-  for (; at < (part.to - part.from) * kFactor; ++at) {
-    for (int a = 0; a < kFactor; ++a) out[a][0][at] = out[a][1][at] = out[a][2][at] = 0;
-  }
-}
-
 template <class Elem>
 void resample_point(const ResampleParams& p, int64_t i) {
   float rgb[3] = {};
@@ -92,15 +72,6 @@ void resample_point(const ResampleParams& p, int64_t i) {
     }
   }
   store_rgb(p.out, i, i, rgb);
-}
-
-// Output column j of a row from the sum of its fine rows, whose first entry is fine column `fine`.
-inline void resample_column(const ResampleParams& p, int64_t row, int64_t j, int64_t fine, const float (*sum)[kStrip]) {
-  float rgb[3] = {};
-  for (int c = 0; c < 3; ++c) {
-    for (int l = 0; l < kTaps; ++l) rgb[c] += p.x.taps[j * kTaps + l] * sum[c][p.x.first[j] - fine + l];
-  }
-  store_rgb(p.out, row, j, rgb);
 }
 
 // Calls the next row of cells of a strip into the cache, a part with every output row: it lies too far away for processors to
