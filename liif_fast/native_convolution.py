@@ -241,14 +241,8 @@ def convolve_pictures(
         out=len(bias),
         kernel=3,
         input=(pictures.data_ptr(), columns * into),
-        skip=(0, 0),
-        weight=0,
         winograd=weight.data_ptr(),
-        winograd_type=cpu._cpu.Type.f32,
-        winograd_skip=0,
         bias=bias.data_ptr(),
-        relu=False,
-        add=0,
         output=(out.data_ptr(), columns * len(bias)),
     )
     cpu._cpu.convolve([params], isa=cpu.isa(torch.float32), threads=threads)

@@ -372,9 +372,9 @@ PYBIND11_MODULE(_cpu, m) {
            py::arg("rows"), py::arg("columns"), py::arg("picture_rows") = 0);
   py::class_<ConvolveParams>(m, "ConvolveParams", py::module_local())
       .def(py::init(&convolve_params), py::kw_only(), py::arg("type"), py::arg("grid"), py::arg("first_row") = 0, py::arg("into"),
-           py::arg("out"), py::arg("kernel"), py::arg("input"), py::arg("skip"), py::arg("weight"), py::arg("winograd"),
-           py::arg("winograd_type"), py::arg("winograd_skip"), py::arg("bias"), py::arg("relu"), py::arg("add"),
-           py::arg("output"));
+           py::arg("out"), py::arg("kernel"), py::arg("input"), py::arg("skip") = Picture{}, py::arg("weight") = 0,
+           py::arg("winograd"), py::arg("winograd_type") = Type::f32, py::arg("winograd_skip") = 0, py::arg("bias"),
+           py::arg("relu") = false, py::arg("add") = 0, py::arg("output"));
   m.def("convolve", &convolve, py::arg("chain"), py::kw_only(), py::arg("isa"), py::arg("threads"));
   m.def("convolve_gradient", &convolve_gradient, py::kw_only(), py::arg("isa"), py::arg("threads"), py::arg("grid"),
         py::arg("into"), py::arg("out"), py::arg("input"), py::arg("output"), py::arg("weight"));

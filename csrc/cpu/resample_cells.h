@@ -26,12 +26,7 @@ struct Cells {
     const Elem* z = static_cast<const Elem*>(p.z) + row * p.z_row_stride + part.from * kFineChannels;
     for (int64_t cell = 0; cell < step; cell += L, z += L * kFineChannels) {
       alignas(64) Elem own[L * kFineChannels];
-      const Elem* cells = z;
-      if (inside - cell < L) {
-        std::memset(own, 0, sizeof own);
-        if (inside > cell) std::memcpy(own, z, (inside - cell) * kFineChannels * sizeof(Elem));
-        cells = own;
-      }
+      const Elem* cells = whole_cells(z, inside - cell, L, own);
       for (int piece = 0; piece < 3 * kFactor; piece += 2) {
         Reg v[2][kFactor];
         for (int i = 0; i < kFactor; ++i) V::pieces(cells + i * kFineChannels + piece * kFactor, kFactor, v[0][i], v[1][i]);

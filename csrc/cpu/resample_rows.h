@@ -58,6 +58,15 @@ inline Part part_from(const ResampleParams& p, int64_t left) {
   return part;
 }
 
+// `count` cells from z on, of which `there` are there: as they are, or in `own`, with zeros for the others.
+template <class Elem>
+const Elem* whole_cells(const Elem* z, int64_t there, int64_t count, Elem* own) {
+  if (there >= count) return z;
+  std::memset(own, 0, count * kFineChannels * sizeof(Elem));
+  if (there > 0) std::memcpy(own, z, there * kFineChannels * sizeof(Elem));
+  return own;
+}
+
 template <class Elem>
 void resample_point(const ResampleParams& p, int64_t i) {
   float rgb[3] = {};

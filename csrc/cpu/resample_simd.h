@@ -61,12 +61,7 @@ struct Vectors {
     const Elem* z = static_cast<const Elem*>(p.z) + row * p.z_row_stride + part.from * kFineChannels;
     for (int64_t cell = 0; cell < part.to - part.from; cell += kCells, z += kCells * kFineChannels) {
       alignas(64) Elem own[kCells * kFineChannels];
-      const Elem* cells = z;
-      if (inside - cell < kCells) {
-        std::memset(own, 0, sizeof own);
-        if (inside > cell) std::memcpy(own, z, (inside - cell) * kFineChannels * sizeof(Elem));
-        cells = own;
-      }
+      const Elem* cells = whole_cells(z, inside - cell, kCells, own);
       for (int piece = 0; piece < 3 * kFactor; piece += 2) {
         Reg low, high;
         V::pieces(cells + piece * kFactor, 1, low, high);
