@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import numpy as np
 import torch
@@ -275,9 +276,13 @@ def _side(value: object) -> int:
     return int(value)
 
 
+def is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+
+
 def factor(value: object) -> float:
     """A scale. TypeError for what is no number, ValueError for one that is not finite, not positive or below 0.5."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+    if not is_number(value):
         raise TypeError(f"a scale must be a number, got {value!r}")
     try:
         scale = float(value)

@@ -93,7 +93,7 @@ class Upscaler:
         self_ensemble: bool = False,
     ) -> None:
         threads, max_memory = _whole("threads", threads, _MOST_THREADS), _whole("max_memory", max_memory)
-        if cell_clamp is not None and not (_is_number(cell_clamp) and 1 <= cell_clamp < math.inf):
+        if cell_clamp is not None and not (grid.is_number(cell_clamp) and 1 <= cell_clamp < math.inf):
             raise ValueError(f"cell_clamp must be a scale of at least 1, or None, got {cell_clamp!r}")
         if not isinstance(self_ensemble, (bool, np.bool_)):
             raise TypeError(f"self_ensemble must be True or False, got {self_ensemble!r}")
@@ -336,10 +336,6 @@ def _whole(name: str, value: Any, most: float = math.inf) -> int | None:
         limits = "of at least 1" if most == math.inf else f"from 1 to {most}"
         raise ValueError(f"{name} must be a whole number {limits}, or None, got {value!r}")
     return int(value)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
 def find_device(device: str | torch.device) -> torch.device:

@@ -20,7 +20,6 @@ struct Vectors {
   using Reg = typename V::Reg;
   static constexpr int L = V::kLanes;
   static_assert(kFactor == 4 && kTaps == 8, "by fours");
-  static_assert(kStrip % L == 0, "a strip is of whole vectors");
 
   // Outputs that lie as the fine columns do, enough of them: see resample_cells.h.
   static bool sorted(const Part& part) { return part.even.end - part.even.begin >= kFactor * L; }

@@ -78,7 +78,7 @@ class Encoding:
         """
         container_of(path)
         codec = choice.codec or _default_codec(path, source)
-        able = formats(codec)
+        able = _formats(codec)
         format = choice.pixel_format or _closest(codec, source, able)
         colors.bits(format)  # a name that is none is refused here
         if able and format not in able:
@@ -134,6 +134,21 @@ class Encoding:
         context.color_primaries, context.color_trc = self.colors.primaries, self.colors.transfer
         context.options = dict(self.options)
 
+    def lost(self, source: str) -> str | None:
+        """What its pixel format leaves out of the source's, and what would keep it."""
+        fewer = []
+        if colors.subsampling(self.format) > colors.subsampling(source) and not colors.is_gray(source):
+            fewer.append("colours")
+        if colors.bits(self.format) < colors.bits(source):
+            fewer.append("bits")
+        if not fewer:
+            return None
+        chroma, depth = "444" if "colours" in fewer else "420", colors.bits(source)
+        better = f"yuv{chroma}p" + ("" if depth == 8 else "10le" if depth <= 10 else "12le")
+        able = better != self.format and better in _formats(self.codec)
+        text = f"{self.format} keeps fewer {' and '.join(fewer)} than {source}"
+        return f"{text}; {f'--pixel-format {better} keeps more, ' if able else ''}--codec ffv1 in .mkv all"
+
     def __str__(self) -> str:
         options = "".join(f", {name}={value}" for name, value in self.options.items())
         return f"{self.width} x {self.height} {self.format}{options}"
@@ -155,7 +170,7 @@ def _default_codec(path: str, source: str) -> str:
     return "libx265" if deep else "libx264"
 
 
-def formats(codec: str) -> list[str]:
+def _formats(codec: str) -> list[str]:
     """Pixel formats that an encoder takes, empty where it does not say; VideoError where there is no such encoder."""
     from av import Codec
     from av.codec.codec import UnknownCodecError

@@ -15,9 +15,9 @@ from ..batch import Request
 from ..console import Meter, Stopped, say_error
 from ..output import ImageError, check_place, one_line_errors, whole_file
 from ..words import counted
-from .colors import bits, has_alpha, is_gray, subsampling
+from .colors import has_alpha
 from .container import container_of
-from .encoding import Choice, Encoding, fitted, formats
+from .encoding import Choice, Encoding, fitted
 from .errors import VideoError, check_library
 from .mux import Copied, Cut, check, verify, write
 from .segments import Encoded, Work
@@ -100,7 +100,7 @@ def make(job: Job, upscaler: Callable[[], Upscaler], meter: FilmMeter, preview: 
         if has_alpha(clip.format):
             warnings.warn(f"{job.input}: the alpha channel of {clip.format} is left out", stacklevel=2)
         encoding = encoding_of(job, clip)
-        if job.choice.pixel_format is None and (lost := _lost(clip.format, encoding)):
+        if job.choice.pixel_format is None and (lost := encoding.lost(clip.format)):
             warnings.warn(f"{job.output}: {lost}", stacklevel=2)
         check(job.input, job.output, encoding, job.leave_out)
         up = upscaler()
@@ -161,22 +161,6 @@ def encoding_of(job: Job, clip: Clip) -> Encoding:
         job.output, job.choice, lambda down, across: target(clip, job.request, down, across), clip.format, clip.colors,
         (clip.aspect * change).limit_denominator(1000), clip.rate, clip.time_base, clip.mastering,
     )  # fmt: skip
-
-
-def _lost(source: str, encoding: Encoding) -> str | None:
-    """What the encoder's pixel format leaves out of the source's, and what would keep it."""
-    fewer = []
-    if subsampling(encoding.format) > subsampling(source) and not is_gray(source):
-        fewer.append("colours")
-    if bits(encoding.format) < bits(source):
-        fewer.append("bits")
-    if not fewer:
-        return None
-    chroma = "444" if "colours" in fewer else "420"
-    better = f"yuv{chroma}p" + {8: "", 9: "10le", 10: "10le"}.get(bits(source), "12le")
-    able = better != encoding.format and better in formats(encoding.codec)
-    text = f"{encoding.format} keeps fewer {' and '.join(fewer)} than {source}"
-    return f"{text}; {f'--pixel-format {better} keeps more, ' if able else ''}--codec ffv1 in .mkv all"
 
 
 def _settings(job: Job, encoding: Encoding, upscaler: Upscaler) -> dict[str, Any]:
