@@ -71,10 +71,11 @@ void convolve_neon(const ConvolveParams&, int64_t begin, int64_t end);
 void convolve_neonbf16(const ConvolveParams&, int64_t begin, int64_t end);
 void convolve_amx(const ConvolveParams&, int64_t begin, int64_t end);
 
-// Tiles that F(4x4, 3x3) works on together, and what it makes of them, in (of the type of the weights) and out, room for
-// `winograd_size` floats each that were zero once. Of few channels they stay in the second cache; the pad keeps what is written
-// together from falling into the same lines of the first.
-constexpr int kWinogradTiles = 24, kWinogradPad = 16;
+// Tiles that F(4x4, 3x3) works on together at most, and what it makes of them: in (of the type of the weights) and out, both
+// [kWinogradTiles / kWinogradRun][channels / kPanel][36][kWinogradRun][kPanel] and a pad after each of the 36, which keeps what
+// is written together from falling into the same lines of the first cache; `winograd_size` floats each, which were zero once.
+constexpr int kWinogradTiles = 24, kWinogradRun = 12;
+constexpr int kWinogradPlace = kWinogradRun * kPanel + 16;
 struct WinogradScratch {
   float *in, *out;
 };
@@ -114,7 +115,9 @@ void from_rgb_avx2(const ColorParams&, int64_t begin, int64_t end);
 // As in pixels.h, what follows is compiled once per instruction set and never shared.
 namespace {
 
-inline int64_t winograd_size(int channels) { return 36 * (int64_t{kWinogradTiles} * channels + kWinogradPad); }
+inline int64_t winograd_size(int channels) {
+  return int64_t{kWinogradTiles / kWinogradRun} * (channels / kPanel) * 36 * kWinogradPlace;
+}
 
 // Of one picture, and of all.
 inline int64_t tiles_across(const PixelGrid& g) { return (g.columns + 3) / 4; }

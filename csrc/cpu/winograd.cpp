@@ -1,6 +1,6 @@
 // Plain C++.
 #include "floats_scalar.h"
-#include "winograd_simd.h"
+#include "winograd_gradient_simd.h"
 
 namespace liif {
 

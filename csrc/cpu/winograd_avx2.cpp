@@ -1,6 +1,6 @@
 // AVX2.
 #include "floats_avx2.h"
-#include "winograd_simd.h"
+#include "winograd_gradient_simd.h"
 
 namespace liif {
 

@@ -1,6 +1,6 @@
 // AVX-512.
 #include "floats_avx512.h"
-#include "winograd_simd.h"
+#include "winograd_gradient_simd.h"
 
 namespace liif {
 

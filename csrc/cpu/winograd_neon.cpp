@@ -1,6 +1,6 @@
 // ARM's NEON.
 #include "floats_neon.h"
-#include "winograd_simd.h"
+#include "winograd_gradient_simd.h"
 
 namespace liif {
 

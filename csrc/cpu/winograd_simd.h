@@ -49,23 +49,38 @@ inline void points_of_outputs(const typename V::Reg y[4], typename V::Reg to[6])
   to[5] = y[3];
 }
 
+inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
 // Where a tile lies: its first output, and where its picture begins and ends.
 struct WinogradTile {
+  const PixelGrid& grid;
+  const int64_t height;
   int64_t y, x, top, bottom;
-  WinogradTile(const PixelGrid& g, int64_t tile) {
-    const int64_t line = tile / tiles_across(g), height = g.picture_rows ? g.picture_rows : g.rows;
+  WinogradTile(const PixelGrid& g, int64_t tile) : grid(g), height(g.picture_rows ? g.picture_rows : g.rows) {
+    const int64_t line = tile / tiles_across(g);
     top = line / tiles_down(g) * height, bottom = top + height;
     y = top + line % tiles_down(g) * 4, x = tile % tiles_across(g) * 4;
   }
+  // To one further on, of the same line or the first of the next.
+  void move(int tiles) {
+    x += 4 * tiles;
+    if (x < grid.columns) return;
+    x = 0, y += 4;
+    if (y >= bottom) y = top = bottom, bottom += height;
+  }
 };
 
-inline int64_t winograd_part(int channels) { return winograd_size(channels) / 36; }
+// Where runs of tiles and, in the first, the channels of the first tile lie, at the first of the 36 places.
+inline int64_t winograd_at(int channel) { return int64_t{channel / kPanel} * 36 * kWinogradPlace + channel % kPanel; }
+inline int64_t winograd_run(int channels) { return winograd_at(channels); }
+inline int64_t winograd_tile(int channels, int tile) {
+  return tile / kWinogradRun * winograd_run(channels) + tile % kWinogradRun * kPanel;
+}
 
 // Tiles of N by N pixels, which are inputs or gradients of outputs, each four columns further than the one before, at the six
-// points of both axes, `part` elements apart.
+// points of both axes.
 template <class T, class S, int N>
-inline void winograd_points(const typename S::Elem* pixel, int64_t stride, int channels, int tiles, int64_t part,
-                            typename T::Elem* to) {
+inline void winograd_points(const typename S::Elem* pixel, int64_t stride, int channels, int tiles, typename T::Elem* to) {
   using Reg = typename T::V::Reg;
   const auto points = [](const Reg(&line)[N], Reg m[6]) {
     if constexpr (N == 6) {
@@ -76,7 +91,7 @@ inline void winograd_points(const typename S::Elem* pixel, int64_t stride, int c
   };
   for (int c = 0; c < channels; c += T::V::kLanes) {
     // Half of the points at a time, as many as there are registers for.
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int first = 0; first < 6; first += 3) {
       Reg half[3][N];
       const typename S::Elem* row[N];
@@ -93,10 +108,10 @@ inline void winograd_points(const typename S::Elem* pixel, int64_t stride, int c
 #pragma GCC unroll 3
         for (int j = 0; j < 3; ++j) half[j][column] = m[first + j];
       };
-#pragma GCC unroll 2
+#pragma GCC unroll 4
       for (int i = 0; i < N - 4; ++i) next(i);
-      typename T::Elem* tile = to + c;
-      for (int t = 0; t < tiles; ++t, tile += channels) {
+      typename T::Elem* tile = to + winograd_at(c);
+      for (int t = 0; t < tiles; ++t, tile += kPanel) {
 #pragma GCC unroll 4
         for (int i = N - 4; i < N; ++i) next(i);
 #pragma GCC unroll 3
@@ -104,9 +119,9 @@ inline void winograd_points(const typename S::Elem* pixel, int64_t stride, int c
           Reg m[6];
           points(half[j], m);
 #pragma GCC unroll 6
-          for (int i = 0; i < 6; ++i) T::store(tile + (6 * (first + j) + i) * part, m[i]);
+          for (int i = 0; i < 6; ++i) T::store(tile + (6 * (first + j) + i) * kWinogradPlace, m[i]);
           // What the next tile has in common with this one.
-#pragma GCC unroll 2
+#pragma GCC unroll 4
           for (int i = 0; i < N - 4; ++i) half[j][i] = half[j][i + 4];
         }
       }
@@ -114,24 +129,23 @@ inline void winograd_points(const typename S::Elem* pixel, int64_t stride, int c
   }
 }
 
-// Tiles [tile, tile + count) of the input as [36][kWinogradTiles][in], with a pad after each of the 36.
+// Tiles [tile, tile + count) of the input.
 template <class T, class S>
 void winograd_input(const PixelGrid& g, const typename S::Elem* image, int64_t stride, int in, int64_t tile, int count,
                     typename T::Elem* to) {
   using Elem = typename S::Elem;
-  const int64_t part = winograd_part(in);
   // Neighbours together where that does not part the lines of memory of a pixel.
-  const int most = in * sizeof(Elem) <= 64 ? 4 : 1;
-  for (int run = 1; count > 0; tile += run, count -= run, to += run * in) {
-    const WinogradTile at(g, tile);
+  const int together = in * sizeof(Elem) <= 64 ? 4 : 1;
+  WinogradTile at(g, tile);
+  for (int t = 0, run; t < count; t += run, at.move(run)) {
     const int64_t y = at.y - 1, x = at.x - 1;
     // Where what can be read ends: below and on the right, a pixel beyond the border of a single picture.
     const int64_t bottom = g.picture_rows ? at.bottom : g.rows + 1, right = g.columns + (g.picture_rows ? 0 : 1);
     const int64_t top = g.picture_rows ? at.top : -1, left = g.picture_rows ? 0 : -1;
-    run = static_cast<int>((right - x - 2) / 4 < most ? (right - x - 2) / 4 : most);
-    run = run < count ? run : count;
+    run = static_cast<int>(least(least(together, kWinogradRun - t % kWinogradRun), least(count - t, (right - x - 2) / 4)));
+    typename T::Elem* tiles = to + winograd_tile(in, t);
     if (run > 0 && y >= top && y + 6 <= bottom && x >= left) {
-      winograd_points<T, S, 6>(image + y * stride + x * in, stride, in, run, part, to);
+      winograd_points<T, S, 6>(image + y * stride + x * in, stride, in, run, tiles);
       continue;
     }
     run = 1;
@@ -143,176 +157,163 @@ void winograd_input(const PixelGrid& g, const typename S::Elem* image, int64_t s
         for (int c = 0; c < in; ++c) copy[c] = inside ? image[row * stride + column * in + c] : Elem{0};
       }
     }
-    winograd_points<T, S, 6>(edge, 6 * in, in, 1, part, to);
+    winograd_points<T, S, 6>(edge, 6 * in, in, 1, tiles);
   }
 }
 
-// Outputs: bias, the image where there is one, addition, ReLU.
-template <class S, bool kSkips>
-void winograd_output(const ConvolveParams& p, int64_t tile, int count, const float* from) {
+// The outputs of a tile: bias, the image where there is one, addition, ReLU. `kWhole`: all sixteen are of the picture.
+template <class S, bool kSkips, bool kAdds, bool kWhole>
+inline void winograd_output_tile(const ConvolveParams& p, const WinogradTile& at, const float* from) {
   using V = typename S::V;
   using Reg = typename V::Reg;
   using Elem = typename S::Elem;
-  const int64_t part = winograd_part(p.out), out = p.out, stride = p.output_row_stride;
+  const int64_t out = p.out, stride = p.output_row_stride, first = at.y * stride + at.x * out;
+  const int64_t rows = at.bottom - at.y, columns = p.grid.columns - at.x;
+  const auto* add = static_cast<const Elem*>(p.add) + first;
+  auto* output = static_cast<Elem*>(p.output) + first;
+  const float* bias_of = p.bias;
   const bool relu = p.relu;
-  for (int t = 0; t < count; ++t, from += out) {
-    const WinogradTile at(p.grid, tile + t);
-    const int64_t first = at.y * stride + at.x * out, rows = at.bottom - at.y, columns = p.grid.columns - at.x;
-    float skip[4][4][kSkip] = {};
-    if constexpr (kSkips) {
-      for (int j = 0; j < 4 && j < rows; ++j) {
-        const Elem* pixel = static_cast<const Elem*>(p.skip) + (at.y + j) * p.skip_row_stride + at.x * kSkip;
-        for (int i = 0; i < 4 && i < columns; ++i) {
-          for (int k = 0; k < kSkip; ++k) skip[j][i][k] = S::value(*pixel++);
-        }
+  float skip[4][4][kSkip] = {};
+  if constexpr (kSkips) {
+    for (int j = 0; j < 4 && j < rows; ++j) {
+      const Elem* pixel = static_cast<const Elem*>(p.skip) + (at.y + j) * p.skip_row_stride + at.x * kSkip;
+      for (int i = 0; i < 4 && i < columns; ++i) {
+        for (int k = 0; k < kSkip; ++k) skip[j][i][k] = S::value(*pixel++);
       }
     }
-    for (int64_t c = 0; c < out; c += V::kLanes) {
-      Reg half[4][6];
+  }
+  for (int c = 0; c < p.out; c += V::kLanes) {
+    const float* place = from + winograd_at(c);
+    Reg half[4][6];
 #pragma GCC unroll 6
-      for (int i = 0; i < 6; ++i) {
-        Reg m[6], y[4];
+    for (int i = 0; i < 6; ++i) {
+      Reg m[6], y[4];
 #pragma GCC unroll 6
-        for (int j = 0; j < 6; ++j) m[j] = V::load(from + c + (6 * j + i) * part);
-        outputs_of_points<V>(m, y);
+      for (int j = 0; j < 6; ++j) m[j] = V::load(place + (6 * j + i) * kWinogradPlace);
+      outputs_of_points<V>(m, y);
 #pragma GCC unroll 4
-        for (int j = 0; j < 4; ++j) half[j][i] = y[j];
-      }
-      const Reg bias = V::load(p.bias + c);
-      Reg by[kSkip];
-      if constexpr (kSkips) {
+      for (int j = 0; j < 4; ++j) half[j][i] = y[j];
+    }
+    const Reg bias = V::load(bias_of + c);
+    Reg by[kSkip];
+    if constexpr (kSkips) {
 #pragma GCC unroll 4
-        for (int k = 0; k < kSkip; ++k) by[k] = V::load(p.winograd_skip + k * out + c);
-      }
+      for (int k = 0; k < kSkip; ++k) by[k] = V::load(p.winograd_skip + k * out + c);
+    }
 #pragma GCC unroll 4
-      for (int j = 0; j < 4; ++j) {
-        if (j >= rows) break;
-        const int64_t line = first + j * stride + c;
-        Reg y[4];
-        outputs_of_points<V>(half[j], y);
+    for (int j = 0; j < 4; ++j) {
+      if (!kWhole && j >= rows) break;
+      Reg y[4];
+      outputs_of_points<V>(half[j], y);
 #pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i) {
-          if (i >= columns) break;
-          Reg v = V::add(y[i], bias);
-          if constexpr (kSkips) {
+      for (int i = 0; i < 4; ++i) {
+        if (!kWhole && i >= columns) break;
+        const int64_t pixel = j * stride + i * out + c;
+        Reg v = V::add(y[i], bias);
+        if constexpr (kSkips) {
 #pragma GCC unroll 4
-            for (int k = 0; k < kSkip; ++k) v = V::fma(V::set1(skip[j][i][k]), by[k], v);
-          }
-          if (p.add) v = V::add(v, S::load(static_cast<const Elem*>(p.add) + line + i * out));
-          if (relu) v = V::relu(v);
-          S::store(static_cast<Elem*>(p.output) + line + i * out, v);
+          for (int k = 0; k < kSkip; ++k) v = V::fma(V::set1(skip[j][i][k]), by[k], v);
         }
+        if constexpr (kAdds) v = V::add(v, S::load(add + pixel));
+        if (relu) v = V::relu(v);
+        S::store(output + pixel, v);
       }
     }
   }
 }
 
-// [tiles, in] x [in, out] -> [tiles, out], for each of the 36 places of a tile; tiles rounded up to whole blocks.
+template <class S, bool kSkips, bool kAdds>
+void winograd_output(const ConvolveParams& p, int64_t tile, int count, const float* from) {
+  WinogradTile at(p.grid, tile);
+  for (int t = 0; t < count; ++t, at.move(1)) {
+    const float* points = from + winograd_tile(p.out, t);
+    if (at.bottom - at.y >= 4 && p.grid.columns - at.x >= 4) {
+      winograd_output_tile<S, kSkips, kAdds, true>(p, at, points);
+    } else {
+      winograd_output_tile<S, kSkips, kAdds, false>(p, at, points);
+    }
+  }
+}
+
+// [tiles, in] x [in, N vectors] -> [tiles, N vectors], outputs from `column` on, for one place of a run; tiles rounded up to
+// whole blocks.
 template <class T, int N>
-void winograd_products(const ConvolveParams& p, int place, int column, int count, const typename T::Elem* in, float* out) {
+void winograd_columns(int inputs, int column, int tiles, const typename T::Elem* in, const typename T::Elem* weight, float* out) {
   using V = typename T::V;
-  static constexpr float kNoBias[kPanel * 4] = {};
-  const auto* w = static_cast<const typename T::Elem*>(p.winograd) + (int64_t{place} * p.out + column) * p.in;
-  in += place * winograd_part(p.in);
-  out += place * winograd_part(p.out) + column;
-  for (int t = 0; t < count; t += T::kRows) {
-    product_block<T, N>(in + static_cast<int64_t>(t) * p.in, w, kNoBias, p.in,
-                        [&](int i, int c, typename V::Reg v) { V::store(out + static_cast<int64_t>(t + i) * p.out + c, v); });
+  // As many sums as there are registers for, or half as many, which is enough to keep them busy.
+  constexpr int R = N * 2 <= T::kVectors ? T::kRows * 2 : T::kRows, L = V::kLanes, P = T::kPerWord;
+  static_assert(kWinogradRun % R == 0, "a run is whole blocks");
+  const int64_t panel = int64_t{inputs} * kPanel;
+  float* to[N];
+#pragma GCC unroll 4
+  for (int n = 0; n < N; ++n) to[n] = out + winograd_at(column + n * L);
+  weight += int64_t{column} * inputs;
+  for (int t = 0; t < tiles; t += R) {
+    typename V::Reg acc[R][N];
+#pragma GCC unroll 12
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+      for (int n = 0; n < N; ++n) acc[r][n] = V::set1(0);
+    }
+    const typename T::Elem *a = in + t * kPanel, *w = weight;
+    for (int k = 0; k < inputs; k += kPanel, a += 36 * kWinogradPlace, w += kPanel * kPanel) {
+#pragma GCC unroll 4
+      for (int i = 0; i < kPanel; i += P) {
+        typename T::Weights b[N];
+#pragma GCC unroll 4
+        for (int n = 0; n < N; ++n) b[n] = T::weights(w + n * L / kPanel * panel + i * kPanel + n * L % kPanel * P);
+#pragma GCC unroll 12
+        for (int r = 0; r < R; ++r) {
+          const typename T::Word x = T::word(a + r * kPanel + i);
+#pragma GCC unroll 4
+          for (int n = 0; n < N; ++n) acc[r][n] = T::mac(acc[r][n], x, b[n]);
+        }
+      }
+    }
+#pragma GCC unroll 12
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+      for (int n = 0; n < N; ++n) V::store(to[n] + (t + r) * kPanel, acc[r][n]);
+    }
+  }
+}
+
+// The same for all outputs.
+template <class T>
+inline void winograd_products(const ConvolveParams& p, int tiles, const typename T::Elem* in, const typename T::Elem* weight,
+                              float* out) {
+  constexpr int L = T::V::kLanes, N = T::kVectors;
+  int column = 0;
+  for (; column + N * L <= p.out; column += N * L) winograd_columns<T, N>(p.in, column, tiles, in, weight, out);
+  if constexpr (N * L > kPanel) {
+    for (; column + 2 * L <= p.out; column += 2 * L) winograd_columns<T, 2>(p.in, column, tiles, in, weight, out);
+    for (; column < p.out; column += L) winograd_columns<T, 1>(p.in, column, tiles, in, weight, out);
   }
 }
 
 // Tiles [begin, end).
 template <class T, class S>
 void winograd_tiles(const ConvolveParams& p, int64_t begin, int64_t end, const WinogradScratch& scratch) {
-  using V = typename T::V;
-  constexpr int L = V::kLanes, N = T::kVectors;
-  auto* in = reinterpret_cast<typename T::Elem*>(scratch.in);
-  static_assert(kWinogradTiles % T::kRows == 0, "a full strip is whole blocks");
-  for (int64_t tile = begin; tile < end; tile += kWinogradTiles) {
-    const int count = static_cast<int>(end - tile < kWinogradTiles ? end - tile : kWinogradTiles);
+  using Elem = typename T::Elem;
+  auto* in = reinterpret_cast<Elem*>(scratch.in);
+  // Few channels leave room in the first cache, if tiles are few.
+  const int most = p.in + p.out > 64 ? kWinogradTiles : kWinogradRun;
+  for (int64_t tile = begin; tile < end; tile += most) {
+    const int count = static_cast<int>(least(most, end - tile));
     winograd_input<T, S>(p.grid, static_cast<const typename S::Elem*>(p.input), p.input_row_stride, p.in, tile, count, in);
-    for (int place = 0; place < 36; ++place) {
-      int column = 0;
-      for (; column + N * L <= p.out; column += N * L) {
-        winograd_products<T, N>(p, place, column, count, in, scratch.out);
-      }
-      if constexpr (N * L > kPanel) {
-        for (; column + 2 * L <= p.out; column += 2 * L) {
-          winograd_products<T, 2>(p, place, column, count, in, scratch.out);
-        }
-        for (; column < p.out; column += L) winograd_products<T, 1>(p, place, column, count, in, scratch.out);
+    const auto* weight = static_cast<const Elem*>(p.winograd);
+    for (int place = 0; place < 36 * kWinogradPlace; place += kWinogradPlace, weight += int64_t{p.in} * p.out) {
+      const Elem* run = in + place;
+      float* sums = scratch.out + place;
+      for (int t = 0; t < count; t += kWinogradRun, run += winograd_run(p.in), sums += winograd_run(p.out)) {
+        winograd_products<T>(p, count - t < kWinogradRun ? count - t : kWinogradRun, run, weight, sums);
       }
     }
-    p.skip ? winograd_output<S, true>(p, tile, count, scratch.out) : winograd_output<S, false>(p, tile, count, scratch.out);
-  }
-}
-
-// The gradient of the 36 places, tiles [tile, tile + count) of the outputs' gradient, as [36][kWinogradTiles][out].
-template <class T>
-void winograd_output_gradient(const ConvolveGradientParams& p, int64_t tile, int count, float* to) {
-  const int64_t part = winograd_part(p.out), stride = p.grid.columns * p.out;
-  for (int t = 0; t < count; ++t, to += p.out) {
-    const WinogradTile at(p.grid, tile + t);
-    const float* image = p.output + at.y * stride + at.x * p.out;
-    const int64_t rows = at.bottom - at.y, columns = p.grid.columns - at.x;
-    if (rows >= 4 && columns >= 4) {
-      winograd_points<T, T, 4>(image, stride, p.out, 1, part, to);
-      continue;
-    }
-    float edge[16 * kMaxWidth] = {};
-    for (int64_t j = 0; j < 4 && j < rows; ++j) {
-      for (int64_t i = 0; i < 4 && i < columns; ++i) {
-        for (int c = 0; c < p.out; ++c) edge[(4 * j + i) * p.out + c] = image[j * stride + i * p.out + c];
-      }
-    }
-    winograd_points<T, T, 4>(edge, 4 * p.out, p.out, 1, part, to);
-  }
-}
-
-// Adds [in, tiles] x [tiles, panel of outputs] to `sum`, R inputs at a time.
-template <class V>
-inline void winograd_outer(const float* in, int inputs, const float* out, int outputs, int count, float* sum) {
-  constexpr int L = V::kLanes, N = kPanel / L, R = (L == 4 ? 16 : 8) / N;  // NEON has twice AVX2's registers
-  for (int row = 0; row < inputs; row += R, sum += R * kPanel) {
-    typename V::Reg acc[R][N];
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 4
-      for (int n = 0; n < N; ++n) acc[r][n] = V::load(sum + r * kPanel + n * L);
-    }
-    const float *a = in + row, *b = out;
-    for (int t = 0; t < count; ++t, a += inputs, b += outputs) {
-      typename V::Reg v[N];
-#pragma GCC unroll 4
-      for (int n = 0; n < N; ++n) v[n] = V::load(b + n * L);
-#pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) {
-        const typename V::Reg w = V::set1(a[r]);
-#pragma GCC unroll 4
-        for (int n = 0; n < N; ++n) acc[r][n] = V::fma(w, v[n], acc[r][n]);
-      }
-    }
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 4
-      for (int n = 0; n < N; ++n) V::store(sum + r * kPanel + n * L, acc[r][n]);
-    }
-  }
-}
-
-// Adds what tiles [begin, end) give to `sum`, of the layout of an f32 `ConvolveParams::winograd`.
-template <class T>
-void winograd_gradient(const ConvolveGradientParams& p, int64_t begin, int64_t end, const WinogradScratch& scratch, float* sum) {
-  for (int64_t tile = begin; tile < end; tile += kWinogradTiles) {
-    const int count = static_cast<int>(end - tile < kWinogradTiles ? end - tile : kWinogradTiles);
-    winograd_input<T, T>(p.grid, p.input, p.grid.columns * p.in, p.in, tile, count, scratch.in);
-    winograd_output_gradient<T>(p, tile, count, scratch.out);
-    float* to = sum;
-    for (int place = 0; place < 36; ++place) {
-      const float *in = scratch.in + place * winograd_part(p.in), *out = scratch.out + place * winograd_part(p.out);
-      for (int column = 0; column < p.out; column += kPanel, to += static_cast<int64_t>(p.in) * kPanel) {
-        winograd_outer<typename T::V>(in, p.in, out + column, p.out, count, to);
-      }
+    const float* sums = scratch.out;
+    if (p.skip) {
+      p.add ? winograd_output<S, true, true>(p, tile, count, sums) : winograd_output<S, true, false>(p, tile, count, sums);
+    } else {
+      p.add ? winograd_output<S, false, true>(p, tile, count, sums) : winograd_output<S, false, false>(p, tile, count, sums);
     }
   }
 }
