@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeGuard
 
 import numpy as np
@@ -80,7 +81,7 @@ class Taps:
     taps: torch.Tensor
     lines: int
 
-    @property
+    @cached_property
     def index(self) -> torch.Tensor:
         """int32 [2, N]: the first and the last cell that is read."""
         last = (self.first + TAPS - 1).clamp(max=self.lines - 1)

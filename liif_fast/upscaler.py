@@ -38,6 +38,8 @@ DEFAULT_MEMORY = 3 << 29
 # On a GPU whole frames of 1920 x 1080 should go through the largest encoder in one piece.
 DEFAULT_GPU_MEMORY = 1 << 32
 GPU_FRAMES = 3
+# Bytes of a result for which it takes longer to ask what memory is free than it saves.
+UNCHECKED = 1 << 24
 _MOST_THREADS = 1024
 # Hidden layers of 16 and 32 take longer in int8: to round their inputs is more work than their products.
 _WIDE = 48
@@ -396,8 +398,9 @@ def _check_memory(unpacked: Unpacked, size: tuple[int, int]) -> None:
     frame = unpacked.frames[0]
     channels = frame.color.shape[2] + (frame.alpha is not None)
     need = math.prod(size) * channels * frame.color.dtype.itemsize * len(unpacked.frames)
-    free = memory.free()
-    if frame.color.device.type == "cpu" and need > free:
+    if need < UNCHECKED or frame.color.device.type != "cpu":
+        return
+    if need > (free := memory.free()):
         raise ValueError(
             f"a result of {size[1]} x {size[0]} pixels needs {need / 1e9:.1f} GB, but {free / 1e9:.1f} GB of memory "
             "are free; upscale to a PNG or TIFF file on the command line, which is written by rows, or take "
