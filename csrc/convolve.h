@@ -47,10 +47,11 @@ struct ConvolveParams {
 
 // What a loss's gradient at the outputs gives at the weights of F(4x4, 3x3): sums over all tiles.
 struct ConvolveGradientParams {
-  PixelGrid grid;       // of whole pictures
-  int32_t in, out;      // channels, multiples of 16
-  const float* input;   // [rows][columns][in]
-  const float* output;  // the gradient, [rows][columns][out]
+  Type type;           // f32 or bf16: storage of both pictures; all sums are f32
+  PixelGrid grid;      // of whole pictures
+  int32_t in, out;     // channels, multiples of 16
+  const void* input;   // [rows][columns][in]
+  const void* output;  // the gradient, [rows][columns][out]
 };
 
 constexpr int kSkip = 4;  // channels of the image: three colours and a zero

@@ -88,7 +88,7 @@ class ConvolveParams:
 
 def convolve(chain: list[ConvolveParams], *, isa: str, threads: int) -> None: ...
 def convolve_gradient(
-    *, isa: str, threads: int, grid: PixelGrid, into: int, out: int, input: int, output: int, weight: int
+    *, isa: str, threads: int, type: Type, grid: PixelGrid, into: int, out: int, input: int, output: int, weight: int
 ) -> None: ...
 def normalise(
     *,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -47,9 +48,8 @@ def pack(weight: torch.Tensor, bias: torch.Tensor, dtype: torch.dtype, skip: tor
     out, into, kernel = weight.shape[:3]
     packed = Convolution(dtype, kernel, into, bias.to(torch.float32, copy=True).contiguous(), skip is not None)
     if not direct(weight, dtype):
-        products = dtype if cpu.isa(dtype) in cpu.BF16_ISAS else torch.float32
         of_skip = None if skip is None else skip.float().T.contiguous()
-        return replace(packed, winograd=pack_winograd(weight.double(), products), winograd_skip=of_skip)
+        return replace(packed, winograd=pack_winograd(weight.double(), products(dtype)), winograd_skip=of_skip)
     inputs = weight.permute(0, 2, 3, 1).reshape(out, -1)
     if skip is not None:
         inputs = torch.cat([inputs, skip], dim=1)
@@ -72,11 +72,11 @@ def pack_winograd(weight: torch.Tensor, dtype: torch.dtype = torch.float32) -> t
     """Weights [out, in, 3, 3] for F(4x4, 3x3), computed in theirs and stored in ``dtype``: see ``winograd`` in
     csrc/convolve.h."""
     out, into = weight.shape[:2]
-    panels = weight.reshape(out // cpu.PANEL, cpu.PANEL, into, 9).permute(3, 0, 2, 1).reshape(9, -1)
-    packed = (_spread().to(weight.dtype) @ panels).to(dtype).view(PLACES, out // cpu.PANEL, into, cpu.PANEL)
-    if dtype == torch.bfloat16:
-        return packed.unflatten(2, (into // 2, 2)).transpose(3, 4).contiguous()
-    return packed
+    pairs = (2,) if dtype == torch.bfloat16 else ()
+    kernels = weight.reshape(out // cpu.PANEL, cpu.PANEL, into // math.prod(pairs), math.prod(pairs), 9)
+    panels = kernels.permute(4, 0, 2, 1, 3).reshape(9, -1)
+    packed = (_spread().to(weight.dtype) @ panels).to(dtype)
+    return packed.view(PLACES, *kernels.shape[:1], kernels.shape[2], cpu.PANEL, *pairs)
 
 
 def unpack_winograd(gradient: torch.Tensor) -> torch.Tensor:
@@ -162,7 +162,7 @@ def step(
         return at.data_ptr(), at.stride(0)
 
     params = cpu._cpu.ConvolveParams(
-        type=getattr(cpu._cpu.Type, cpu.TYPES[dtype]),
+        type=_type(image),
         grid=cpu._cpu.PixelGrid(rows, columns),
         first_row=first_row,
         into=image.shape[2],
@@ -219,37 +219,50 @@ def normalise(
     )
 
 
+def products(dtype: torch.dtype) -> torch.dtype:
+    """Of the packed weights that pictures of ``dtype`` are multiplied by: bfloat16 where there is an instruction."""
+    return dtype if cpu.isa(dtype) in cpu.BF16_ISAS else torch.float32
+
+
 def convolve_pictures(
     pictures: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, threads: int, out: torch.Tensor
 ) -> None:
     """3x3 convolutions of pictures with zeros around them, [B, H, W, in], to ``out`` [B, H, W, out].
 
-    ``weight`` of `pack_winograd`, ``bias`` [out]; all float32 and contiguous.
+    Pictures of float32 or bfloat16, ``weight`` of `pack_winograd` in their `products`, ``bias`` float32 [out]; all
+    contiguous.
     """
-    _check_pictures(pictures, weight, bias, out)
+    _check_pictures(pictures, out)
     count, rows, columns, into = pictures.shape
     packed = (PLACES, len(bias) // cpu.PANEL, into, cpu.PANEL)
-    if not fits_winograd(len(bias), into) or weight.shape != packed or out.shape != (count, rows, columns, len(bias)):
+    if (
+        not fits_winograd(len(bias), into)
+        or weight.numel() != math.prod(packed)
+        or (weight.dtype, bias.dtype) != (products(pictures.dtype), torch.float32)
+        or not (weight.is_contiguous() and bias.is_contiguous())
+        or out.shape != (count, rows, columns, len(bias))
+    ):
         raise ValueError(
-            f"pictures {tuple(pictures.shape)} to {tuple(out.shape)}, packed weights {tuple(weight.shape)} and "
-            f"{len(bias)} biases do not fit each other"
+            f"{pictures.dtype} pictures {tuple(pictures.shape)} to {tuple(out.shape)}, packed {weight.dtype} weights "
+            f"{tuple(weight.shape)} and {len(bias)} biases do not fit each other"
         )
     params = cpu._cpu.ConvolveParams(
-        type=cpu._cpu.Type.f32,
+        type=_type(pictures),
         grid=cpu._cpu.PixelGrid(count * rows, columns, rows),
         into=into,
         out=len(bias),
         kernel=3,
         input=(pictures.data_ptr(), columns * into),
         winograd=weight.data_ptr(),
+        winograd_type=_type(weight),
         bias=bias.data_ptr(),
         output=(out.data_ptr(), columns * len(bias)),
     )
-    cpu._cpu.convolve([params], isa=cpu.isa(torch.float32), threads=threads)
+    cpu._cpu.convolve([params], isa=cpu.isa(pictures.dtype), threads=threads)
 
 
 def convolve_gradient(pictures: torch.Tensor, gradient: torch.Tensor, threads: int) -> torch.Tensor:
-    """The gradient of the packed weights of `convolve_pictures`, from that of its result, [B, H, W, out].
+    """The gradient of the packed weights of `convolve_pictures`, float32, from that of its result, [B, H, W, out].
 
     The same bits from run to run, but for another number of threads.
     """
@@ -257,10 +270,11 @@ def convolve_gradient(pictures: torch.Tensor, gradient: torch.Tensor, threads: i
     _check_pictures(pictures, gradient)
     if gradient.shape[:3] != pictures.shape[:3] or not fits_winograd(out, into):
         raise ValueError(f"pictures {tuple(pictures.shape)} and gradient {tuple(gradient.shape)} do not fit each other")
-    weight = pictures.new_empty(PLACES, out // cpu.PANEL, into, cpu.PANEL)
+    weight = torch.empty(PLACES, out // cpu.PANEL, into, cpu.PANEL, dtype=torch.float32, device=pictures.device)
     cpu._cpu.convolve_gradient(
         isa=cpu.isa(torch.float32),
         threads=threads,
+        type=_type(pictures),
         grid=cpu._cpu.PixelGrid(count * rows, columns, rows),
         into=into,
         out=out,
@@ -271,7 +285,15 @@ def convolve_gradient(pictures: torch.Tensor, gradient: torch.Tensor, threads: i
     return weight
 
 
+def _type(tensor: torch.Tensor) -> Any:
+    return getattr(cpu._cpu.Type, cpu.TYPES[tensor.dtype])
+
+
 def _check_pictures(*tensors: torch.Tensor) -> None:
     for t in tensors:
-        if t.dtype != torch.float32 or t.device.type != "cpu" or not t.is_contiguous():
-            raise ValueError(f"{t.dtype} {tuple(t.shape)} on {t.device}: must be contiguous float32 on the processor")
+        fits = t.dtype in (torch.float32, torch.bfloat16) and t.dtype == tensors[0].dtype
+        if not fits or t.device.type != "cpu" or not t.is_contiguous():
+            raise ValueError(
+                f"{t.dtype} {tuple(t.shape)} on {t.device}: pictures must be contiguous, on the processor, and all of "
+                "float32 or of bfloat16"
+            )

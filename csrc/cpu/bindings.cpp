@@ -284,10 +284,10 @@ void convolve(const std::vector<ConvolveParams>& chain, const std::string& isa, 
   });
 }
 
-void convolve_gradient(const std::string& isa, int threads, const PixelGrid& grid, int32_t in, int32_t out, Pointer input,
+void convolve_gradient(const std::string& isa, int threads, Type type, const PixelGrid& grid, int32_t in, int32_t out, Pointer input,
                        Pointer output, Pointer weight) {
   const WinogradGradientRange run = find(isa).winograd_gradient;
-  const ConvolveGradientParams p{grid, in, out, as<const float>(input), as<const float>(output)};
+  const ConvolveGradientParams p{type, grid, in, out, as<const void>(input), as<const void>(output)};
   const int64_t blocks = (tiles_in(grid) + kWinogradTiles - 1) / kWinogradTiles, size = int64_t{36} * in * out;
   // Each part has sums of its own, added in order: the same bits from run to run.
   const int64_t parts = std::max<int64_t>(1, std::min<int64_t>(threads, blocks));
@@ -376,6 +376,6 @@ PYBIND11_MODULE(_cpu, m) {
            py::arg("winograd"), py::arg("winograd_type") = Type::f32, py::arg("winograd_skip") = 0, py::arg("bias"),
            py::arg("relu") = false, py::arg("add") = 0, py::arg("output"));
   m.def("convolve", &convolve, py::arg("chain"), py::kw_only(), py::arg("isa"), py::arg("threads"));
-  m.def("convolve_gradient", &convolve_gradient, py::kw_only(), py::arg("isa"), py::arg("threads"), py::arg("grid"),
-        py::arg("into"), py::arg("out"), py::arg("input"), py::arg("output"), py::arg("weight"));
+  m.def("convolve_gradient", &convolve_gradient, py::kw_only(), py::arg("isa"), py::arg("threads"), py::arg("type"),
+        py::arg("grid"), py::arg("into"), py::arg("out"), py::arg("input"), py::arg("output"), py::arg("weight"));
 }

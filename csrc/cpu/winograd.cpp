@@ -10,7 +10,8 @@ void winograd_scalar(const ConvolveParams& p, int64_t begin, int64_t end, const 
 
 void winograd_gradient_scalar(const ConvolveGradientParams& p, int64_t begin, int64_t end, const WinogradScratch& scratch,
                               float* sum) {
-  winograd_gradient<F32>(p, begin, end, scratch, sum);
+  p.type == Type::bf16 ? winograd_gradient<F32, Bf16>(p, begin, end, scratch, sum)
+                       : winograd_gradient<F32, F32>(p, begin, end, scratch, sum);
 }
 
 }  // namespace liif

@@ -8,25 +8,26 @@ namespace liif {
 namespace {
 
 // The gradient of the 36 places, tiles [tile, tile + count) of the outputs' gradient.
-template <class T>
+template <class T, class S>
 void winograd_output_gradient(const ConvolveGradientParams& p, int64_t tile, int count, float* to) {
+  using Elem = typename S::Elem;
   const int64_t stride = p.grid.columns * p.out;
   WinogradTile at(p.grid, tile);
   for (int t = 0; t < count; ++t, at.move(1)) {
     float* points = to + winograd_tile(p.out, t);
-    const float* image = p.output + at.y * stride + at.x * p.out;
+    const Elem* image = static_cast<const Elem*>(p.output) + at.y * stride + at.x * p.out;
     const int64_t rows = at.bottom - at.y, columns = p.grid.columns - at.x;
     if (rows >= 4 && columns >= 4) {
-      winograd_points<T, T, 4>(image, stride, p.out, 1, points);
+      winograd_points<T, S, 4>(image, stride, p.out, 1, points);
       continue;
     }
-    float edge[16 * kMaxWidth] = {};
+    Elem edge[16 * kMaxWidth] = {};
     for (int64_t j = 0; j < 4 && j < rows; ++j) {
       for (int64_t i = 0; i < 4 && i < columns; ++i) {
         for (int c = 0; c < p.out; ++c) edge[(4 * j + i) * p.out + c] = image[j * stride + i * p.out + c];
       }
     }
-    winograd_points<T, T, 4>(edge, 4 * p.out, p.out, 1, points);
+    winograd_points<T, S, 4>(edge, 4 * p.out, p.out, 1, points);
   }
 }
 
@@ -66,12 +67,13 @@ inline void winograd_outer(const ConvolveGradientParams& p, int row, int column,
 }
 
 // Adds what tiles [begin, end) give to `sum`, of the layout of an f32 `ConvolveParams::winograd`.
-template <class T>
+template <class T, class S>
 void winograd_gradient(const ConvolveGradientParams& p, int64_t begin, int64_t end, const WinogradScratch& scratch, float* sum) {
   for (int64_t tile = begin; tile < end; tile += kWinogradTiles) {
     const int count = static_cast<int>(least(kWinogradTiles, end - tile));
-    winograd_input<T, T>(p.grid, p.input, p.grid.columns * p.in, p.in, tile, count, scratch.in);
-    winograd_output_gradient<T>(p, tile, count, scratch.out);
+    winograd_input<T, S>(p.grid, static_cast<const typename S::Elem*>(p.input), p.grid.columns * p.in, p.in, tile, count,
+                         scratch.in);
+    winograd_output_gradient<T, S>(p, tile, count, scratch.out);
     float* to = sum;
     for (int place = 0; place < 36; ++place) {
       const float *in = scratch.in + place * kWinogradPlace, *out = scratch.out + place * kWinogradPlace;

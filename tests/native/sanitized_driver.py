@@ -197,15 +197,18 @@ def normalise(sample: str, out: str, channels: int) -> None:
     )
 
 
-def convolve_pictures(isa: str, size: tuple[int, int, int], inputs: int, outputs: int, threads: int) -> None:
+def convolve_pictures(
+    isa: str, size: tuple[int, int, int], inputs: int, outputs: int, threads: int, type: str = "f32"
+) -> None:
     """Pictures with nothing around them, and the gradient of the weights."""
     keep: list[np.ndarray] = []
     count, rows, columns = size
     grid = native.PixelGrid(count * rows, columns, rows)
-    pictures = exact(stored((*size, inputs), "f32"), "pictures", keep)
-    output = exact(stored((*size, outputs), "f32"), "convolved", keep)
+    pictures = exact(stored((*size, inputs), type), "pictures", keep)
+    output = exact(stored((*size, outputs), type), "convolved", keep)
+    products = "bf16" if type == "bf16" and isa in MULTIPLY_BF16 else "f32"
     params = native.ConvolveParams(
-        type=native.Type.f32,
+        type=getattr(native.Type, type),
         grid=grid,
         into=inputs,
         out=outputs,
@@ -213,8 +216,8 @@ def convolve_pictures(isa: str, size: tuple[int, int, int], inputs: int, outputs
         input=(pictures, columns * inputs),
         skip=(0, 0),
         weight=0,
-        winograd=exact(stored((36, outputs, inputs), "f32"), "winograd", keep),
-        winograd_type=native.Type.f32,
+        winograd=exact(stored((36, outputs, inputs), products), "winograd", keep),
+        winograd_type=getattr(native.Type, products),
         winograd_skip=0,
         bias=exact(stored((outputs,), "f32"), "shift", keep),
         relu=False,
@@ -225,6 +228,7 @@ def convolve_pictures(isa: str, size: tuple[int, int, int], inputs: int, outputs
     native.convolve_gradient(
         isa=isa,
         threads=threads,
+        type=getattr(native.Type, type),
         grid=grid,
         into=inputs,
         out=outputs,
@@ -332,7 +336,7 @@ for isa, supported in native.isas() if NAME == "_cpu" else ():
                             convolve(isa, dtype, size, inputs, outputs, kernel, skips, "bf16")
         for batch in ((1, 1, 1), (3, 4, 8), (2, 5, 7), (2, 20, 21)):
             for inputs, outputs in ((16, 16), (32, 112)):
-                convolve_pictures(isa, batch, inputs, outputs, 3)
+                convolve_pictures(isa, batch, inputs, outputs, 3, dtype)
     colors(isa)
     # The scratch memory of a thread is as large as the widest layers need.
     decode(isa, "f32", (256, 256, 256), (7, 17), 2, "u8", False, 1)
