@@ -284,8 +284,8 @@ void convolve(const std::vector<ConvolveParams>& chain, const std::string& isa, 
   });
 }
 
-void convolve_gradient(const std::string& isa, int threads, Type type, const PixelGrid& grid, int32_t in, int32_t out, Pointer input,
-                       Pointer output, Pointer weight) {
+void convolve_gradient(const std::string& isa, int threads, Type type, const PixelGrid& grid, int32_t in, int32_t out,
+                       Pointer input, Pointer output, Pointer weight) {
   const WinogradGradientRange run = find(isa).winograd_gradient;
   const ConvolveGradientParams p{type, grid, in, out, as<const void>(input), as<const void>(output)};
   const int64_t blocks = (tiles_in(grid) + kWinogradTiles - 1) / kWinogradTiles, size = int64_t{36} * in * out;
