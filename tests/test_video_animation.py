@@ -392,11 +392,12 @@ def test_avif_as_a_film(folder: Path) -> None:
         assert np.abs(seen.astype(int) - canvas[..., :3])[7:18, 24:34].mean() < 12
 
 
-def test_a_film_ends_when_its_last_frame_has_been_held(folder: Path) -> None:
+@pytest.mark.parametrize(("part", "seconds"), [((), 1.05), (("--end", "0.4"), 0.4)], ids=["whole", "part"])
+def test_a_film_ends_when_its_last_frame_has_been_held(folder: Path, part: tuple[str, ...], seconds: float) -> None:
     av = pytest.importorskip("av")
     first, *others = pictures(alpha=False)
     first.save("held.gif", save_all=True, append_images=others, duration=[50, 50, 50, 900], loop=0)
-    result = run("held.gif", "out.mp4", "--scale", "2", "--model", MODEL, "--device", "cpu")
+    result = run("held.gif", "out.mp4", "--scale", "2", "--model", MODEL, "--device", "cpu", *part)
     assert (result.exit_code, "early" in result.stderr) == (0, False), result.output
     with av.open("out.mp4") as made:
-        assert made.duration / 1e6 == pytest.approx(1.05, abs=0.02)
+        assert made.duration / 1e6 == pytest.approx(seconds, abs=0.02)

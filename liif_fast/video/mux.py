@@ -193,12 +193,13 @@ def _chapters(every: list[Any], cut: Cut) -> list[Any]:
     return kept
 
 
-def _timed(work: Work, starts: list[int], lasting: bool) -> Iterator[tuple[Encoded, int]]:
+def _timed(work: Work, starts: list[int], lasting: bool, latest: int | None) -> Iterator[tuple[Encoded, int]]:
     """Packets with the time at which each is to be decoded.
 
     The encoders of segments knew nothing of each other; here the times of all are put in order and delayed by as many
     frames as it takes for none to be shown before it is decoded. ``lasting``: the packet decoded last, not that shown
-    last, has what the film as a whole is longer than that, as in MP4, which knows no other end.
+    last, has what the film as a whole is longer than that, as in MP4, which knows no other end. None is shown beyond
+    ``latest``, the end of the part that is kept.
     """
     ordered = sorted(starts)
     rank = {start: i for i, start in enumerate(ordered)}
@@ -208,6 +209,8 @@ def _timed(work: Work, starts: list[int], lasting: bool) -> Iterator[tuple[Encod
     decoded = early + ordered
     end = 0
     for i, packet in enumerate(work.packets()):
+        if latest is not None:
+            packet = replace(packet, duration=min(packet.duration, max(1, latest - packet.start)))
         end = max(end, packet.start + packet.duration)
         if lasting and i == len(starts) - 1:
             rest = (end - ordered[0]) - (decoded[i] - decoded[0])
@@ -243,7 +246,8 @@ def _interleave(
     offset = round(begin / base)
     starts = work.starts()
     copied.first, copied.last = ((pick(starts) - offset) * base for pick in (min, max))
-    video = _timed(work, starts, out.format.name in ("mp4", "mov"))
+    latest = None if cut.end is None else round((begin + cut.end - cut.start) / base)
+    video = _timed(work, starts, out.format.name in ("mp4", "mov"), latest)
     waiting = next(video, None)
 
     def video_until(limit: Fraction | None) -> None:
