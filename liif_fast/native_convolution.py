@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -68,20 +67,26 @@ def fits_winograd(out: int, into: int, kernel: int = 3) -> bool:
     return kernel == 3 and out % cpu.PANEL == 0 and into % cpu.PANEL == 0 and max(out, into) <= cpu.MAX_WIDTH
 
 
+@torch.autocast("cpu", enabled=False)
 def pack_winograd(weight: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """Weights [out, in, 3, 3] for F(4x4, 3x3), computed in theirs and stored in ``dtype``: see ``winograd`` in
     csrc/convolve.h."""
     out, into = weight.shape[:2]
-    pairs = (2,) if dtype == torch.bfloat16 else ()
-    kernels = weight.reshape(out // cpu.PANEL, cpu.PANEL, into // math.prod(pairs), math.prod(pairs), 9)
-    panels = kernels.permute(4, 0, 2, 1, 3).reshape(9, -1)
-    packed = (_spread().to(weight.dtype) @ panels).to(dtype)
-    return packed.view(PLACES, *kernels.shape[:1], kernels.shape[2], cpu.PANEL, *pairs)
+    *_, per_word = shape = _packed(out, into, dtype)
+    kernels = weight.reshape(out // cpu.PANEL, cpu.PANEL, into // per_word, per_word, 9)
+    return (_spread().to(weight.dtype) @ kernels.permute(4, 0, 2, 1, 3).reshape(9, -1)).to(dtype).view(shape)
 
 
+def _packed(out: int, into: int, dtype: torch.dtype) -> tuple[int, ...]:
+    """The shape of packed weights."""
+    per_word = 2 if dtype == torch.bfloat16 else 1
+    return PLACES, out // cpu.PANEL, into // per_word, cpu.PANEL, per_word
+
+
+@torch.autocast("cpu", enabled=False)
 def unpack_winograd(gradient: torch.Tensor) -> torch.Tensor:
     """The transpose of `pack_winograd`: a gradient of packed weights to that of weights [out, in, 3, 3]."""
-    _, panels, into, _ = gradient.shape
+    _, panels, into, *_ = gradient.shape
     kernels = _spread().to(gradient.dtype).T @ gradient.view(PLACES, -1)
     return kernels.view(9, panels, into, cpu.PANEL).permute(1, 3, 2, 0).reshape(panels * cpu.PANEL, into, 3, 3)
 
@@ -234,10 +239,9 @@ def convolve_pictures(
     """
     _check_pictures(pictures, out)
     count, rows, columns, into = pictures.shape
-    packed = (PLACES, len(bias) // cpu.PANEL, into, cpu.PANEL)
     if (
         not fits_winograd(len(bias), into)
-        or weight.numel() != math.prod(packed)
+        or weight.shape != _packed(len(bias), into, weight.dtype)
         or (weight.dtype, bias.dtype) != (products(pictures.dtype), torch.float32)
         or not (weight.is_contiguous() and bias.is_contiguous())
         or out.shape != (count, rows, columns, len(bias))
@@ -270,7 +274,7 @@ def convolve_gradient(pictures: torch.Tensor, gradient: torch.Tensor, threads: i
     _check_pictures(pictures, gradient)
     if gradient.shape[:3] != pictures.shape[:3] or not fits_winograd(out, into):
         raise ValueError(f"pictures {tuple(pictures.shape)} and gradient {tuple(gradient.shape)} do not fit each other")
-    weight = torch.empty(PLACES, out // cpu.PANEL, into, cpu.PANEL, dtype=torch.float32, device=pictures.device)
+    weight = torch.empty(_packed(out, into, torch.float32), dtype=torch.float32, device=pictures.device)
     cpu._cpu.convolve_gradient(
         isa=cpu.isa(torch.float32),
         threads=threads,

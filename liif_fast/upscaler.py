@@ -39,7 +39,7 @@ DEFAULT_MEMORY = 3 << 29
 DEFAULT_GPU_MEMORY = 1 << 32
 GPU_FRAMES = 3
 # Bytes of a result for which it takes longer to ask what memory is free than it saves.
-UNCHECKED = 1 << 24
+_UNCHECKED = 1 << 24
 _MOST_THREADS = 1024
 # Hidden layers of 16 and 32 take longer in int8: to round their inputs is more work than their products.
 _WIDE = 48
@@ -398,7 +398,7 @@ def _check_memory(unpacked: Unpacked, size: tuple[int, int]) -> None:
     frame = unpacked.frames[0]
     channels = frame.color.shape[2] + (frame.alpha is not None)
     need = math.prod(size) * channels * frame.color.dtype.itemsize * len(unpacked.frames)
-    if need < UNCHECKED or frame.color.device.type != "cpu":
+    if need < _UNCHECKED or frame.color.device.type != "cpu":
         return
     if need > (free := memory.free()):
         raise ValueError(

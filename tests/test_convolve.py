@@ -30,12 +30,13 @@ SHAPES = [
     (32, 32, 3, False, True, False),
     (64, 64, 3, True, True, False),
     (16, 48, 3, False, False, True),
+    (16, 64, 3, False, False, False),
     (32, 48, 3, False, False, True),
     (64, 16, 3, True, True, True),
     (16, 112, 1, False, False, False),
     (48, 256, 1, True, True, True),
 ]
-SIZES = [(1, 1), (2, 5), (5, 31), (7, 13), (6, 70)]
+SIZES = [(1, 1), (2, 5), (5, 31), (7, 13), (9, 29), (6, 70)]
 
 
 def random(*shape: int, seed: int, dtype: torch.dtype) -> torch.Tensor:
@@ -90,8 +91,7 @@ def test_against_float64(isa: str, shape: tuple[int, int, int, bool, bool, bool]
 
 
 # (pictures, rows, columns, inputs, outputs): tiles cut short below and on the right, one short block and several.
-OUR_BF16 = ("avx512bf16", "neonbf16")  # PyTorch's convolution is slower with them, and faster with AMX
-BATCHES = [(1, 1, 1, 16, 16), (3, 5, 6, 16, 48), (2, 8, 4, 64, 32), (5, 12, 13, 32, 112)]
+BATCHES = [(1, 1, 1, 16, 16), (3, 5, 6, 16, 48), (2, 9, 29, 16, 64), (2, 8, 4, 64, 32), (5, 12, 13, 32, 112)]
 
 
 def check_pictures(batch: tuple[int, int, int, int, int], threads: int, dtype: torch.dtype) -> None:
@@ -108,7 +108,7 @@ def check_pictures(batch: tuple[int, int, int, int, int], threads: int, dtype: t
     with torch_threads(threads), torch.autocast("cpu", BF16, enabled=dtype == BF16):
         assert convolution.is_ours(*ours[:2])
         result = convolution.convolve(*ours)
-    with torch_threads(threads):
+    with torch_threads(threads), torch.autocast("cpu", BF16, enabled=dtype == BF16):  # there too it has no say
         result.backward(given.to(dtype))
     assert result.dtype == ours[0].grad.dtype == dtype
     for mine, theirs in ((result, exact), *((a.grad, b.grad) for a, b in zip(ours, wanted, strict=True))):
@@ -125,8 +125,50 @@ def check_pictures(batch: tuple[int, int, int, int, int], threads: int, dtype: t
 def test_pictures_and_gradients(isa: str, batch: tuple[int, int, int, int, int]) -> None:
     for threads in (1, 3):
         check_pictures(batch, threads, FP32)
-        if cpu.isa(BF16) in OUR_BF16:
+        if cpu.isa(BF16) in convolution.BF16_ISAS:
             check_pictures(batch, threads, BF16)
+
+
+def test_gradients_of_bf16_are_summed_in_float32(isa: str) -> None:
+    """By every instruction set, though training takes PyTorch's where there are no products of bf16."""
+    pictures, given = (random(2, 9, 29, n, seed=n, dtype=BF16) for n in (16, 64))
+    native = native_convolution.unpack_winograd(
+        native_convolution.convolve_gradient(pictures.to(BF16), given.to(BF16), 2)
+    )
+    planes = [t.permute(0, 3, 1, 2) for t in (pictures, given)]
+    exact = torch.nn.grad.conv2d_weight(planes[0], native.shape, planes[1], padding=1)
+    assert ((native - exact).abs() <= 2.0**-15 * (exact.square().mean().sqrt() + exact.abs())).all()
+
+
+def test_autocast_has_no_say_in_packed_weights() -> None:
+    weight = torch.randn(32, 16, 3, 3)
+    for dtype in (FP32, BF16):
+        packed = native_convolution.pack_winograd(weight, dtype)
+        with torch.autocast("cpu", BF16):
+            assert torch.equal(packed, native_convolution.pack_winograd(weight, dtype))
+
+
+def test_other_dtypes_are_left_to_pytorch() -> None:
+    """Also what it refuses."""
+    weight, bias = torch.rand(16, 16, 3, 3), torch.rand(16)
+    with pytest.raises(RuntimeError, match="type"):
+        convolution.convolve(torch.rand(1, 16, 4, 4).to(BF16), weight, bias)
+    with torch.autocast("cpu", BF16):
+        assert not convolution.is_ours(torch.rand(1, 16, 4, 4, dtype=FP64), weight)
+
+
+def test_autocast_takes_float32(isa: str) -> None:
+    if cpu.isa(BF16) not in convolution.BF16_ISAS:
+        pytest.skip("PyTorch's")
+    image, weight, bias = torch.rand(1, 16, 8, 8, requires_grad=True), torch.rand(16, 16, 3, 3), torch.rand(16)
+    with torch.autocast("cpu", BF16):
+        result = convolution.convolve(image, weight, bias)
+    assert result.dtype == BF16
+    result.sum().backward()
+    assert image.grad is not None
+    assert image.grad.dtype == FP32
+    exact = F.conv_transpose2d(torch.ones(1, 16, 8, 8), weight, padding=1)
+    assert ((image.grad - exact).abs() <= 2.0**-5 * exact).all()
 
 
 @pytest.mark.parametrize("dtype", [FP32, BF16], ids=str)
@@ -145,14 +187,15 @@ def test_second_gradients_are_refused() -> None:
         gradient.sum().backward()
 
 
-@pytest.mark.parametrize("bad", ["dtype", "products", "inputs", "many", "outputs", "bias", "strides"])
+@pytest.mark.parametrize("bad", ["dtype", "products", "swapped", "inputs", "many", "outputs", "bias", "strides"])
 def test_native_code_for_pictures_is_guarded(bad: str) -> None:
     channels = {"inputs": 32, "many": 512}.get(bad, 16)
     pictures = torch.zeros(2, 3, 4, channels, dtype=BF16 if bad == "dtype" else FP32)
     pictures = pictures.transpose(1, 2) if bad == "strides" else pictures
     out = torch.zeros(*pictures.shape[:3], 16 if bad == "outputs" else 32)
     products = BF16 if bad == "products" else FP32
-    weight = native_convolution.pack_winograd(torch.zeros(32, 512 if bad == "many" else 16, 3, 3), products)
+    kernels = torch.zeros(32, 512 if bad == "many" else 16, 3, 3)
+    weight = native_convolution.pack_winograd(kernels.transpose(0, 1) if bad == "swapped" else kernels, products)
     with pytest.raises(ValueError, match=r"fit each other|must be contiguous"):
         native_convolution.convolve_pictures(pictures, weight, torch.zeros(31 if bad == "bias" else 32), 1, out)
     if bad in ("dtype", "strides"):
@@ -174,7 +217,7 @@ def test_is_what_training_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(calls) == ["convolve_gradient"] * 3 + ["convolve_pictures"] * 6
     with torch.autocast("cpu", torch.bfloat16):
         network.encoder(image).sum().backward()
-    assert len(calls) == (18 if cpu.isa(BF16) in OUR_BF16 else 9)
+    assert len(calls) == (18 if cpu.isa(BF16) in convolution.BF16_ISAS else 9)
     calls.clear()
     with torch.autocast("cpu", torch.float16):
         network.encoder(image)

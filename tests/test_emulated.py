@@ -18,6 +18,7 @@ from liif_fast.ops import Decoder
 from liif_fast.pixels import OUT_RANGE
 from liif_fast.quantization import INT8
 from liif_fast.resample import Resampler
+from liif_fast.training import convolution
 
 pytestmark = pytest.mark.skipif(can_emulate() is not None, reason=can_emulate() or "")
 EMULATED = ["amx", "avx512bf16", "avx512", "neonbf16", "neon"]
@@ -99,7 +100,9 @@ def test_resamples(isa: str, dtype: torch.dtype, out: torch.dtype) -> None:
 
 @pytest.mark.parametrize("batch", test_convolve.BATCHES, ids=str)
 def test_pictures_and_gradients(isa: str, batch: tuple[int, int, int, int, int]) -> None:
-    test_convolve.check_pictures(batch, 2)
+    test_convolve.check_pictures(batch, 2, FP32)
+    if cpu.isa(BF16) in convolution.BF16_ISAS:
+        test_convolve.check_pictures(batch, 2, BF16)
 
 
 @pytest.mark.parametrize("names", PAIRED.items(), ids=str)

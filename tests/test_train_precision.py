@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from common import CPU
-from liif_fast.backends import BackendUnavailable
+from liif_fast.backends import BackendUnavailable, cpu
 from liif_fast.checkpoint import load
 from liif_fast.training.train import faster_in_bf16, train
 from runs import make
@@ -23,14 +23,11 @@ def test_bf16(photos: Path, tmp_path: Path) -> None:
     assert all(abs(plain[s] - mixed[s]) < 1 for s in plain)
 
 
-@pytest.mark.parametrize("flags", ["", "avx512_bf16 bf16"])
-def test_a_pytorch_without_onednn_trains_in_fp32(
-    flags: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pytorch_without_onednn_trains_in_fp32(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As that of Macs."""
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     monkeypatch.setattr(torch.ops, "mkldnn", types.SimpleNamespace())
-    monkeypatch.setattr("liif_fast.training.train._cpu_flags", lambda: flags)
+    monkeypatch.setattr(cpu, "prefers_bf16", lambda: True)
     made = train(make(photos, tmp_path / "run", precision="auto", iterations=1))
     assert load(made.weights).metadata["recipe"].endswith(", fp32")
 
@@ -38,9 +35,9 @@ def test_a_pytorch_without_onednn_trains_in_fp32(
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="no oneDNN")
 def test_precision_is_the_faster_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.ops, "mkldnn", types.SimpleNamespace(_is_mkldnn_bf16_supported=lambda: True))
-    for flags, wanted in (("avx512_bf16 amx_bf16", True), ("avx512_bf16", True), ("avx512f", False)):
-        monkeypatch.setattr("liif_fast.training.train._cpu_flags", lambda flags=flags: flags)
-        assert faster_in_bf16(CPU) == wanted
+    for prefers in (True, False):
+        monkeypatch.setattr(cpu, "prefers_bf16", lambda prefers=prefers: prefers)
+        assert faster_in_bf16(CPU) == prefers
 
 
 def test_each_process_has_a_gpu_of_its_own(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,11 +70,10 @@ struct WinogradTile {
   }
 };
 
-// Where runs of tiles and, in the first, the channels of the first tile lie, at the first of the 36 places.
+// Where at the first of the 36 places a channel of a run's first tile lies, which after the last is the next run; and a tile.
 inline int64_t winograd_at(int channel) { return int64_t{channel / kPanel} * 36 * kWinogradPlace + channel % kPanel; }
-inline int64_t winograd_run(int channels) { return winograd_at(channels); }
 inline int64_t winograd_tile(int channels, int tile) {
-  return tile / kWinogradRun * winograd_run(channels) + tile % kWinogradRun * kPanel;
+  return tile / kWinogradRun * winograd_at(channels) + tile % kWinogradRun * kPanel;
 }
 
 // Tiles of N by N pixels, which are inputs or gradients of outputs, each four columns further than the one before, at the six
@@ -169,7 +168,8 @@ inline void winograd_output_tile(const ConvolveParams& p, const WinogradTile& at
   using Elem = typename S::Elem;
   const int64_t out = p.out, stride = p.output_row_stride, first = at.y * stride + at.x * out;
   const int64_t rows = at.bottom - at.y, columns = p.grid.columns - at.x;
-  const auto* add = static_cast<const Elem*>(p.add) + first;
+  const Elem* add = nullptr;
+  if constexpr (kAdds) add = static_cast<const Elem*>(p.add) + first;
   auto* output = static_cast<Elem*>(p.output) + first;
   const float* bias_of = p.bias;
   const bool relu = p.relu;
@@ -296,7 +296,7 @@ template <class T, class S>
 void winograd_tiles(const ConvolveParams& p, int64_t begin, int64_t end, const WinogradScratch& scratch) {
   using Elem = typename T::Elem;
   auto* in = reinterpret_cast<Elem*>(scratch.in);
-  // Few channels leave room in the first cache, if tiles are few.
+  // Of few channels no more than the first cache may hold.
   const int most = p.in + p.out > 64 ? kWinogradTiles : kWinogradRun;
   for (int64_t tile = begin; tile < end; tile += most) {
     const int count = static_cast<int>(least(most, end - tile));
@@ -305,7 +305,7 @@ void winograd_tiles(const ConvolveParams& p, int64_t begin, int64_t end, const W
     for (int place = 0; place < 36 * kWinogradPlace; place += kWinogradPlace, weight += int64_t{p.in} * p.out) {
       const Elem* run = in + place;
       float* sums = scratch.out + place;
-      for (int t = 0; t < count; t += kWinogradRun, run += winograd_run(p.in), sums += winograd_run(p.out)) {
+      for (int t = 0; t < count; t += kWinogradRun, run += winograd_at(p.in), sums += winograd_at(p.out)) {
         winograd_products<T>(p, count - t < kWinogradRun ? count - t : kWinogradRun, run, weight, sums);
       }
     }

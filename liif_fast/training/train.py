@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from ..backends import cpu
 from ..checkpoint import save as save_weights
 from ..encoder import torch_threads
 from ..output import write_text
@@ -341,24 +342,13 @@ def _middle(picture: np.ndarray) -> np.ndarray:
 def faster_in_bf16(device: torch.device) -> bool:
     """Whether an iteration takes less time with products of bf16 than of float32.
 
-    On processors with AMX or AVX-512-BF16 it does: on AMD's Zen 5 0.57 of it for LIIF, 0.8 for the default and 0.9 for
-    the small networks.
+    On AMD's Zen 5 0.57 of it for LIIF, 0.8 for the default and 0.9 for the small networks.
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     # Builds without oneDNN, as those for Macs, do not have the question either.
-    return (
-        torch.backends.mkldnn.is_available()
-        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        and any(flag in _cpu_flags() for flag in ("amx_bf16", "avx512_bf16"))
-    )
-
-
-def _cpu_flags() -> str:
-    try:
-        return Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return ""
+    mkldnn = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return bool(mkldnn) and cpu.prefers_bf16()
 
 
 def keep_freed_memory() -> None:

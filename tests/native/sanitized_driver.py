@@ -326,16 +326,16 @@ for isa, supported in native.isas() if NAME == "_cpu" else ():
         for cells in ((2, 18), (9, 150)):
             for out, planar in itertools.product((*OUT, "f16"), (False, True)):
                 resample(isa, dtype, cells, (4 * cells[0], 4 * cells[1]), out, False, True, planar)
-        for size in (*SIZES, (8, 6), (3, 101)):
-            for inputs, outputs in ((4, 16), (16, 48), (32, 112)):
+        for size in (*SIZES, (8, 6), (9, 29), (3, 101)):
+            for inputs, outputs in ((4, 16), (16, 64), (16, 48), (32, 112)):
                 for kernel, skips in itertools.product((1, 3), (False, True)):
                     convolve(isa, dtype, size, inputs, outputs, kernel, skips)
                     if kernel == 3 and inputs >= 16:
                         convolve(isa, dtype, size, inputs, outputs, kernel, skips, "f32")
                         if dtype == "bf16" and isa in MULTIPLY_BF16:
                             convolve(isa, dtype, size, inputs, outputs, kernel, skips, "bf16")
-        for batch in ((1, 1, 1), (3, 4, 8), (2, 5, 7), (2, 20, 21)):
-            for inputs, outputs in ((16, 16), (32, 112)):
+        for batch in ((1, 1, 1), (3, 4, 8), (2, 5, 7), (2, 9, 29), (2, 20, 21)):
+            for inputs, outputs in ((16, 16), (16, 64), (32, 112)):
                 convolve_pictures(isa, batch, inputs, outputs, 3, dtype)
     colors(isa)
     # The scratch memory of a thread is as large as the widest layers need.
