@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from common import ROOT, random_weights
-from liif_fast import BackendUnavailable, CheckpointError, Upscaler
+from liif_fast import BackendUnavailable, CheckpointError, Upscaler, pages
 from liif_fast.backends.cpu import ISA_VARIABLE
 from liif_fast.checkpoint import Architecture, Weights
 
@@ -165,7 +165,7 @@ def test_memory_is_bounded() -> None:
 import resource, sys, numpy as np, torch
 sys.path.insert(0, {tests!r})
 from common import random_weights
-from liif_fast import Upscaler, pages
+from liif_fast import Upscaler
 from liif_fast.checkpoint import Architecture, Weights
 up = Upscaler(random_weights(Architecture(1, 64, (64, 32))), precision="fp32", max_memory=100 << 20)
 up(np.zeros((64, 64, 3), np.uint8), scale=2)
