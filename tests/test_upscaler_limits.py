@@ -184,8 +184,7 @@ print(peak() - before)
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    # The budget, pages that wait to be used again, and 28 MiB; features of the whole picture alone would be 1500 * 1500 *
-    # 64 * 4 bytes: 549 MiB.
+    # The budget, pages that wait to be used again, and 28 MiB. Features of the whole picture alone would be 549 MiB.
     assert int(done.stdout) < (100 << 20) + pages.most_kept() + (28 << 20)
 
 
