@@ -124,7 +124,8 @@ class _Newest:
         self._closed = False
         self._dropped = dropped
         # It may be blocked in the source when nobody wants its frames any more.
-        threading.Thread(target=self._read, args=(frames,), name="liif_fast-source", daemon=True).start()
+        self._thread = threading.Thread(target=self._read, args=(frames,), name="liif_fast-source", daemon=True)
+        self._thread.start()
 
     def _read(self, frames: Iterable[Any]) -> None:
         ended: BaseException = StopIteration()
@@ -166,6 +167,10 @@ class _Newest:
     def close(self) -> None:
         with self._changed:
             self._closed = True
+        # A thread at work in native code when the interpreter ends takes the process with it. One that is blocked does
+        # not, and whoever closes is not to wait for it for ever.
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout=1)
 
 
 def copied(frame: Any) -> Any:

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,10 @@ from .backends import cpu, stored
 from .output import FORMATS
 from .upscaler import PRECISIONS, find_device, find_precision
 from .weights import DEFAULT
+from .words import counted
+
+# Of each extra what it brings.
+_EXTRAS = {"video": "av", "train": "matplotlib", "onnx": "onnx", "lpips": "lpips"}
 
 
 def describe() -> dict[str, Any]:
@@ -37,6 +42,7 @@ def describe() -> dict[str, Any]:
         "default_device": str(find_device("auto")),
         "models": {name: _model(path) for name, path in checkpoint.available().items()},
         "default_model": DEFAULT,
+        "extras": {extra: find_spec(module) is not None for extra, module in _EXTRAS.items()},
         "formats_read": [*_formats(), "GIF"],
         "formats_written": _formats(),
     }
@@ -48,7 +54,8 @@ def lines(found: dict[str, Any]) -> list[str]:
     out = [
         f"liif-fast    {found['version']} (Python {found['python']}, torch {found['torch']})",
         f"system       {found['platform']}",
-        f"processor    {found['processor']}, {found['cores']} cores, {found['threads']} threads by default",
+        f"processor    {found['processor']}, {counted(found['cores'] or 0, 'core')}, "
+        f"{counted(found['threads'], 'thread')} by default",
         f"memory       {free:.1f} of {total:.1f} GiB free",
     ]
     sets = found["instruction_sets"]
@@ -74,8 +81,10 @@ def lines(found: dict[str, Any]) -> list[str]:
     for name, model in found["models"].items():
         default = " (default)" if name == found["default_model"] else ""
         out += [f"  {name}{default}", f"    {model['summary']}", f"    {model['path']}"]
+    extras = [name if there else f"{name} (not installed)" for name, there in found["extras"].items()]
     out += [
         "",
+        f"extras       {', '.join(extras)}",
         f"reads        {', '.join(found['formats_read'])}",
         f"writes       {', '.join(found['formats_written'])}",
     ]

@@ -280,6 +280,37 @@ def test_a_live_source_is_never_late() -> None:
     assert np.median([at - came[number] for number, at in shown]) < 0.4
 
 
+def test_a_live_source_may_be_left_early() -> None:
+    """The thread that reads it does not outlive the stream, or the interpreter could not end while it is at work."""
+    going = threading.Event()
+
+    def camera() -> Iterator[torch.Tensor]:
+        while True:
+            yield torch.nn.functional.avg_pool2d(torch.rand(3, 60, 80), 2)
+            going.set()
+
+    frames = upscaler().stream(camera(), scale=1, dropped=lambda number: None)
+    next(frames)
+    frames.close()
+    assert going.is_set()
+    assert "liif_fast-source" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_a_live_source_that_is_blocked_is_left_too() -> None:
+    unplugged = threading.Event()
+
+    def camera() -> Iterator[np.ndarray]:
+        yield FRAMES[0]
+        unplugged.wait(60)
+
+    frames = upscaler().stream(camera(), scale=2, dropped=lambda number: None)
+    next(frames)
+    begun = time.monotonic()
+    frames.close()
+    assert time.monotonic() - begun < 10
+    unplugged.set()
+
+
 def test_a_live_source_that_is_slower_loses_nothing() -> None:
     dropped: list[int] = []
 

@@ -303,6 +303,21 @@ def test_settings_from_file_and_flags(tmp_path: Path) -> None:
         configs.read("fast", file, {})
     with pytest.raises(ValueError, match="no recipe named 'slow'"):
         configs.read("slow", None, {})
+    resampling = configs.read("fast", None, {"output": "x", "data": ["y"], "decoder": "resample"})
+    assert resampling.hidden_list == (32, 32)
+
+
+def test_a_network_that_is_begun_from_keeps_its_shape(photos: Path, tmp_path: Path) -> None:
+    """The settings of a run say so, whatever else they were given; on the command line it is refused."""
+    first = train(make(photos, tmp_path / "first", iterations=1)).weights
+    other = make(photos, tmp_path / "second", init=str(first), iterations=1, n_feats=32, hidden_list=(48,))
+    assert checkpoint.load(train(other).weights).architecture == checkpoint.load(first).architecture
+    kept = configs.read("fast", tmp_path / "second" / configs.SETTINGS, {"output": "there"})
+    assert (kept.n_feats, kept.hidden_list) == (16, (16, 16))
+    with pytest.raises(ValueError, match=r"n_feats is that of .*, which the run begins from: leave it out, or init"):
+        configs.read("fast", None, {"output": "x", "data": ["y"], "init": str(first), "n_feats": 32})
+    with pytest.raises(ValueError, match="output is no setting"):
+        sit(tmp_path / "third", [photos], "fast", None, {}, ["output=there"], False)
 
 
 def test_learning_rate() -> None:

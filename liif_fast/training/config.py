@@ -139,6 +139,13 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
+# The settings that a network begun from `Config.init` has of its own.
+SHAPE = (
+    "n_resblocks", "n_feats", "relu_after_add", "decoder", "hidden_list", "local_ensemble", "feat_unfold", "cell_decode"
+)  # fmt: skip
+_TAPS = [32, 32]  # widths of a small function of two numbers
+
+
 def read(recipe: str, path: Path | None, flags: Mapping[str, Any]) -> Config:
     """A recipe, over it a TOML file's values, over those the flags that are not None."""
     if recipe not in RECIPES:
@@ -149,10 +156,16 @@ def read(recipe: str, path: Path | None, flags: Mapping[str, Any]) -> Config:
             values |= tomllib.loads(path.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{path}: not a TOML file: {error}") from None
-    values |= {key: value for key, value in flags.items() if value is not None}
+    named = {key: value for key, value in flags.items() if value is not None}
+    values |= named
     known = {field.name for field in dataclasses.fields(Config)}
     if unknown := sorted(values.keys() - known):
-        raise ValueError(f"unknown setting {unknown[0]!r}; known are {', '.join(sorted(known))}")
+        told = ", ".join(sorted(known - {"output"}))
+        raise ValueError(f"unknown setting {unknown[0]!r}; known are {told}")
+    if values.get("init") and (own := sorted(named.keys() & set(SHAPE))):
+        raise ValueError(f"{own[0]} is that of {values['init']}, which the run begins from: leave it out, or init")
+    if values.get("decoder") == "resample":
+        values.setdefault("hidden_list", _TAPS)
     if "output" not in values:
         raise ValueError("no output: name the folder of the run")
     lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}

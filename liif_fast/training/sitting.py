@@ -122,7 +122,10 @@ def _config(
     given: dict[str, Any] = {"output": str(output), "data": tuple(map(str, data)) if data else None}
     values = {**flags, **given}
     named = {key: value for key, value in values.items() if value not in (None, "auto")}
-    return configs.read(recipe, file, {**dict(map(_setting, settings)), **named})
+    chosen = dict(map(_setting, settings))
+    if "output" in chosen:
+        raise ValueError("output is no setting: the folder of the run is named by itself")
+    return configs.read(recipe, file, {**chosen, **named})
 
 
 def _setting(text: str) -> tuple[str, Any]:

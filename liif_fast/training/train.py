@@ -10,7 +10,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from ..upscaler import Upscaler, find_device
 from . import data, film, jpeg, synthetic
 from .attach import attach
 from .centring import centred
-from .config import SETTINGS, Config, to_toml
+from .config import SETTINGS, SHAPE, Config, to_toml
 from .evaluate import evaluate
 from .folder import WEIGHTS, check, check_data, held
 from .log import Log, check_library
@@ -174,7 +174,9 @@ class _Run:
 
     def prepare(self, resume: bool) -> None:
         config, state_path, warn = self.config, self.folder / STATE, self.warn if self.rank == 0 else _silent
-        self.state = State.new(begin(config), config, self.device, self.rank)
+        network = begin(config)
+        self.config = config = replace(config, **{key: getattr(network.architecture, key) for key in SHAPE})
+        self.state = State.new(network, config, self.device, self.rank)
         if resume:
             self.state.restore(state_path, self.rank)
             self.saved = self.state.iteration
