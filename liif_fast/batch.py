@@ -245,7 +245,7 @@ def _find(words: list[str], recursive: bool, output: Path | None) -> tuple[list[
         names = sorted(glob.glob(word, recursive=True)) if pattern else [word]
         names = [name for name in names if not (pattern and os.path.isdir(name))]
         if not names:
-            raise FileNotFoundError(f"{word}: no such file")
+            raise FileNotFoundError(f"{word}: matches no file")
         several |= pattern
         for name in names:
             path = Path(name)

@@ -236,7 +236,7 @@ def check_scale(size: int, extent: float) -> None:
 
 def _too_small(scale: float, pixels: str = "") -> str:
     return (
-        f"scale {scale:.3g}{pixels} is below {MIN_SCALE}: LIIF looks at 2 x 2 input pixels per output pixel, so "
+        f"scale {scale:.3g}{pixels} is below {MIN_SCALE}: networks look at few input pixels per output pixel, so "
         "smaller results would alias; reduce with an antialiased filter, such as Pillow's resize"
     )
 

@@ -154,6 +154,7 @@ def test_a_dangling_link_does_not_stop_the_others(folder):
             "liif-fast: error: 1 of 2 pictures could not be done",
         ]
     refused(run("upscale", "b.png"), "b.png: no such file")
+    refused(run("upscale", "c*.png"), "c*.png: matches no file")
 
 
 def test_results_inside_the_folder_are_not_inputs(folder):

@@ -135,6 +135,9 @@ def test_one_process_at_a_time(photos: Path, tmp_path: Path) -> None:
         train(settings)
     assert not (tmp_path / "run").exists()
     train(settings)
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match="file: is a file"):
+        train(make(photos, tmp_path / "file", iterations=1))
 
 
 def test_curves_are_no_training_pictures(tmp_path: Path) -> None:

@@ -46,6 +46,11 @@ def select(name: str, device: torch.device, dtype: torch.dtype) -> str:
                     why = reasons["cpu" if device.type == "cpu" else "triton"]
                     warnings.warn(f"plain PyTorch decodes, which is slow: {why}", stacklevel=2)
                 return candidate
+        if dtype == FP8.dtype and device.type == "cpu":
+            raise BackendUnavailable(
+                "fp8 is for CUDA devices, not cpu: take another precision, or emulate it, slowly, by "
+                "backend='reference'"
+            )
         # Only 8 bits have none that can, and only these have them at all.
         name = "triton" if dtype == FP8.dtype else "cpu"
     if reasons[name] is not None:

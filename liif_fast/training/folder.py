@@ -37,8 +37,10 @@ def check_data(folder: Path, data: Sequence[str]) -> None:
 def held(folder: Path) -> Iterator[None]:
     """Made if it is not there, kept from other processes, and gone afterwards if nothing came into it.
 
-    BlockingIOError where another process has it.
+    BlockingIOError where another process has it, NotADirectoryError where it is a file.
     """
+    if folder.is_file():
+        raise NotADirectoryError(f"{folder}: is a file, and a run wants a folder")
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         try:
