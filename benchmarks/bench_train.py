@@ -83,6 +83,7 @@ def test_train_iteration(benchmark: Any, formulation: str) -> None:
             pytest.skip("bf16: not native here")
 
         keep_freed_memory()
+    torch.set_flush_denormal(formulation != "published")  # as training does
     steps = {
         "published": published_step,
         "projected": lambda: projected_step(PAPER_QUERIES, False),

@@ -11,6 +11,7 @@ import torch
 from common import CPU
 from liif_fast.backends import BackendUnavailable, cpu
 from liif_fast.checkpoint import load
+from liif_fast.encoder import torch_threads
 from liif_fast.training.train import faster_in_bf16, train
 from runs import make
 
@@ -37,7 +38,10 @@ def test_precision_is_the_faster_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.ops, "mkldnn", types.SimpleNamespace(_is_mkldnn_bf16_supported=lambda: True))
     for prefers in (True, False):
         monkeypatch.setattr(cpu, "prefers_bf16", lambda prefers=prefers: prefers)
-        assert faster_in_bf16(CPU) == prefers
+        monkeypatch.setattr(cpu, "isa", lambda: "avx512bf16")
+        for threads, decoder in ((1, "liif"), (1, "resample"), (3, "liif"), (3, "resample")):
+            with torch_threads(threads):
+                assert faster_in_bf16(CPU, decoder) == (prefers and (threads, decoder) != (3, "resample"))
 
 
 def test_each_process_has_a_gpu_of_its_own(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,10 @@ def is_ours(x: torch.Tensor, weight: torch.Tensor) -> bool:
     dtype = _dtype(x)
     if cpu.unavailable(x.device, dtype) is not None or not native_convolution.fits_winograd(*weight.shape[:3]):
         return False
-    return dtype == torch.float32 or (torch.is_autocast_enabled("cpu") and cpu.isa(dtype) in BF16_ISAS)
+    if dtype == torch.float32:
+        return True
+    # On several threads PyTorch's takes less time, as its own, which wait for more work, keep ours from theirs.
+    return torch.is_autocast_enabled("cpu") and cpu.isa(dtype) in BF16_ISAS and torch.get_num_threads() == 1
 
 
 def _dtype(x: torch.Tensor) -> torch.dtype:

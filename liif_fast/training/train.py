@@ -199,7 +199,9 @@ class _Run:
             torch.tensor(v, device=self.device)[:, None, None] for v in (architecture.mean, architecture.std)
         )
         self.luma = torch.tensor(LUMA, device=self.device)
-        bf16 = config.precision == "bf16" or (config.precision == "auto" and faster_in_bf16(self.device))
+        bf16 = config.precision == "bf16" or (
+            config.precision == "auto" and faster_in_bf16(self.device, architecture.decoder)
+        )
         self.autocast = torch.autocast(self.device.type, torch.bfloat16) if bf16 else nullcontext()
         model: nn.Module = self.state.network
         if self.size > 1:
@@ -341,16 +343,18 @@ def _middle(picture: np.ndarray) -> np.ndarray:
     return picture[top : top + _VALIDATION_SIDE, left : left + _VALIDATION_SIDE]
 
 
-def faster_in_bf16(device: torch.device) -> bool:
+def faster_in_bf16(device: torch.device, decoder: str) -> bool:
     """Whether an iteration takes less time with products of bf16 than of float32.
 
-    On AMD's Zen 5 0.57 of it for LIIF, 0.8 for the default and 0.9 for the small networks.
+    On one thread of AMD's Zen 5 0.57 of it for LIIF, 0.8 for the default and 0.9 for the small networks. On several,
+    LIIF's; what is nearly all convolutions is slower with PyTorch's, but with AMX.
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     # Builds without oneDNN, as those for Macs, do not have the question either.
     mkldnn = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return bool(mkldnn) and cpu.prefers_bf16()
+    mostly = decoder == "liif" or torch.get_num_threads() == 1 or cpu.isa() == "amx"
+    return bool(mkldnn) and cpu.prefers_bf16() and mostly
 
 
 def keep_freed_memory() -> None:
