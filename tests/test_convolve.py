@@ -108,7 +108,6 @@ def check_pictures(batch: tuple[int, int, int, int, int], threads: int, dtype: t
     with torch_threads(threads), torch.autocast("cpu", BF16, enabled=dtype == BF16):
         assert convolution.is_ours(*ours[:2])
         result = convolution.convolve(*ours)
-    with torch_threads(threads), torch.autocast("cpu", BF16, enabled=dtype == BF16):  # there too it has no say
         result.backward(given.to(dtype))
     assert result.dtype == ours[0].grad.dtype == dtype
     for mine, theirs in ((result, exact), *((a.grad, b.grad) for a, b in zip(ours, wanted, strict=True))):

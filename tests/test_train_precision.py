@@ -36,12 +36,16 @@ def test_a_pytorch_without_onednn_trains_in_fp32(photos: Path, tmp_path: Path, m
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="no oneDNN")
 def test_precision_is_the_faster_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.ops, "mkldnn", types.SimpleNamespace(_is_mkldnn_bf16_supported=lambda: True))
+    monkeypatch.setattr(cpu, "isa", lambda: "avx512bf16")
     for prefers in (True, False):
         monkeypatch.setattr(cpu, "prefers_bf16", lambda prefers=prefers: prefers)
-        monkeypatch.setattr(cpu, "isa", lambda: "avx512bf16")
         for threads, decoder in ((1, "liif"), (1, "resample"), (3, "liif"), (3, "resample")):
             with torch_threads(threads):
                 assert faster_in_bf16(CPU, decoder) == (prefers and (threads, decoder) != (3, "resample"))
+    monkeypatch.undo()
+    monkeypatch.setattr(cpu, "_missing", "no compiled module")
+    with torch_threads(3):
+        assert not faster_in_bf16(CPU, "resample")
 
 
 def test_each_process_has_a_gpu_of_its_own(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

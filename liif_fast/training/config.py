@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..architecture import DECODERS
+from ..architecture import DECODERS, Architecture
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -139,10 +139,8 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
-# The settings that a network begun from `Config.init` has of its own.
-SHAPE = (
-    "n_resblocks", "n_feats", "relu_after_add", "decoder", "hidden_list", "local_ensemble", "feat_unfold", "cell_decode"
-)  # fmt: skip
+# The settings that are a network's own, also of one that a run begins from.
+SHAPE = [f.name for f in dataclasses.fields(Architecture) if f.name in Config.__dataclass_fields__]
 _TAPS = [32, 32]  # widths of a small function of two numbers
 
 

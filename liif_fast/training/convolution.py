@@ -44,7 +44,7 @@ def is_ours(x: torch.Tensor, weight: torch.Tensor) -> bool:
         return False
     if dtype == torch.float32:
         return True
-    # On several threads PyTorch's takes less time, as its own, which wait for more work, keep ours from theirs.
+    # On one thread of AMD's Zen 5 an iteration of LIIF takes 0.75 of the time that it takes with PyTorch's, on two 1.3.
     return torch.is_autocast_enabled("cpu") and cpu.isa(dtype) in BF16_ISAS and torch.get_num_threads() == 1
 
 

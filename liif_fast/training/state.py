@@ -11,7 +11,7 @@ import torch
 
 from ..checkpoint import Architecture, CheckpointError, Weights, load
 from ..output import whole_file
-from .config import Config
+from .config import SHAPE, Config
 from .inputs import Inputs
 from .network import Liif, Network, from_weights, make, to_weights
 from .optimizer import Muon
@@ -116,10 +116,8 @@ def begin(config: Config) -> Network:
         if config.encoder and not isinstance(network, Liif):
             raise ValueError(f"encoder is {config.encoder!r}, and init {config.init!r}, whose decoder is not LIIF's")
         return network
-    shape = (config.n_resblocks, config.n_feats, config.hidden_list)
-    flags = (config.local_ensemble, config.feat_unfold, config.cell_decode)
     torch.manual_seed(config.seed)
-    network = make(Architecture(*shape, *flags, decoder=config.decoder, relu_after_add=config.relu_after_add))
+    network = make(Architecture(**{key: getattr(config, key) for key in SHAPE}))
     if config.encoder:
         network.encoder = behind(config, network).encoder
     return network

@@ -353,8 +353,9 @@ def faster_in_bf16(device: torch.device, decoder: str) -> bool:
         return torch.cuda.get_device_capability(device) >= (8, 0)
     # Builds without oneDNN, as those for Macs, do not have the question either.
     mkldnn = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    mostly = decoder == "liif" or torch.get_num_threads() == 1 or cpu.isa() == "amx"
-    return bool(mkldnn) and cpu.prefers_bf16() and mostly
+    if not mkldnn or not cpu.prefers_bf16():
+        return False
+    return decoder == "liif" or torch.get_num_threads() == 1 or cpu.isa() == "amx"
 
 
 def keep_freed_memory() -> None:
