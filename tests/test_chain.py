@@ -21,20 +21,21 @@ PROGRAM = ROOT / "tests/native/chain.cpp"
 
 
 @pytest.mark.skipif(not shutil.which(COMPILER), reason="no C++ compiler")
-@pytest.mark.parametrize("watched", [False, True], ids=["plain", "by ThreadSanitizer"])
-def test_what_a_task_reads_was_written(watched: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("by", ["its own", "its own, watched", "OpenMP"])
+def test_what_a_task_reads_was_written(by: str, tmp_path: Path) -> None:
     """Of chains large and small, of direct convolutions and those by tiles."""
-    program = tmp_path / "chain"
+    watched, program = by.endswith("watched"), tmp_path / "chain"
     command = [COMPILER, "-std=c++17", "-O1", f"-I{ROOT / 'csrc'}", str(PROGRAM), "-pthread", "-o", str(program)]
-    command += ["-fsanitize=thread"] if watched else []
+    command += ["-fsanitize=thread"] if watched else ["-Wl,--no-as-needed", "-fopenmp"] if by == "OpenMP" else []
     built = subprocess.run(command, capture_output=True, text=True, check=False)
-    if watched and built.returncode and "tsan" in built.stderr:
-        pytest.skip("this compiler has no ThreadSanitizer")
+    if built.returncode and ("tsan" in built.stderr or "gomp" in built.stderr):
+        pytest.skip("this compiler has no ThreadSanitizer, or not GNU's OpenMP")
     assert built.returncode == 0, built.stderr
     done = subprocess.run([str(program)], capture_output=True, text=True, check=False, timeout=300)
     if watched and "unexpected memory mapping" in done.stderr:
         pytest.skip("this ThreadSanitizer does not run on this kernel")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    assert done.stdout.startswith(f"threads of {by.removesuffix(', watched')}\n")
     lines = [line for line in done.stdout.splitlines() if line.startswith("270 x 480")]
     early = [
         int(re.search(r"(\d+) early, 0 wrong$", line)[1])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -178,6 +180,31 @@ def test_gradients_are_the_same_bits_each_time(dtype: torch.dtype) -> None:
     assert all(torch.equal(first, native_convolution.convolve_gradient(pictures, given, 4)) for _ in range(5))
 
 
+@pytest.mark.skipif(not cpu.isas() or not cpu._cpu.openmp(), reason="no OpenMP in this process")
+def test_training_runs_on_the_threads_of_openmp() -> None:
+    """Which stay for the next call, unlike those of the engine; and all of them, whatever there is to do."""
+    script = """if True:
+        import os
+        import torch
+        from liif_fast import native_convolution as native
+        torch.set_num_threads(1)
+        pictures, weight = torch.rand(4, 64, 64, 16), native.pack_winograd(torch.rand(16, 16, 3, 3), torch.float32)
+        threads = lambda: len(os.listdir("/proc/self/task"))
+        before = threads()
+        expected = torch.empty_like(pictures)
+        native.convolve_pictures(pictures, weight, torch.zeros(16), 1, expected)
+        assert threads() == before
+        for count in (4, 1, 4):
+            some, result = pictures[:count], torch.empty_like(pictures[:count])
+            native.convolve_pictures(some, weight, torch.zeros(16), 7, result)
+            assert torch.equal(result, expected[:count])
+            assert threads() == before + 6
+            native.convolve_gradient(some, result, 7)
+            assert threads() == before + 6
+    """
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 def test_second_gradients_are_refused() -> None:
     """They would be wrong without a word: native code leaves no graph."""
     x = torch.rand(1, 16, 4, 4, requires_grad=True)
@@ -215,12 +242,12 @@ def test_is_what_training_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     image = torch.rand(2, 3, 8, 8)
     network.encoder(image).sum().backward()
     assert sorted(calls) == ["convolve_gradient"] * 3 + ["convolve_pictures"] * 6
-    with torch_threads(3), torch.autocast("cpu", torch.bfloat16):
-        network.encoder(image)
-    assert len(calls) == 9
-    with torch_threads(1), torch.autocast("cpu", torch.bfloat16):
-        network.encoder(image).sum().backward()
-    assert len(calls) == (18 if cpu.isa(BF16) in convolution.BF16_ISAS else 9)
+    for openmp, threads, ours in ((False, 3, False), (False, 1, True), (True, 3, True)):
+        calls.clear()
+        monkeypatch.setattr(cpu._cpu, "openmp", lambda openmp=openmp: openmp)
+        with torch_threads(threads), torch.autocast("cpu", torch.bfloat16):
+            network.encoder(image).sum().backward()
+        assert len(calls) == (9 if ours and cpu.isa(BF16) in convolution.BF16_ISAS else 0)
     calls.clear()
     with torch.autocast("cpu", torch.float16):
         network.encoder(image)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -39,9 +40,11 @@ def test_precision_is_the_faster_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "isa", lambda: "avx512bf16")
     for prefers in (True, False):
         monkeypatch.setattr(cpu, "prefers_bf16", lambda prefers=prefers: prefers)
-        for threads, decoder in ((1, "liif"), (1, "resample"), (3, "liif"), (3, "resample")):
+        for openmp, threads, decoder in product((True, False), (1, 3), ("liif", "resample")):
+            monkeypatch.setattr(cpu._cpu, "openmp", lambda openmp=openmp: openmp)
             with torch_threads(threads):
-                assert faster_in_bf16(CPU, decoder) == (prefers and (threads, decoder) != (3, "resample"))
+                slow = (openmp, threads, decoder) == (False, 3, "resample")
+                assert faster_in_bf16(CPU, decoder) == (prefers and not slow)
     monkeypatch.undo()
     monkeypatch.setattr(cpu, "_missing", "no compiled module")
     with torch_threads(3):

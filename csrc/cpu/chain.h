@@ -68,14 +68,14 @@ class Part {
 
 class Chain {
  public:
-  explicit Chain(const std::vector<ConvolveParams>& convolutions, int threads) {
+  Chain(const std::vector<ConvolveParams>& convolutions, int threads, Pool pool = Pool::own) : threads_(threads), pool_(pool) {
     const int all = static_cast<int>(convolutions.size());
     for (int first = 0; first < all; first += kDeep) cut(convolutions, first, std::min(all, first + kDeep));
     int64_t products = 0;
     for (const Part& part : parts_) products += part.products();
     // Products that take as long as it does to start a thread.
     constexpr int64_t kLeast = 1 << 21;
-    threads_ = static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(threads, products / kLeast)));
+    busy_ = std::min<int64_t>(threads, std::max<int64_t>(1, products / kLeast));
     plan(all);
   }
 
@@ -84,7 +84,7 @@ class Chain {
   void go(Run run) {
     std::atomic<int64_t> next{0};
     std::atomic<bool> failed{false};
-    parallel_for(threads_, 1, threads_, [&](int64_t, int64_t) {
+    parallel_for(pool_, busy_, 1, threads_, [&](int64_t, int64_t) {
       std::vector<int64_t> known(parts_.size(), 0);  // tasks seen to be done, from the first on
       size_t turn = 0;
       for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < total_;) {
@@ -180,7 +180,7 @@ class Chain {
             const int64_t begin = next[i];
             if (i == top) {
               // Two lines of tiles, and tasks enough that nobody waits for one that is at work.
-              next[i] = std::min(part.count(), begin + std::max<int64_t>(part.until(8), 2 * threads_));
+              next[i] = std::min(part.count(), begin + std::max<int64_t>(part.until(8), 2 * busy_));
             } else {
               while (next[i] < part.count() && ready(i)) ++next[i];
             }
@@ -200,6 +200,8 @@ class Chain {
   std::vector<Turn> turns_;
   int64_t total_ = 0;
   int threads_;
+  int64_t busy_;  // of them
+  Pool pool_;
 };
 
 }  // namespace liif

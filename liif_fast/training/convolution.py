@@ -42,10 +42,15 @@ def is_ours(x: torch.Tensor, weight: torch.Tensor) -> bool:
     dtype = _dtype(x)
     if cpu.unavailable(x.device, dtype) is not None or not native_convolution.fits_winograd(*weight.shape[:3]):
         return False
-    if dtype == torch.float32:
-        return True
-    # On one thread of AMD's Zen 5 an iteration of LIIF takes 0.75 of the time that it takes with PyTorch's, on two 1.3.
-    return torch.is_autocast_enabled("cpu") and cpu.isa(dtype) in BF16_ISAS and torch.get_num_threads() == 1
+    bf16 = torch.is_autocast_enabled("cpu") and cpu.isa(dtype) in BF16_ISAS and shares_threads()
+    return dtype == torch.float32 or bf16
+
+
+def shares_threads() -> bool:
+    """Whether our convolutions run on PyTorch's threads. Those wait for work by spinning: with others beside them an
+    iteration took 1.6 times as long on two threads of AMD's Zen 5.
+    """
+    return torch.get_num_threads() == 1 or cpu._cpu.openmp()
 
 
 def _dtype(x: torch.Tensor) -> torch.dtype:

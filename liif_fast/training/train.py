@@ -28,6 +28,7 @@ from . import data, film, jpeg, synthetic
 from .attach import attach
 from .centring import centred
 from .config import SETTINGS, SHAPE, Config, to_toml
+from .convolution import shares_threads
 from .evaluate import evaluate
 from .folder import WEIGHTS, check, check_data, held
 from .log import Log, check_library
@@ -346,8 +347,8 @@ def _middle(picture: np.ndarray) -> np.ndarray:
 def faster_in_bf16(device: torch.device, decoder: str) -> bool:
     """Whether an iteration takes less time with products of bf16 than of float32.
 
-    On one thread of AMD's Zen 5 0.57 of it for LIIF, 0.8 for the default and 0.9 for the small networks. On several,
-    LIIF's; what is nearly all convolutions is slower with PyTorch's, but with AMX.
+    On AMD's Zen 5 0.55 of it for LIIF, 0.8 for the default and 0.9 to 1 for the small networks. With PyTorch's
+    convolutions only LIIF's; what is nearly all convolutions is slower, but with AMX.
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
@@ -355,7 +356,7 @@ def faster_in_bf16(device: torch.device, decoder: str) -> bool:
     mkldnn = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     if not mkldnn or not cpu.prefers_bf16():
         return False
-    return decoder == "liif" or torch.get_num_threads() == 1 or cpu.isa() == "amx"
+    return decoder == "liif" or shares_threads() or cpu.isa() == "amx"
 
 
 def keep_freed_memory() -> None:
