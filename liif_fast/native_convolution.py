@@ -262,7 +262,7 @@ def convolve_pictures(
         bias=bias.data_ptr(),
         output=(out.data_ptr(), columns * len(bias)),
     )
-    cpu._cpu.convolve([params], isa=cpu.isa(pictures.dtype), threads=threads, openmp=True)
+    cpu._cpu.convolve([params], isa=cpu.isa(pictures.dtype), threads=threads)
 
 
 def convolve_gradient(pictures: torch.Tensor, gradient: torch.Tensor, threads: int) -> torch.Tensor:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -178,31 +176,6 @@ def test_gradients_are_the_same_bits_each_time(dtype: torch.dtype) -> None:
     pictures, given = torch.rand(3, 9, 10, 32).to(dtype), torch.rand(3, 9, 10, 16).to(dtype)
     first = native_convolution.convolve_gradient(pictures, given, 4)
     assert all(torch.equal(first, native_convolution.convolve_gradient(pictures, given, 4)) for _ in range(5))
-
-
-@pytest.mark.skipif(not cpu.isas() or not cpu._cpu.openmp(), reason="no OpenMP in this process")
-def test_training_runs_on_the_threads_of_openmp() -> None:
-    """Which stay for the next call, unlike those of the engine; and all of them, whatever there is to do."""
-    script = """if True:
-        import os
-        import torch
-        from liif_fast import native_convolution as native
-        torch.set_num_threads(1)
-        pictures, weight = torch.rand(4, 64, 64, 16), native.pack_winograd(torch.rand(16, 16, 3, 3), torch.float32)
-        threads = lambda: len(os.listdir("/proc/self/task"))
-        before = threads()
-        expected = torch.empty_like(pictures)
-        native.convolve_pictures(pictures, weight, torch.zeros(16), 1, expected)
-        assert threads() == before
-        for count in (4, 1, 4):
-            some, result = pictures[:count], torch.empty_like(pictures[:count])
-            native.convolve_pictures(some, weight, torch.zeros(16), 7, result)
-            assert torch.equal(result, expected[:count])
-            assert threads() == before + 6
-            native.convolve_gradient(some, result, 7)
-            assert threads() == before + 6
-    """
-    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_second_gradients_are_refused() -> None:

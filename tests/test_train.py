@@ -205,7 +205,7 @@ def test_shorter_decoder(photos: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     settings = make(photos, tmp_path / "out", iterations=6)
     steps = shorten(str(tmp_path / "first.safetensors"), settings, 100.0, lambda _: None, lines.append)
-    assert [(s.length, s.unit) for s in steps] == [(n, "hidden layers") for n in (3, 2, 1)]
+    assert [(s.length, s.unit) for s in steps] == [(n, "hidden layer") for n in (3, 2, 1)]
     assert all(s.kept for s in steps)
     assert len(checkpoint.load(tmp_path / "out" / "model.safetensors").architecture.hidden_list) == 1
     assert (tmp_path / "out" / "entropy-2.png").exists()
@@ -256,7 +256,7 @@ def test_shorter_encoder(photos: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     settings = make(photos, tmp_path / "out", iterations=1, lr=1e-9, warmup=0)
     steps = shorten(str(tmp_path / "longer.safetensors"), settings, 0.01, lambda _: None, lines.append)
-    assert [(s.length, s.unit, s.kept) for s in steps] == [(blocks + 1 - i, "residual blocks", i < 2) for i in range(3)]
+    assert [(s.length, s.unit, s.kept) for s in steps] == [(blocks + 1 - i, "residual block", i < 2) for i in range(3)]
     assert any("block 2 of the encoder dropped" in line for line in lines)
     left = checkpoint.load(tmp_path / "out" / "model.safetensors")
     for key, value in trained.tensors.items():

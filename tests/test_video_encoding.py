@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from pathlib import Path
 
@@ -38,6 +39,18 @@ def test_quality_of_macs_encoders() -> None:
         assert context.options == {}, "what nobody took"
         assert context.flags & av.codec.context.Flags.qscale
         assert encoding._options(codec, Choice()) == {}
+
+
+@pytest.mark.parametrize(("codec", "most"), [("libx264", 51), ("libx265", 51), ("libsvtav1", 63), ("libvpx-vp9", 63)])
+def test_crf_is_one_that_the_encoder_has(codec: str, most: int) -> None:
+    """Some take the nearest without a word."""
+    for crf in (0, most, 17.5):
+        assert encoding._options(codec, Choice(crf=crf))["crf"] == str(crf)
+    for crf in (-1, most + 0.5, math.nan):
+        with pytest.raises(VideoError, match=rf"--crf is {crf:g}, of {codec} must be from 0 to {most}"):
+            encoding._options(codec, Choice(crf=crf))
+    with pytest.raises(VideoError, match=r"-2, of h264_nvenc must be from 0$"):
+        encoding._options("h264_nvenc", Choice(crf=-2))
 
 
 @pytest.mark.parametrize("codec", ["libx265", "libsvtav1", "libvpx-vp9", "ffv1"])

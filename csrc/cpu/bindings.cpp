@@ -263,7 +263,7 @@ ConvolveParams convolve_params(Type type, const PixelGrid& grid, int64_t first_r
   return p;
 }
 
-void convolve(const std::vector<ConvolveParams>& chain, const std::string& isa, int threads, bool openmp) {
+void convolve(const std::vector<ConvolveParams>& chain, const std::string& isa, int threads) {
   const Isa& with = find(isa);
   const auto by = [&](const ConvolveParams& p) { return p.winograd_type == Type::bf16 ? with.winograd_bf16 : with.winograd; };
   for (size_t i = 0; i < chain.size(); ++i) {
@@ -279,7 +279,7 @@ void convolve(const std::vector<ConvolveParams>& chain, const std::string& isa, 
   if (chain.empty() || chain[0].grid.columns < 1) return;
 
   const py::gil_scoped_release release;
-  Chain(chain, threads, openmp ? Pool::openmp : Pool::own).go([&](const ConvolveParams& p, int64_t begin, int64_t end) {
+  Chain(chain, threads).go([&](const ConvolveParams& p, int64_t begin, int64_t end) {
     p.winograd ? by(p)(p, begin, end, winograd_scratch(p.in, p.out)) : with.convolve(p, begin, end);
   });
 }
@@ -296,13 +296,13 @@ void convolve_gradient(const std::string& isa, int threads, Type type, const Pix
   auto* total = as<float>(weight);
   std::fill(total, total + size, 0.0f);
   std::vector<float> others((parts - 1) * size);
-  parallel_for(Pool::openmp, parts, 1, threads, [&](int64_t begin, int64_t end) {
+  parallel_for(parts, 1, threads, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t first = i * blocks / parts * kWinogradTiles, last = (i + 1) * blocks / parts * kWinogradTiles;
       run(p, first, std::min(last, tiles_in(grid)), winograd_scratch(in, out), i ? others.data() + (i - 1) * size : total);
     }
   });
-  parallel_for(Pool::openmp, size, 1 << 14, threads, [&](int64_t begin, int64_t end) {
+  parallel_for(size, 1 << 14, threads, [&](int64_t begin, int64_t end) {
     for (int64_t part = 0; part < parts - 1; ++part) {
       for (int64_t i = begin; i < end; ++i) total[i] += others[part * size + i];
     }
@@ -359,6 +359,9 @@ PYBIND11_MODULE(_cpu, m) {
       },
       "Instruction sets in this build, best first, and whether this processor has them.");
   m.def("is_intel", &is_intel);
+  m.def("share_mode", &share_mode, py::kw_only(), py::arg("threads"));
+  openmp();  // looks out for forks from here on
+  m.def("openmp", [] { return openmp() != nullptr; }, "Whether work is done on the threads of the process's OpenMP.");
   py::class_<Pixels>(m, "Pixels", py::module_local())
       .def(py::init(&pixels), py::kw_only(), py::arg("paired"), py::arg("scale"), py::arg("shift"), py::arg("low"),
            py::arg("high"), py::arg("data"), py::arg("type"), py::arg("strides"));
@@ -375,9 +378,7 @@ PYBIND11_MODULE(_cpu, m) {
            py::arg("out"), py::arg("kernel"), py::arg("input"), py::arg("skip") = Picture{}, py::arg("weight") = 0,
            py::arg("winograd"), py::arg("winograd_type") = Type::f32, py::arg("winograd_skip") = 0, py::arg("bias"),
            py::arg("relu") = false, py::arg("add") = 0, py::arg("output"));
-  m.def(
-      "openmp", [] { return openmp() != nullptr; }, "Whether training's convolutions have the threads of the process's OpenMP.");
-  m.def("convolve", &convolve, py::arg("chain"), py::kw_only(), py::arg("isa"), py::arg("threads"), py::arg("openmp") = false);
+  m.def("convolve", &convolve, py::arg("chain"), py::kw_only(), py::arg("isa"), py::arg("threads"));
   m.def("convolve_gradient", &convolve_gradient, py::kw_only(), py::arg("isa"), py::arg("threads"), py::arg("type"),
         py::arg("grid"), py::arg("into"), py::arg("out"), py::arg("input"), py::arg("output"), py::arg("weight"));
 }

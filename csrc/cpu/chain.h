@@ -68,7 +68,7 @@ class Part {
 
 class Chain {
  public:
-  Chain(const std::vector<ConvolveParams>& convolutions, int threads, Pool pool = Pool::own) : threads_(threads), pool_(pool) {
+  Chain(const std::vector<ConvolveParams>& convolutions, int threads) : threads_(threads) {
     const int all = static_cast<int>(convolutions.size());
     for (int first = 0; first < all; first += kDeep) cut(convolutions, first, std::min(all, first + kDeep));
     int64_t products = 0;
@@ -84,7 +84,7 @@ class Chain {
   void go(Run run) {
     std::atomic<int64_t> next{0};
     std::atomic<bool> failed{false};
-    parallel_for(pool_, busy_, 1, threads_, [&](int64_t, int64_t) {
+    parallel_for(busy_, 1, threads_, [&](int64_t, int64_t) {
       std::vector<int64_t> known(parts_.size(), 0);  // tasks seen to be done, from the first on
       size_t turn = 0;
       for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < total_;) {
@@ -201,7 +201,6 @@ class Chain {
   int64_t total_ = 0;
   int threads_;
   int64_t busy_;  // of them
-  Pool pool_;
 };
 
 }  // namespace liif

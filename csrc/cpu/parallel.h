@@ -1,42 +1,34 @@
-// Splits a range over threads: the only place that starts them.
+// Splits a range over threads: the only place that starts them, or calls those of OpenMP.
 #pragma once
 
 #include <algorithm>
 #include <atomic>
+#include <cfenv>
 #include <cstdint>
 #include <exception>
 #include <functional>
 #include <thread>
 #include <vector>
 
-#if defined(__linux__)
-#include <dlfcn.h>
-#endif
+#include "openmp.h"
 
 namespace liif {
 
-// Whose threads do the work. Between two of PyTorch's operations those of its OpenMP wait for the next by spinning, for
-// milliseconds, on the processors that others would need: what is called in turn with them, as in training, asks for them. The
-// rest does not, as after a fork they are not there, and OpenMP waits for them for ever.
-enum class Pool { own, openmp };
-
-using OpenMp = void (*)(void (*work)(void*), void* argument, unsigned threads, unsigned flags);
-
-// Of the process, by GNU's interface; null where it has none.
-inline OpenMp openmp() {
-#if defined(__linux__)
-  static const auto found = reinterpret_cast<OpenMp>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
-  return found;
-#else
-  return nullptr;
-#endif
-}
-
 // Calls work() on `threads` at once, this one among them, or on fewer where no more are to be had.
 template <class Work>
-void on_threads(int threads, Pool pool, Work work) {
-  if (pool == Pool::openmp && openmp()) {
-    return openmp()([](void* w) { (*static_cast<Work*>(w))(); }, &work, static_cast<unsigned>(threads), 0);
+void on_threads(int threads, Work work) {
+  if (const OpenMp parallel = openmp()) {
+    std::fenv_t mode;  // what new threads have from this one: whether denormals are zero
+    std::fegetenv(&mode);
+    auto in_mode = [&] {
+      std::fenv_t own;
+      std::fegetenv(&own);
+      std::fesetenv(&mode);
+      work();
+      std::fesetenv(&own);
+    };
+    parallel([](void* w) { (*static_cast<decltype(in_mode)*>(w))(); }, &in_mode, static_cast<unsigned>(threads), 0);
+    return;
   }
   std::vector<std::thread> others;
   others.reserve(threads - 1);
@@ -51,11 +43,20 @@ void on_threads(int threads, Pool pool, Work work) {
   for (auto& other : others) other.join();
 }
 
+// Has PyTorch's threads handle denormals as this one does, which they began before.
+inline void share_mode(int threads) {
+  std::fenv_t mode;
+  std::fegetenv(&mode);
+  if (const OpenMp parallel = openmp()) {
+    parallel([](void* m) { std::fesetenv(static_cast<const std::fenv_t*>(m)); }, &mode, static_cast<unsigned>(threads), 0);
+  }
+}
+
 // Calls body(begin, end) on disjoint pieces of [0, count), each a multiple of `grain` long but for the last. Pieces are handed
 // out as threads become free, so that a slow core does not hold up the rest. The calling thread works too. The first exception of
 // any thread is rethrown here after all have stopped.
 template <class Body>
-void parallel_for(Pool pool, int64_t count, int64_t grain, int threads, Body body) {
+void parallel_for(int64_t count, int64_t grain, int threads, Body body) {
   if (count < 1) return;
   const int64_t grains = (count + grain - 1) / grain, busy = std::min<int64_t>(threads, grains);
   if (busy <= 1) return body(int64_t{0}, count);
@@ -65,7 +66,7 @@ void parallel_for(Pool pool, int64_t count, int64_t grain, int threads, Body bod
   std::exception_ptr error;
   std::atomic<bool> failed{false};
   // OpenMP ends the threads that it is not asked for, so that it is asked for all.
-  on_threads(pool == Pool::openmp ? threads : static_cast<int>(busy), pool, [&] {
+  on_threads(openmp() ? threads : static_cast<int>(busy), [&] {
     try {
       for (int64_t begin; (begin = next.fetch_add(piece)) < count;) body(begin, std::min(count, begin + piece));
     } catch (...) {
@@ -74,11 +75,6 @@ void parallel_for(Pool pool, int64_t count, int64_t grain, int threads, Body bod
     }
   });
   if (failed) std::rethrow_exception(error);
-}
-
-template <class Body>
-void parallel_for(int64_t count, int64_t grain, int threads, Body body) {
-  parallel_for(Pool::own, count, grain, threads, body);
 }
 
 }  // namespace liif

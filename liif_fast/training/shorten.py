@@ -13,6 +13,7 @@ from statistics import fmean
 from ..checkpoint import Weights, load, save
 from ..output import write_text
 from ..upscaler import Upscaler, find_device
+from ..words import counted
 from . import easier
 from .config import SETTINGS, Config, to_toml
 from .evaluate import evaluate
@@ -21,13 +22,13 @@ from .log import check_library
 from .state import STATE
 from .train import Progress, load_data, train
 
-UNITS = {"liif": "hidden layers", "resample": "residual blocks"}
+UNITS = {"liif": "hidden layer", "resample": "residual block"}
 
 
 @dataclass(frozen=True)
 class Step:
-    """One network on the way: ``length`` in ``unit`` (of `UNITS`), mean PSNR on the held-out pictures and what it lost
-    to the first."""
+    """One network on the way: its ``length``, a number of ``unit`` (of `UNITS`), mean PSNR on the held-out pictures and
+    what it lost to the first."""
 
     length: int
     unit: str
@@ -87,11 +88,11 @@ def shorten(
             psnrs = [quality(candidate) for candidate in without]
             block = psnrs.index(max(psnrs))
             shorter, done = without[block], f"block {block + 1} of the encoder dropped ({psnrs[block]:.3f} dB)"
-        run = folder / f"{unit.split()[-1]}-{length(shorter)}"
+        run = folder / f"{unit.split()[-1]}s-{length(shorter)}"
         run.mkdir(exist_ok=True)
         start = run / "start.safetensors"
         save(start, shorter, force=True)
-        say(f"{done}; training with {length(shorter)} {unit} in {run}")
+        say(f"{done}; training with {counted(length(shorter), unit)} in {run}")
         step_config = replace(config, output=str(run), init=str(start))
         resume = (run / STATE).exists()
         if not resume:  # but perhaps weights, of a sitting that ended before it kept a state

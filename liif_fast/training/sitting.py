@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..console import Stopped, advised, say, say_error
+from ..words import counted
 from . import config as configs
 from . import shorten as shortening
 from .config import Config
@@ -46,7 +47,7 @@ def sit(
     if first:
         values = ", ".join(f"x{scale:g} {value:.2f}" for scale, value in result.psnr.items())
         say(
-            f"{result.weights}: {config.iterations} iterations"
+            f"{result.weights}: {counted(config.iterations, 'iteration')}"
             + (f", PSNR on held-out pictures {values}" * bool(values))
         )
 
@@ -65,11 +66,11 @@ def shorten(
     with held(output), Teller(True) as tell, advised(_less_memory(config)):
         steps = shortening.shorten(model, config, max_loss, tell, say)
     unit = steps[0].unit
-    say(f"{unit}  PSNR      loss")
+    say(f"{unit}s  PSNR      loss")
     for step in steps:
         refused = "" if step.kept else f"  more than {max_loss:g}: not kept"
-        say(f"{step.length:{len(unit)}}  {step.psnr:.3f}  {step.loss:+.3f}{refused}")
-    say(f"{output / WEIGHTS}: {next(s.length for s in reversed(steps) if s.kept)} {unit}")
+        say(f"{step.length:{len(unit) + 1}}  {step.psnr:.3f}  {step.loss:+.3f}{refused}")
+    say(f"{output / WEIGHTS}: {counted(next(s.length for s in reversed(steps) if s.kept), unit)}")
 
 
 def _less_memory(config: Config) -> str:

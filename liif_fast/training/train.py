@@ -374,11 +374,17 @@ def _without_denormals() -> Iterator[None]:
     if not float(torch.full((1,), 1e-38) / 2):  # the caller's setting already, not to be undone
         yield
         return
-    torch.set_flush_denormal(True)
+    _flush_denormals(True)
     try:
         yield
     finally:
-        torch.set_flush_denormal(False)
+        _flush_denormals(False)
+
+
+def _flush_denormals(flush: bool) -> None:
+    torch.set_flush_denormal(flush)  # of this thread
+    if not cpu.missing():
+        cpu._cpu.share_mode(threads=torch.get_num_threads())
 
 
 def _processes() -> int:

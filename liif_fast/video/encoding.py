@@ -16,13 +16,13 @@ from .container import container_of
 from .errors import VideoError, logged
 from .hdr import Mastering
 
-# What --crf means for each encoder, and a value at which the result is hard to tell from the pictures it was given.
-_QUALITY: dict[str, tuple[str, str | None]] = {
-    "libx264": ("crf", "17"),
-    "libx264rgb": ("crf", "17"),
-    "libx265": ("crf", "19"),
-    "libsvtav1": ("crf", "24"),
-    "libvpx-vp9": ("crf", "24"),
+# A --crf of each encoder at which the result is hard to tell from the pictures it was given, and the highest there is.
+_CRF = {
+    "libx264": (17, 51),
+    "libx264rgb": (17, 51),
+    "libx265": (19, 51),
+    "libsvtav1": (24, 63),
+    "libvpx-vp9": (24, 63),
 }
 # Encoders in hardware name it in their ways; they keep their own default.
 _HARDWARE_QUALITY = {"nvenc": "cq", "qsv": "global_quality", "amf": "qp_i"}
@@ -203,13 +203,15 @@ def _closest(codec: str, source: str, able: list[str]) -> str:
 
 
 def _options(codec: str, choice: Choice) -> dict[str, str]:
-    name, usual = _QUALITY.get(codec, (None, None))
-    name = name or next((word for kind, word in _HARDWARE_QUALITY.items() if codec.endswith(kind)), None)
-    fixed = codec.endswith("videotoolbox")
+    usual, most = _CRF.get(codec, (None, math.inf))
+    hardware = next((word for kind, word in _HARDWARE_QUALITY.items() if codec.endswith(kind)), None)
+    name, fixed = "crf" if codec in _CRF else hardware, codec.endswith("videotoolbox")
     if choice.crf is not None and name is None and not fixed:
         raise VideoError(f"{codec} has no --crf; --codec-option NAME=VALUE gives it others")
-    value = usual if choice.crf is None else f"{choice.crf:g}"
-    options = {name: value} if name and value is not None else {}
+    if choice.crf is not None and not 0 <= choice.crf <= most:  # some take the nearest without a word
+        raise VideoError(f"--crf is {choice.crf:g}, of {codec} must be from 0" + f" to {most}" * (most < math.inf))
+    value = usual if choice.crf is None else choice.crf
+    options = {name: f"{value:g}"} if name and value is not None else {}
     if choice.crf is not None and fixed:
         options = {"flags": "+qscale", "global_quality": str(round(choice.crf * _LAMBDA))}
     if codec == "libvpx-vp9":

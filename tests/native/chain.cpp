@@ -11,8 +11,6 @@ using namespace liif;
 
 namespace {
 
-const Pool pool = openmp() ? Pool::openmp : Pool::own;
-
 struct Picture {
   int64_t rows, columns, across;
   std::vector<int> cells[2];
@@ -77,7 +75,7 @@ int check(int64_t rows, int64_t columns, int channels, const std::vector<bool>& 
       p.first_row += window ? p.grid.rows : 0;
       p.grid.rows = (read < rows ? read - 4 * (at + 1) : rows) - p.first_row - fewer * at;
     }
-    Chain(chain, threads, pool).go(run);
+    Chain(chain, threads).go(run);
     if (read >= rows) break;
   }
   const int last = static_cast<int>(winograd.size());
@@ -94,7 +92,7 @@ bool ends_by_errors(int threads) {
   for (ConvolveParams& p : chain) p.grid = {270, 480, 0}, p.in = p.out = 64, p.kernel = 3, p.winograd = &chain;
   std::atomic<int> calls{0};
   try {
-    Chain(chain, threads, pool).go([&](const ConvolveParams&, int64_t, int64_t) {
+    Chain(chain, threads).go([&](const ConvolveParams&, int64_t, int64_t) {
       if (++calls == 1000) throw std::bad_alloc();
     });
   } catch (const std::bad_alloc&) {
@@ -106,7 +104,7 @@ bool ends_by_errors(int threads) {
 }  // namespace
 
 int main() {
-  std::printf("threads of %s\n", pool == Pool::openmp ? "OpenMP" : "its own");
+  std::printf("threads of %s\n", openmp() ? "OpenMP" : "its own");
   const std::vector<bool> tiles(9, true), rows(9, false), head{false, true, true, true, true, true, true, true, false, true};
   int failed = 0;
   for (const int threads : {1, 2, 7}) failed += !ends_by_errors(threads);
