@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import Protocol, TypeVar
 
 import torch
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from . import normalise, tiling
 from .architecture import Architecture
 from .checkpoint import Weights
+from .forks import forked
 from .image import to_float
 
 # Set, all features are looked at, which waits for a GPU: float16 overflows above 65504, and then pictures turn black.
@@ -240,7 +241,7 @@ def in_tiles(
 def torch_threads(count: int | None) -> Iterator[None]:
     """PyTorch's processor threads inside the block; None leaves them as they are, and so does a forked process."""
     before = torch.get_num_threads()
-    if count is None or count == before or _forked:
+    if count is None or count == before or forked():
         yield
         return
     torch.set_num_threads(count)
@@ -248,18 +249,3 @@ def torch_threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-_forked = False
-
-
-@cache
-def one_thread_in_forks() -> None:
-    """PyTorch's threads are not in a forked process, and it would wait for them for ever; DataLoader's have one too."""
-    os.register_at_fork(after_in_child=_in_fork)
-
-
-def _in_fork() -> None:
-    global _forked
-    _forked = True
-    torch.set_num_threads(1)

@@ -35,6 +35,7 @@ def describe() -> dict[str, Any]:
         "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "threads_are_pytorchs": cpu.on_pytorchs_threads(),
         "memory_bytes": psutil.virtual_memory().total,
         "memory_free_bytes": memory.free(),
         "instruction_sets": _instruction_sets(),
@@ -55,7 +56,7 @@ def lines(found: dict[str, Any]) -> list[str]:
         f"liif-fast    {found['version']} (Python {found['python']}, torch {found['torch']})",
         f"system       {found['platform']}",
         f"processor    {found['processor']}, {counted(found['cores'] or 0, 'core')}, "
-        f"{counted(found['threads'], 'thread')} by default",
+        f"{counted(found['threads'], 'thread')} by default{', those of PyTorch' * found['threads_are_pytorchs']}",
         f"memory       {free:.1f} of {total:.1f} GiB free",
     ]
     sets = found["instruction_sets"]

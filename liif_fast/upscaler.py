@@ -17,7 +17,6 @@ import torch
 from . import engines, grid, memory
 from .backends import BackendUnavailable, cpu, stored, triton
 from .checkpoint import Weights, load
-from .encoder import one_thread_in_forks
 from .field import Box, Field, Progress, least_memory
 from .frame import Frame
 from .gpu_stream import GpuLine
@@ -114,7 +113,6 @@ class Upscaler:
         self.encoder = engines.make(engine, self.weights, self.decoder.head, self.device, stored(dtype), threads)
         if self_ensemble:
             self.encoder.ensemble_itself()
-        one_thread_in_forks()
 
     def __call__(
         self,

@@ -74,7 +74,7 @@ ROWS = [
     ["grid"],
     ["quantization", "architecture", "tiling", "modes", "deflate", "colorimetry", "pages", "_cpu", "_cuda"],
     ["device_memory"],
-    ["stream", "cuda_streams", "memory", "weights", "words"],
+    ["stream", "cuda_streams", "memory", "weights", "words", "forks"],
     ["dlpack"],
 ]
 RANK = {name: i for i, row in enumerate(ROWS) for name in row}

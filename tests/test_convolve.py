@@ -217,7 +217,7 @@ def test_is_what_training_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(calls) == ["convolve_gradient"] * 3 + ["convolve_pictures"] * 6
     for openmp, threads, ours in ((False, 3, False), (False, 1, True), (True, 3, True)):
         calls.clear()
-        monkeypatch.setattr(cpu._cpu, "openmp", lambda openmp=openmp: openmp)
+        monkeypatch.setattr(cpu, "on_pytorchs_threads", lambda openmp=openmp: openmp)
         with torch_threads(threads), torch.autocast("cpu", torch.bfloat16):
             network.encoder(image).sum().backward()
         assert len(calls) == (9 if ours and cpu.isa(BF16) in convolution.BF16_ISAS else 0)

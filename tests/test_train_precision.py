@@ -41,7 +41,7 @@ def test_precision_is_the_faster_one(monkeypatch: pytest.MonkeyPatch) -> None:
     for prefers in (True, False):
         monkeypatch.setattr(cpu, "prefers_bf16", lambda prefers=prefers: prefers)
         for openmp, threads, decoder in product((True, False), (1, 3), ("liif", "resample")):
-            monkeypatch.setattr(cpu._cpu, "openmp", lambda openmp=openmp: openmp)
+            monkeypatch.setattr(cpu, "on_pytorchs_threads", lambda openmp=openmp: openmp)
             with torch_threads(threads):
                 slow = (openmp, threads, decoder) == (False, 3, "resample")
                 assert faster_in_bf16(CPU, decoder) == (prefers and not slow)

@@ -18,40 +18,53 @@
 
 namespace liif {
 
-// GNU's interface: calls work(argument) on `threads` at once, the calling one among them, or on fewer; `flags` is 0.
-using OpenMp = void (*)(void (*work)(void*), void* argument, unsigned threads, unsigned flags);
-
 #if defined(__linux__)
 
 inline std::atomic<bool> forked{false};
 
-// Whether this process has been forked off another that it still is a copy of. True where it cannot be known.
+// Whether this process is still a copy of another that it was forked off. True where it cannot be known.
 inline bool is_fork() {
   std::ifstream file("/proc/self/stat");
   const std::string line{std::istreambuf_iterator<char>(file), {}};
-  // After the name, which may hold anything: state, ppid, pgrp, session, tty_nr, tpgid, flags.
+  // After the name, which may hold anything: state, ppid, pgrp, session, tty_nr, tpgid, flags; 0 where a sandbox hides them.
   std::istringstream rest(line.substr(line.rfind(')') + 1));
   std::string skipped;
   for (int i = 0; i < 6; ++i) rest >> skipped;
   constexpr unsigned kForkNoExec = 0x40;  // PF_FORKNOEXEC in Linux' sched.h
-  unsigned flags = kForkNoExec;
+  unsigned flags = 0;
   rest >> flags;
-  return !rest || flags & kForkNoExec;
+  return flags == 0 || flags & kForkNoExec;
 }
 
-// Null where the process has none, and in forked ones, where it would wait for ever for threads that are not there.
-inline OpenMp openmp() {
-  static const auto found = [] {
+// By GNU's interface; null where the process has none, and in forks, where it would wait for ever for threads not there.
+struct OpenMp {
+  void (*parallel)(void (*work)(void*), void* argument, unsigned threads, unsigned flags);
+  int (*threads)();  // that it begins in this thread where nothing else is said: PyTorch's
+};
+
+inline const OpenMp* openmp() {
+  static const OpenMp found = [] {
     forked = is_fork();
     pthread_atfork(nullptr, nullptr, [] { forked = true; });
-    return reinterpret_cast<OpenMp>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
+    return OpenMp{reinterpret_cast<decltype(OpenMp::parallel)>(dlsym(RTLD_DEFAULT, "GOMP_parallel")),
+                  reinterpret_cast<decltype(OpenMp::threads)>(dlsym(RTLD_DEFAULT, "omp_get_max_threads"))};
   }();
-  return forked ? nullptr : found;
+  return found.parallel && found.threads && !forked ? &found : nullptr;
+}
+
+// Calls work(argument) on `threads` of them at once, this one among them, or on fewer where OMP_THREAD_LIMIT has it so. False,
+// and nothing is done, where those that it keeps are more or fewer: it would end or begin some, and anew for what comes next.
+inline bool on_openmp(int threads, void (*work)(void*), void* argument) {
+  const OpenMp* with = openmp();
+  if (!with || with->threads() != threads) return false;
+  with->parallel(work, argument, static_cast<unsigned>(threads), 0);
+  return true;
 }
 
 #else
 
-inline OpenMp openmp() { return nullptr; }
+inline const void* openmp() { return nullptr; }
+inline bool on_openmp(int, void (*)(void*), void*) { return false; }
 
 #endif
 

@@ -14,25 +14,23 @@
 
 namespace liif {
 
-// Calls work() on `threads` at once, this one among them, or on fewer where no more are to be had.
+// Calls work() on `threads` of OpenMP's or on `busy` others at once, this one among them, or on fewer where no more are to be
+// had.
 template <class Work>
-void on_threads(int threads, Work work) {
-  if (const OpenMp parallel = openmp()) {
-    std::fenv_t mode;  // what new threads have from this one: whether denormals are zero
-    std::fegetenv(&mode);
-    auto in_mode = [&] {
-      std::fenv_t own;
-      std::fegetenv(&own);
-      std::fesetenv(&mode);
-      work();
-      std::fesetenv(&own);
-    };
-    parallel([](void* w) { (*static_cast<decltype(in_mode)*>(w))(); }, &in_mode, static_cast<unsigned>(threads), 0);
-    return;
-  }
+void on_threads(int threads, int busy, Work work) {
+  std::fenv_t mode;  // what new threads have from this one: whether denormals are zero
+  std::fegetenv(&mode);
+  auto in_mode = [&] {
+    std::fenv_t own;
+    std::fegetenv(&own);
+    std::fesetenv(&mode);
+    work();
+    std::fesetenv(&own);
+  };
+  if (on_openmp(threads, [](void* w) { (*static_cast<decltype(in_mode)*>(w))(); }, &in_mode)) return;
   std::vector<std::thread> others;
-  others.reserve(threads - 1);
-  for (int i = 1; i < threads; ++i) {
+  others.reserve(busy - 1);
+  for (int i = 1; i < busy; ++i) {
     try {
       others.emplace_back(std::ref(work));
     } catch (const std::exception&) {
@@ -47,9 +45,7 @@ void on_threads(int threads, Work work) {
 inline void share_mode(int threads) {
   std::fenv_t mode;
   std::fegetenv(&mode);
-  if (const OpenMp parallel = openmp()) {
-    parallel([](void* m) { std::fesetenv(static_cast<const std::fenv_t*>(m)); }, &mode, static_cast<unsigned>(threads), 0);
-  }
+  on_openmp(threads, [](void* m) { std::fesetenv(static_cast<const std::fenv_t*>(m)); }, &mode);
 }
 
 // Calls body(begin, end) on disjoint pieces of [0, count), each a multiple of `grain` long but for the last. Pieces are handed
@@ -65,8 +61,7 @@ void parallel_for(int64_t count, int64_t grain, int threads, Body body) {
   std::atomic<int64_t> next{0};
   std::exception_ptr error;
   std::atomic<bool> failed{false};
-  // OpenMP ends the threads that it is not asked for, so that it is asked for all.
-  on_threads(openmp() ? threads : static_cast<int>(busy), [&] {
+  on_threads(threads, static_cast<int>(busy), [&] {
     try {
       for (int64_t begin; (begin = next.fetch_add(piece)) < count;) body(begin, std::min(count, begin + piece));
     } catch (...) {

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..forks import one_thread_in_forks
 from ..quantization import INT8
 
 try:
@@ -22,6 +23,8 @@ except ImportError as error:  # a source tree that was never built
 if TYPE_CHECKING:
     from ..grid import Axis, Taps
     from ..pixels import Pixels
+
+one_thread_in_forks()  # since what is done here is done on PyTorch's threads, too
 
 # What adds products of bf16 and nothing else.
 BF16_ISAS = ("amx", "avx512bf16", "neonbf16")
@@ -60,6 +63,11 @@ def isa(dtype: torch.dtype = torch.bfloat16) -> str:
 def missing() -> bool:
     """Whether the compiled module is."""
     return bool(_missing)
+
+
+def on_pytorchs_threads() -> bool:
+    """Whether work that asks for as many threads as PyTorch has is done on those; see csrc/cpu/openmp.h."""
+    return not _missing and _cpu.openmp()
 
 
 def refusal(dtype: torch.dtype = torch.bfloat16) -> str | None:

@@ -50,7 +50,7 @@ def shares_threads() -> bool:
     """Whether our convolutions run on PyTorch's threads. Those wait for work by spinning: with others beside them an
     iteration took 1.6 times as long on two threads of AMD's Zen 5.
     """
-    return torch.get_num_threads() == 1 or cpu._cpu.openmp()
+    return torch.get_num_threads() == 1 or cpu.on_pytorchs_threads()
 
 
 def _dtype(x: torch.Tensor) -> torch.dtype:
