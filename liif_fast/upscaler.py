@@ -59,7 +59,7 @@ class Upscaler:
             capability 8.9 and up: the same in float8 (e4m3), all else in fp16; "auto" never takes it, as no GPU has run
             it yet. Both are for models that `liif-fast calibrate` has measured, and the backend "reference" emulates
             them anywhere, slowly.
-        threads: of the processor, 1 to 1024; None takes PyTorch's number.
+        threads: of the processor, 1 to 1024; None takes PyTorch's number, and with that (on Linux) its threads.
         backend: "auto", or the name of one in ``liif-fast info``; a named one never falls back to another.
         engine: of the encoder: "auto", "tensorrt", "tensorrt-rtx", "native" (processors) or "torch", likewise. The
             first two build an engine for this GPU once, which is kept on disk and checked against PyTorch.
