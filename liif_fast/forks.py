@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from functools import cache
 
 import torch
 
@@ -15,7 +14,6 @@ def forked() -> bool:
     return _forked
 
 
-@cache
 def one_thread_in_forks() -> None:
     """Have PyTorch work on one thread in processes that are forked off from here on, as in DataLoader's."""
     os.register_at_fork(after_in_child=_in_fork)

@@ -48,7 +48,7 @@ def is_ours(x: torch.Tensor, weight: torch.Tensor) -> bool:
 
 def shares_threads() -> bool:
     """Whether our convolutions run on PyTorch's threads. Those wait for work by spinning: with others beside them an
-    iteration took 1.6 times as long on two threads of AMD's Zen 5.
+    iteration took twice as long on two threads of AMD's Zen 5.
     """
     return torch.get_num_threads() == 1 or cpu.on_pytorchs_threads()
 
