@@ -42,6 +42,7 @@ ISA_HEADERS = {"x86_64": "immintrin.h", "amd64": "immintrin.h", "aarch64": "arm_
 FLAGS = [
     "-std=c++17",
     "-O3",
+    "-fno-strict-aliasing",  # scratch memory holds floats, then halves, then bytes
     "-g0",
     "-fvisibility=hidden",
     "-Wall",
