@@ -59,6 +59,17 @@ def padded(width: int) -> int:
     return max(NARROW, 1 << (width - 1).bit_length())
 
 
+def tiles(rows: int, columns: int, pixels: int) -> tuple[int, int, int]:
+    """Tiles of so many ``pixels``, a power of two, that cover a picture: how many lie side by side, the logarithm of
+    their width, and their number. Of all widths that with the fewest, for less is then computed beyond the picture; of
+    those the widest, whose pixels are neighbours in memory."""
+    found = []
+    for bits in range(pixels.bit_length() - 1, -1, -1):
+        across, down = -(-columns >> bits), -(-rows // (pixels >> bits))
+        found.append((across, bits, across * down))
+    return min(found, key=lambda tiling: tiling[2])
+
+
 def candidates(capability: int, widths: Sequence[int], float8: bool = False) -> list[Config]:
     """Configurations for layers of padded ``widths`` on a card of that compute capability (80, 86, 89, 90, 120...):
     chunks no wider than layers, and resident only what there is room for."""

@@ -22,7 +22,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .ends import answer, ask, gather, rectified, tile
+from .ends import answer, ask, gather, plus_cell, rectified, tile
 from .pixels import VARYING
 
 TABLES = ["y_index", "y_offset", "y_weight", "x_index", "x_offset", "x_weight"]
@@ -43,18 +43,19 @@ def _biases(bias, n, ROWS: tl.constexpr, WIDE: tl.constexpr):
 def decode(
     z, z_columns,
     y_index, y_offset, y_weight, rows,
-    x_index, x_offset, x_weight, columns, x_size, paired,
+    x_index, x_offset, x_weight, columns, x_size, across, tile_bits, paired,
     cell_term, first, weights, biases, last, last_bias,
     scale_0, scale_1, scale_2, shift_0, shift_1, shift_2, low, high,
     out, out_row_stride, out_column_stride, out_channel_stride,
     CHANNELS: tl.constexpr, WIDTHS: tl.constexpr, SIDES: tl.constexpr, ROWS: tl.constexpr, CHUNK: tl.constexpr,
     WIDE: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """One program of ceil(pixels / (ROWS / SIDES**2)).
+    """One program for each block of ROWS / SIDES**2 pixels.
 
     Args:
         z: [.., .., CHANNELS] float16 or bfloat16, rows ``z_columns`` cells apart.
         y_*, x_*: tables [SIDES, rows] and [SIDES, x_size], see `grid.Axis`.
+        across, tile_bits: of blocks, see `pixels.place`.
         paired: 0: a grid, ``columns`` is ``x_size``. 1: a list of ``rows`` points, ``columns`` is 1.
         cell_term: [CHANNELS] float32.
         first: [16, WIDTHS[0]]: high, high and low part of the y offset's weights, the same of x, zeros.
@@ -67,10 +68,10 @@ def decode(
         CHUNK, WIDE: outputs in a chunk of the first layer and of others that are the first of a pair.
         STAGES: of the pipeline: so many chunks' weights are in shared memory.
     """
-    start = tl.program_id(0).to(tl.int64) * (ROWS // SIDES**2)
+    block = tl.program_id(0)
     cell, share, queries = ask(
-        start, z_columns, y_index, y_offset, y_weight, rows, x_index, x_offset, x_weight, columns, x_size, paired,
-        first, SIDES, ROWS,
+        block, z_columns, y_index, y_offset, y_weight, rows, x_index, x_offset, x_weight, columns, x_size,
+        across, tile_bits, paired, first, SIDES, ROWS,
     )  # fmt: skip
     HIDDEN: tl.constexpr = len(WIDTHS) - 1
     if HIDDEN:
@@ -80,7 +81,7 @@ def decode(
         second = last
         acc = tl.zeros((ROWS, 16), tl.float32)
     for n in tl.range(0, WIDTHS[0] // CHUNK, num_stages=STAGES):
-        part = gather(z, cell, cell_term, n, CHANNELS, CHUNK)
+        part = plus_cell(gather(z, cell, n, CHANNELS, CHUNK), cell_term, n, CHANNELS, CHUNK)
         part = _dot(queries, tile(first, 0, n, WIDTHS[0], 16, CHUNK), part)
         acc = _dot(rectified(part, last), tile(second, n, 0, acc.shape[1], CHUNK, acc.shape[1]), acc)
     for i in tl.static_range(1, HIDDEN, 2):
@@ -98,7 +99,7 @@ def decode(
     if HIDDEN % 2:
         acc = _dot(rectified(acc, last), tile(last, 0, 0, 16, WIDTHS[HIDDEN], 16), tl.zeros((ROWS, 16), tl.float32))
     answer(
-        acc, share, start, rows, columns, paired, last_bias,
+        acc, share, block, rows, columns, across, tile_bits, paired, last_bias,
         scale_0, scale_1, scale_2, shift_0, shift_1, shift_2, low, high,
         out, out_row_stride, out_column_stride, out_channel_stride, SIDES, ROWS,
     )  # fmt: skip

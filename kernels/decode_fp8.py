@@ -19,7 +19,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .ends import answer, ask, gather, rectified, tile
+from .ends import answer, ask, gather, plus_cell, rectified, tile
 from .pixels import VARYING
 
 TABLES = ["y_index", "y_offset", "y_weight", "x_index", "x_offset", "x_weight"]
@@ -58,7 +58,7 @@ def _block(
     block, of_first, tiles,
     z, z_columns,
     y_index, y_offset, y_weight, rows,
-    x_index, x_offset, x_weight, columns, x_size, paired,
+    x_index, x_offset, x_weight, columns, x_size, across, tile_bits, paired,
     cell_term, first, weights, steps, last, last_bias,
     scale_0, scale_1, scale_2, shift_0, shift_1, shift_2, low, high,
     out, out_row_stride, out_column_stride, out_channel_stride,
@@ -66,14 +66,16 @@ def _block(
     WIDE: tl.constexpr, RESIDENT: tl.constexpr, ZERO: tl.constexpr,
 ):  # fmt: skip
     """Decodes the block of that number; the tiles are all there are with RESIDENT, else none."""
-    start = (tl.zeros((), tl.int64) + block) * (ROWS // SIDES**2)
     cell, share, queries = ask(
-        start, z_columns, y_index, y_offset, y_weight, rows, x_index, x_offset, x_weight, columns, x_size, paired,
-        first, SIDES, ROWS,
+        block, z_columns, y_index, y_offset, y_weight, rows, x_index, x_offset, x_weight, columns, x_size,
+        across, tile_bits, paired, first, SIDES, ROWS,
     )  # fmt: skip
     h = ()
+    part = gather(z, cell, 0, CHANNELS, CHUNK)
     for n in tl.static_range(WIDTHS[0] // CHUNK):
-        acc = gather(z, cell, cell_term, n, CHANNELS, CHUNK) + ZERO
+        acc = plus_cell(part, cell_term, n, CHANNELS, CHUNK) + ZERO
+        if n + 1 < WIDTHS[0] // CHUNK:
+            part = gather(z, cell, n + 1, CHANNELS, CHUNK)  # on its way during the products
         if RESIDENT:
             acc = tl.dot(queries, of_first[n], acc)
         else:
@@ -98,7 +100,7 @@ def _block(
     for k in tl.static_range(len(h)):
         acc = tl.dot(h[k], tile(last, k, 0, 16, WIDE, 16), acc)
     answer(
-        acc, share, start, rows, columns, paired, last_bias,
+        acc, share, block, rows, columns, across, tile_bits, paired, last_bias,
         scale_0, scale_1, scale_2, shift_0, shift_1, shift_2, low, high,
         out, out_row_stride, out_column_stride, out_channel_stride, SIDES, ROWS,
     )  # fmt: skip
@@ -108,14 +110,14 @@ def _block(
 def decode_fp8(
     z, z_columns,
     y_index, y_offset, y_weight, rows,
-    x_index, x_offset, x_weight, columns, x_size, paired,
+    x_index, x_offset, x_weight, columns, x_size, across, tile_bits, paired,
     cell_term, first, weights, steps, last, last_bias,
     scale_0, scale_1, scale_2, shift_0, shift_1, shift_2, low, high,
     out, out_row_stride, out_column_stride, out_channel_stride, blocks,
     CHANNELS: tl.constexpr, WIDTHS: tl.constexpr, SIDES: tl.constexpr, ROWS: tl.constexpr, CHUNK: tl.constexpr,
     WIDE: tl.constexpr, RESIDENT: tl.constexpr, ZERO: tl.constexpr,
 ):  # fmt: skip
-    """Any number of programs, which share ``blocks`` = ceil(pixels / (ROWS / SIDES**2)) blocks.
+    """Any number of programs, which share ``blocks`` blocks of ROWS / SIDES**2 pixels.
 
     Args as of `decode.decode`, but z, first and last are float16, there are at least two WIDTHS, and
         weights: a tuple of [WIDTHS[i + 1], WIDTHS[i]] e4m3, inputs in the order of `_quantized`.
@@ -136,7 +138,7 @@ def decode_fp8(
                 block, of_first, tiles,
                 z, z_columns,
                 y_index, y_offset, y_weight, rows,
-                x_index, x_offset, x_weight, columns, x_size, paired,
+                x_index, x_offset, x_weight, columns, x_size, across, tile_bits, paired,
                 cell_term, first, weights, steps, last, last_bias,
                 scale_0, scale_1, scale_2, shift_0, shift_1, shift_2, low, high,
                 out, out_row_stride, out_column_stride, out_channel_stride,
@@ -148,7 +150,7 @@ def decode_fp8(
             tl.program_id(0), of_first, tiles,
             z, z_columns,
             y_index, y_offset, y_weight, rows,
-            x_index, x_offset, x_weight, columns, x_size, paired,
+            x_index, x_offset, x_weight, columns, x_size, across, tile_bits, paired,
             cell_term, first, weights, steps, last, last_bias,
             scale_0, scale_1, scale_2, shift_0, shift_1, shift_2, low, high,
             out, out_row_stride, out_column_stride, out_channel_stride,

@@ -10,6 +10,8 @@ VARYING = [
     "z_columns",
     "rows",
     "columns",
+    "across",
+    "tile_bits",
     "x_size",
     "paired",
     "out_row_stride",
@@ -19,11 +21,19 @@ VARYING = [
 
 
 @triton.jit
-def place(start, line, columns, paired):
-    """Row and column, int32, of the queries ``start + line``; of a list of points, ``columns`` is 1."""
-    along = (start % columns).to(tl.int32) + line
-    row = (start // columns).to(tl.int32) + along // columns
-    return row, along % columns + row * paired
+def place(block, line, rows, columns, across, tile_bits, paired, PIXELS: tl.constexpr):
+    """Row and column, int32, of the ``line``-th pixels of a block, and whether they are there.
+
+    A block is a tile of PIXELS pixels, 2**tile_bits of them wide; ``across`` tiles lie side by side. So nothing has to
+    be divided but the block's number. A list of points is one column; ``paired``, theirs is the column of their row.
+    """
+    first = block * PIXELS
+    # Counted from the picture's first pixel for the compiler's sake: of numbers within a block, which are the same for
+    # all blocks of a program, it would fill registers.
+    along = first + line
+    row = block // across * (PIXELS >> tile_bits) - (first >> tile_bits) + (along >> tile_bits)
+    column = (block % across << tile_bits) + (along & ((1 << tile_bits) - 1))
+    return row, column + row * paired, (row < rows) & (column < columns)
 
 
 @triton.jit

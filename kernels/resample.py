@@ -22,24 +22,25 @@ TABLES = ["y_first", "y_taps", "x_first", "x_taps"]
 def resample(
     z, z_columns, z_rows, z_wide,
     y_first, y_taps, rows,
-    x_first, x_taps, columns, paired,
+    x_first, x_taps, columns, across, tile_bits, paired,
     scale_0, scale_1, scale_2, shift_0, shift_1, shift_2, low, high,
     out, out_row_stride, out_column_stride, out_channel_stride,
     FACTOR: tl.constexpr, TAPS: tl.constexpr, PIXELS: tl.constexpr,
 ):  # fmt: skip
-    """One program of ceil(pixels / PIXELS).
+    """One program for each block of PIXELS pixels.
 
     Args:
         z: [z_rows, z_wide, 3 * FACTOR**2] float16, bfloat16 or float32, rows ``z_columns`` cells apart.
         y_*, x_*: tables [rows] and [rows, TAPS], likewise of columns, see `grid.Taps`.
+        across, tile_bits: of blocks, see `pixels.place`.
         paired: 0: a grid. 1: a list of ``rows`` points, ``columns`` is 1.
         scale, shift, low, high: float32, as in csrc/resample.h.
         out: uint8, uint16 or any float; strides in elements.
     """
     CELL: tl.constexpr = 3 * FACTOR * FACTOR
-    start = tl.program_id(0).to(tl.int64) * PIXELS
-    row, column = place(start, tl.arange(0, PIXELS), columns, paired)
-    inside = row < rows
+    row, column, inside = place(
+        tl.program_id(0), tl.arange(0, PIXELS), rows, columns, across, tile_bits, paired, PIXELS
+    )
     tap = tl.arange(0, TAPS)[None, :]
     fine_x = tl.load(x_first + column, inside, 0)[:, None] + tap
     share = tl.load(x_taps + column.to(tl.int64)[:, None] * TAPS + tap, inside[:, None], 0.0)

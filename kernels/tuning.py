@@ -30,6 +30,7 @@ RUNS = 5
 BUSY = 1_000_000
 
 _chosen: dict[str, Config] = {}
+_not_on_disk: set[str] = set()  # when last looked
 _lock = threading.Lock()
 
 
@@ -54,14 +55,21 @@ def choose(name: str, among: Sequence[Config], measure: Callable[[Config], float
     ``measure`` None: this is no time for it (a short decoding, a graph being captured); then the remembered one or the
     first.
     """
+    if len(among) == 1:
+        return among[0]
     with _lock:
-        if name not in _chosen:
+        if name not in _chosen and (measure is not None or name not in _not_on_disk):
             kept = _read().get(name)
             if kept in among:
                 _chosen[name] = kept
-            elif measure is not None:
-                _chosen[name] = min(among, key=measure) if len(among) > 1 else among[0]
-                _write(name, _chosen[name])
+            elif measure is None:
+                _not_on_disk.add(name)
+            else:
+                times = {config: measure(config) for config in among}
+                best = min(among, key=times.__getitem__)
+                if math.isfinite(times[best]):
+                    _chosen[name] = best
+                    _write(name, best)
         return _chosen.get(name, among[0])
 
 

@@ -247,7 +247,8 @@ def _run(
     )
     if device.type == "cuda":
         stream = torch.cuda.current_stream(device)
-        getattr(native, way)(params, device=stream.device_index, stream=stream.cuda_stream)
+        with torch.cuda.device(device):  # and back, where the device before has been in use
+            getattr(native, way)(params, device=stream.device_index, stream=stream.cuda_stream)
     else:
         if problem := cpu.refusal(torch.float32):
             raise BackendUnavailable(problem)

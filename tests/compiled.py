@@ -26,7 +26,17 @@ def of_type(name: str) -> str:
         return "constexpr"
     if name.startswith(("scale_", "shift_")) or name in ("low", "high"):
         return "fp32"
-    if name in ("z_columns", "z_rows", "z_wide", "rows", "columns", "x_size", "paired") or name.endswith("_stride"):
+    if name in (
+        "z_columns",
+        "z_rows",
+        "z_wide",
+        "rows",
+        "columns",
+        "x_size",
+        "across",
+        "tile_bits",
+        "paired",
+    ) or name.endswith("_stride"):
         return "i32"
     return "*i32" if name.endswith(("_index", "_first")) else "*fp32"
 
@@ -69,6 +79,7 @@ def build(capability: int, kernel: str, dtype: str, widths: list[int], config: l
         "shared": made.metadata.shared,
         "products": {name: ptx.count(name) for name in ("mma.sync", "wgmma.mma_async", "tcgen05.mma")},
         "copies": ptx.count("cp.async.cg"),
+        "widened": ptx.count("cvt.f32.bf16"),
         "float8": len(re.findall(r"mma[^;\n]*(?:e4m3\.e4m3|kind::f8f6f4)", ptx)),
         "saturating": len(re.findall(r"cvt\.rn\.satfinite\.e4m3x2\.(?:f32|f16x2)", ptx)),
         "shuffles": ptx.count("shfl.sync"),

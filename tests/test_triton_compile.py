@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from liif_fast.kernels.configs import TABLE, candidates, padded
+from liif_fast.kernels.configs import TABLE, candidates, padded, tiles
 
 pytest.importorskip("triton")
 
@@ -45,7 +47,7 @@ def jobs(capability: int) -> list[list[Any]]:
     found = [
         [capability, "decode", dtype, layers, config]
         for layers in widths
-        for dtype in (("fp16", "bf16") if WHOLE else ("fp16",))
+        for dtype in (("fp16", "bf16") if WHOLE or layers == (256, 256) else ("fp16",))
         for config in candidates(capability, layers)[: None if WHOLE else 1]
     ]
     return [*found, [capability, "resample", "fp16", [], []]]
@@ -74,6 +76,9 @@ def test_compiles(capability: int, tmp_path: Path) -> None:
         assert made["shared"] <= SHARED[capability], (job, made)
         if job[1] == "decode":
             assert made["products"][PRODUCT[capability]] > 0, (job, made)
+        if job[2] == "bf16":  # a chunk of z and the queries: activations are rounded once
+            rows, chunk, warps = job[4][:3]
+            assert made["widened"] <= 2 * rows * (chunk + 32) // (32 * warps), (job, made)
         if job[3] and job[3][-1] == 256:
             # Weights are on their way while others are multiplied, and on Hopper a product follows another without a
             # wait: where there are too few registers for that, each begins alone.
@@ -126,3 +131,21 @@ def test_table() -> None:
     assert all(config.rows % 4 == 0 and config.rows // 16 >= config.warps for row in TABLE.values() for config in row)
     assert candidates(90, [256, 256])[0].chunk == 64
     assert candidates(103, [256])[0] == candidates(100, [256])[0]
+
+
+@given(rows=st.integers(1, 5000), columns=st.integers(1, 5000), bits=st.integers(3, 8))
+def test_tiles_cover_a_picture(rows: int, columns: int, bits: int) -> None:
+    across, wide, count = tiles(rows, columns, 1 << bits)
+    width, height = 1 << wide, 1 << bits - wide
+    down = count // across
+    assert count == across * down
+    assert (across - 1) * width < columns <= across * width
+    assert (down - 1) * height < rows <= down * height
+    fewest = min(-(-columns >> b) * -(-rows >> bits - b) for b in range(bits + 1))
+    assert count == fewest
+
+
+def test_tiles_are_lines_where_those_fit() -> None:
+    assert tiles(1080, 1920, 32) == (60, 5, 64800)
+    assert tiles(100, 1, 32) == (1, 0, 4)  # points
+    assert tiles(1, 100, 32) == (4, 5, 4)

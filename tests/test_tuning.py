@@ -27,6 +27,7 @@ AMONG = [SLOW, FAST]
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(tuning.VARIABLE, str(tmp_path / "new"))
     monkeypatch.setattr(tuning, "_chosen", {})
+    monkeypatch.setattr(tuning, "_not_on_disk", set())
     return tmp_path / "new" / "triton.json"
 
 
@@ -55,6 +56,24 @@ def test_damaged_or_stale(cache: Path, text: str) -> None:
     assert tuning.choose("a", AMONG, None) == SLOW
     assert tuning.choose("a", AMONG, TIMES.__getitem__) == FAST
     assert json.loads(cache.read_text())["a"] == list(FAST)
+
+
+def test_the_disk_is_asked_once_until_there_is_something_to_measure(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads, kept = [], {"b": FAST}
+    monkeypatch.setattr(tuning, "_read", lambda: reads.append(1) or kept)
+    assert [tuning.choose("a", AMONG, None) for _ in range(3)] == [SLOW] * 3
+    assert len(reads) == 1
+    kept["a"] = FAST  # another process has measured meanwhile
+    assert tuning.choose("a", AMONG, never) == FAST
+    assert len(reads) == 2
+
+
+def test_what_nothing_ran_is_not_remembered(cache: Path) -> None:
+    assert tuning.choose("a", AMONG, lambda _: math.inf) == SLOW
+    assert not cache.exists()
+    assert tuning.choose("a", AMONG, TIMES.__getitem__) == FAST
 
 
 def test_nowhere_to_write(cache: Path) -> None:

@@ -297,17 +297,16 @@ unsigned blocks(int64_t size, int64_t of) { return static_cast<unsigned>((size +
 
 template <class Way>
 CudaError launch(const ColorParams& p, int device, void* stream) {
-  int before = 0;
-  cudaError_t error = cudaGetDevice(&before);
-  if (error == cudaSuccess && before != device) error = cudaSetDevice(device);
+  int current = 0;
+  cudaError_t error = cudaGetDevice(&current);
+  if (error == cudaSuccess && current != device) error = cudaSetDevice(device);
   if (error != cudaSuccess) return said(error);
   Plan plan = plan_for(p);
   void* arguments[] = {&plan};
   const auto kernel = p.sample == Type::u8 ? kernel_for<Way, uint8_t>(p.rgb_type) : kernel_for<Way, uint16_t>(p.rgb_type);
   const dim3 grid(blocks(p.width, kColumns * kThreadsAcross), blocks(p.height, kRows * kThreadsDown));
-  error = cudaLaunchKernel(kernel, grid, dim3(kThreadsAcross, kThreadsDown), arguments, 0, static_cast<cudaStream_t>(stream));
-  const cudaError_t back = before == device ? cudaSuccess : cudaSetDevice(before);
-  return said(error == cudaSuccess ? back : error);
+  return said(
+      cudaLaunchKernel(kernel, grid, dim3(kThreadsAcross, kThreadsDown), arguments, 0, static_cast<cudaStream_t>(stream)));
 }
 
 }  // namespace

@@ -167,13 +167,16 @@ def decode(
     if not lines:
         return
 
+    from ..kernels.configs import tiles
+
     if float8 := _in_fp8(layers):
         from ..kernels.decode_fp8 import decode_fp8 as kernel
     else:
         from ..kernels.decode import decode as kernel
 
     def run(config: Config) -> None:
-        blocks = programs = -(-lines // config.rows)
+        across, tile_bits, blocks = tiles(rows, columns, config.rows // sides**2)
+        programs = blocks
         options: dict[str, float] = {"STAGES": config.stages}
         more: tuple[int, ...] = ()
         if float8:
@@ -184,7 +187,7 @@ def decode(
         kernel[(programs,)](
             z, z.stride(0) // z.shape[2],
             y.index, y.offset, y.weight, rows,
-            x.index, x.offset, x.weight, columns, x.size, int(pixels.paired),
+            x.index, x.offset, x.weight, columns, x.size, across, tile_bits, int(pixels.paired),
             cell_term, first, tuple(layers[3::2]), tuple(layers[4::2]), last, last_bias,
             *pixels.scale, *pixels.shift, pixels.low, pixels.high,
             pixels.out, *strides, *more,
@@ -227,18 +230,19 @@ def _capability(device: torch.device, least: tuple[int, int]) -> int:
 
 
 def resample(z: torch.Tensor, y: Taps, x: Taps, pixels: Pixels, threads: int) -> None:
+    from ..kernels.configs import tiles
     from ..kernels.resample import PIXELS, WARPS
     from ..kernels.resample import resample as kernel
 
     z, rows, columns, strides = _shape(z, y.size, x.size, pixels)
-    programs = -(-rows * columns // PIXELS)
-    if not programs:
+    if not rows * columns:
         return
+    across, tile_bits, programs = tiles(rows, columns, PIXELS)
     with on(z.device):
         kernel[(programs,)](
             z, z.stride(0) // z.shape[2], *z.shape[:2],
             y.first, y.taps, rows,
-            x.first, x.taps, columns, int(pixels.paired),
+            x.first, x.taps, columns, across, tile_bits, int(pixels.paired),
             *pixels.scale, *pixels.shift, pixels.low, pixels.high,
             pixels.out, *strides,
             FACTOR=y.lines // z.shape[0], TAPS=y.taps.shape[1], PIXELS=PIXELS,
