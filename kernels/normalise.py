@@ -5,8 +5,6 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .pixels import place
-
 # Values of a program, and its warps.
 VALUES, WARPS = 1024, 4
 
@@ -34,8 +32,10 @@ def normalise(
     inside = at < values
     along = (start % 3).to(tl.int32) + tl.arange(0, VALUES)
     color = along % 3
-    row, column = place(start // 3, along // 3, columns, 0)
-    offset = row.to(tl.int64) * row_stride + column.to(tl.int64) * column_stride + color.to(tl.int64) * channel_stride
+    # Within 32 bits: divisions of 64 would take longer than the memory.
+    cell = (start // 3 % columns).to(tl.int32) + along // 3
+    row = (start // 3 // columns).to(tl.int64) + cell // columns
+    offset = row * row_stride + (cell % columns).to(tl.int64) * column_stride + color.to(tl.int64) * channel_stride
     sample = tl.load(image + offset, inside, 0).to(tl.float32)
     mean = tl.where(color == 0, mean_0, tl.where(color == 1, mean_1, mean_2))
     std = tl.where(color == 0, std_0, tl.where(color == 1, std_1, std_2))
