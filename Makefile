@@ -20,7 +20,7 @@ test: $(VENV)/installed
 
 # What needs a CUDA device, on it: kernels compiled, not interpreted.
 test-gpu: $(VENV)/installed
-	TRITON_INTERPRET=0 $(BIN)/python -m pytest -m gpu
+	TRITON_INTERPRET=0 $(BIN)/python -m pytest -m gpu -rs
 
 bench-gpu: $(VENV)/installed
 	$(BIN)/python -m pytest benchmarks/bench_triton.py benchmarks/bench_colors.py --benchmark-only

@@ -54,8 +54,10 @@ def capture(
         # PyTorch goes on as if it were capturing: it keeps all memory that two streams have worked on until that ends,
         # and in older versions draws no random numbers, unless a generator gets another state, of the same values.
         index = stream.device_index
-        with suppress(RuntimeError, AttributeError):
-            torch._C._cuda_endAllocateToPool(index, pool)  # raises where the graph has its pool, which it gives back
+        names = ("_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool")  # since PyTorch 2.8, and before
+        end = next(getattr(torch._C, name) for name in names if hasattr(torch._C, name))
+        with suppress(RuntimeError):
+            end(index, pool)  # raises where the graph has its pool, which it gives back
             torch._C._cuda_releasePool(index, pool)
         for generator in (*generators, *torch.cuda.default_generators[index : index + 1]):
             with suppress(RuntimeError):

@@ -11,8 +11,10 @@ import torch
 from . import cuda_streams
 
 # The words of CUDA ("out of memory", through PyTorch's AcceleratorError and Triton), cuBLAS and cuDNN
-# ("CUBLAS_STATUS_ALLOC_FAILED"), and TensorRT ("OutOfMemory").
-_FULL = re.compile(r"out of memory|OutOfMemory|ALLOC_FAILED|ALLOCATION_FAILED", re.IGNORECASE)
+# ("CUBLAS_STATUS_ALLOC_FAILED"), TensorRT ("OutOfMemory"), and PyTorch where no way of a convolution has room to work.
+_FULL = re.compile(
+    r"out of memory|OutOfMemory|ALLOC_FAILED|ALLOCATION_FAILED|unable to find an engine to execute", re.IGNORECASE
+)
 
 
 def is_full(error: RuntimeError) -> bool:

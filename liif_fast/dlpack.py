@@ -31,6 +31,9 @@ def tensor_of(array: Any) -> torch.Tensor:
     try:
         if array.__dlpack_device__()[0] == _PROCESSOR and (turned := _turned(array)) is not None:
             return torch.from_numpy(turned.copy())
+        on_gpu = getattr(array, "__cuda_array_interface__", None)
+        if on_gpu and min(on_gpu.get("strides") or (), default=0) < 0:
+            array = array.copy()  # CuPy's; others have no negative strides
         return torch.from_dlpack(array)
     except Exception as error:  # whatever the other library raises
         raise TypeError(f"{type(array).__name__} does not give its memory by DLPack: {error}") from error

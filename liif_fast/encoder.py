@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -107,6 +108,9 @@ class BaseEncoder(ABC):
         )
         at_once = partial(normalise.normalised, mean=architecture.mean, std=architecture.std, dtype=dtype)
         self._at_once = at_once if normalise.can(device, dtype) else None
+        # On a GPU, to be encoded at once: beyond 32 bits cuDNN's convolutions are few, or not to be relied on.
+        widest = max(self.width, architecture.n_feats)
+        self.most_cells = (2**31 - 1) // widest if device.type == "cuda" else sys.maxsize
         self.flops_per_cell = 2 * sum(weight.numel() for weight, _ in convolutions(weights, head).values())
         # Image, residual, two activations and oneDNN's padded copies; then z beside the features.
         features = architecture.n_feats

@@ -58,7 +58,7 @@ class Field:
         # A quarter for the rows being assembled and converted, the rest for one tile on its way through the encoder.
         self.band_bytes = max_memory // 4
         room = (max_memory - self.band_bytes) // encoder.bytes_per_cell
-        self.max_cells = max(tiling.least_cells(encoder.halo), room)
+        self.max_cells = max(tiling.least_cells(encoder.halo), min(room, encoder.most_cells))
         z_bytes = self.height * self.width * encoder.width * encoder.dtype.itemsize
         self.z: torch.Tensor | None = None
         if keep and 2 * z_bytes <= max_memory:
@@ -143,6 +143,24 @@ class Field:
                 length_y, length_x = tiling.tile_shape(length_y, length_x, halo, self.max_cells, tall)
         down = tiling.spans(y.index, self.height, halo, length_y)
         return down, list(tiling.spans(x.index, self.width, halo, length_x)), features
+
+    def touched(self, size: tuple[int, int], part: tuple[int, int, int, int]) -> tuple[tiling.Span, tiling.Span]:
+        """The rows and columns of the picture at ``size`` that depend on cells [top, bottom) by [left, right)."""
+        y, x, _ = self.tables(size, (0, 0, self.height, self.width))
+        (top, bottom, left, right), halo = part, self.encoder.halo
+        return (
+            tiling.touched(y.index, top, bottom, self.height, halo),
+            tiling.touched(x.index, left, right, self.width, halo),
+        )
+
+    def piece(self, size: tuple[int, int], span_y: tiling.Span, span_x: tiling.Span) -> torch.Tensor:
+        """These rows and columns of the picture at ``size``, of the input's dtype."""
+        y, x, cell = self.tables(size, (0, 0, self.height, self.width))
+        z, origin_y, origin_x = self._features(span_y, span_x)
+        tile_y, tile_x = y.part(span_y.start, span_y.stop, origin_y), x.part(span_x.start, span_x.stop, origin_x)
+        piece = pages.like(self.color, (tile_y.size, tile_x.size), self.color.dtype, z.device)
+        self.decode(z, tile_y, tile_x, cell, piece)
+        return piece
 
     def shrink(self) -> bool:
         """Halves the memory that rendering takes, as a device had less than there should be; False at the end."""

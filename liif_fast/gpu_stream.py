@@ -166,13 +166,13 @@ class GpuLine:
 
     def _send_from_host(self, unpacked: Unpacked) -> _Sent:
         color, self._last = unpacked.frames[0].color, None
-        pinned = torch.empty_like(color, pin_memory=True).copy_(color)
+        held = pages.pinned(color).copy_(color)
         with torch.cuda.stream(self._in):
-            sent = pinned.to(self._device, non_blocking=True)
+            sent = held.to(self._device, non_blocking=True)
         made = self._worked(sent)
         self._out.wait_stream(self._work)
         with torch.cuda.stream(self._out):
-            host = torch.empty_like(made, device="cpu", pin_memory=True)
+            host = pages.pinned(made)
             host.copy_(made, non_blocking=True)
         made.record_stream(self._out)
         return _Sent(unpacked, host, self._out.record_event())

@@ -50,8 +50,17 @@ def like(picture: torch.Tensor, size: tuple[int, int], dtype: torch.dtype, devic
 
 def moved(picture: torch.Tensor, device: torch.device) -> torch.Tensor:
     """On a device. From a GPU it comes by way of pages that the system does not move, which saves a copy."""
-    pinned = picture.is_cuda and device.type == "cpu" and picture.numel() * picture.itemsize <= _PINNED
-    return torch.empty_like(picture, device="cpu", pin_memory=True).copy_(picture) if pinned else picture.to(device)
+    by_way = picture.is_cuda and device.type == "cpu" and picture.numel() * picture.itemsize <= _PINNED
+    return pinned(picture).copy_(picture) if by_way else picture.to(device)
+
+
+def pinned(picture: torch.Tensor) -> torch.Tensor:
+    """Memory for its copy on the processor that the system does not move, so that a GPU reads and writes it by itself;
+    any other where no more may be had, of which some systems have little, and frames of a stream may be many."""
+    try:
+        return torch.empty_like(picture, device="cpu", pin_memory=True)
+    except RuntimeError:
+        return torch.empty_like(picture, device="cpu")
 
 
 def zeros(*shape: int, dtype: torch.dtype) -> torch.Tensor:

@@ -43,6 +43,13 @@ def spans(index: torch.Tensor, cells: int, halo: int, length: int) -> Iterator[S
         start = stop
 
 
+def touched(index: torch.Tensor, first: int, last: int, cells: int, halo: int) -> Span:
+    """The outputs along an axis that input pixels [first, last) reach, through the features around them."""
+    start = int(torch.searchsorted(index.amax(dim=0), first - halo))
+    stop = int(torch.searchsorted(index.amin(dim=0), last + halo))
+    return Span(start, stop, *crop(int(index[:, start].min()), int(index[:, stop - 1].max()) + 1, cells, halo))
+
+
 def around(halo: int) -> int:
     """The most lines that a crop has along an axis beside those of its own cells."""
     return 2 * (halo + LINES - 1)

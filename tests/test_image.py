@@ -192,6 +192,27 @@ def test_dlpack_of_negative_strides(kind):
     assert np.array_equal(turned.numpy(), array[:, ::-1, ::-1])
 
 
+def test_dlpack_of_negative_strides_on_a_gpu():
+    """As CuPy's are; that of its copy is as here, for want of one."""
+
+    class Turned:
+        def __init__(self, array):
+            self.array = array
+            self.__cuda_array_interface__ = {"strides": array.strides}
+
+        def __dlpack_device__(self):
+            return (2, 0)
+
+        def __dlpack__(self, **_):
+            raise AssertionError("PyTorch would end the process")
+
+        def copy(self):
+            return Foreign(torch.from_numpy(self.array.copy()))
+
+    array = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)[::-1]
+    assert np.array_equal(image.unpack(Turned(array)).frames[0].color.numpy(), array)
+
+
 def test_negated_tensors():
     """What PyTorch knows to be negative only when it is looked at."""
     tensor = torch.rand(3, 4, 5)

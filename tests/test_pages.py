@@ -145,3 +145,20 @@ def test_frames_after_the_first_touch_no_new_memory() -> None:
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / len(frames) < 300
     assert np.array_equal(results[-1], up(frames[-1], size=(1080, 1920)))
     assert not np.array_equal(results[-1], results[-2])
+
+
+def test_pinned_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is less of it than memory; results then are in any other."""
+    make, asked = torch.empty_like, []
+
+    def none_left(*given: torch.Tensor, pin_memory: bool = False, **how: object) -> torch.Tensor:
+        asked.append(pin_memory)
+        if pin_memory:
+            raise RuntimeError("CUDA error: out of memory")
+        return make(*given, **how)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(torch, "empty_like", none_left)
+    planar = torch.zeros(3, 5, 7, dtype=torch.uint8).permute(1, 2, 0)
+    found = pages.pinned(planar)
+    assert (found.shape, found.dtype, found.stride()) == (planar.shape, planar.dtype, planar.stride())
+    assert asked == [True, False]

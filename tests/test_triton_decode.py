@@ -160,7 +160,7 @@ def test_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.warns(UserWarning, match="decodes, which is slow: triton needs a C compiler"):
             assert select("auto", card, FP16) == "reference"
     monkeypatch.setattr("triton.__version__", "3.3.1")
-    assert "triton 3.3.1 is too old, 3.4 is needed" in (backend.unavailable(card, FP16) or "")
+    assert "triton 3.3.1 is too old, 3.5 is needed" in (backend.unavailable(card, FP16) or "")
     monkeypatch.setitem(sys.modules, "triton", None)
     assert "triton cannot be imported" in (backend.unavailable(card, FP16) or "")
     with warnings.catch_warnings():

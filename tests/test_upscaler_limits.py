@@ -14,6 +14,7 @@ from common import ROOT, random_weights
 from liif_fast import BackendUnavailable, CheckpointError, Upscaler, pages
 from liif_fast.backends.cpu import ISA_VARIABLE
 from liif_fast.checkpoint import Architecture, Weights
+from liif_fast.tiling import least_cells
 
 SHALLOW = random_weights(Architecture(1, 16, (16, 16)), seed=5)
 PICTURE = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
@@ -70,7 +71,20 @@ FULL = [
     RuntimeError("Triton Error [CUDA]: out of memory"),
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     RuntimeError("engine 'tensorrt' failed: [defaultAllocator.cpp::allocate] Error Code 1: OutOfMemory"),
+    RuntimeError("GET was unable to find an engine to execute this computation"),
 ]
+
+
+def test_no_more_is_encoded_at_once_than_a_convolution_may_have() -> None:
+    picture = np.random.default_rng(1).integers(0, 256, (150, 140, 3), np.uint8)
+    up = Upscaler(SHALLOW, precision="fp32", engine="torch")
+    wanted, encode, asked = up(picture, scale=2), up.encoder.z, []
+    up.encoder.most_cells = least_cells(up.encoder.halo) + 500
+    up.encoder.z = lambda x: asked.append(x.shape[0] * x.shape[1]) or encode(x)  # type: ignore[method-assign, func-returns-value]
+    assert np.abs(up(picture, scale=2).astype(int) - wanted).max() <= 1
+    assert len(asked) > 1
+    assert max(asked) <= up.encoder.most_cells
+    assert np.abs(up.encode(picture).render(scale=2).astype(int) - wanted).max() <= 1
 
 
 @pytest.mark.parametrize("full", FULL, ids=repr)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from ..kernels.configs import Config
     from ..pixels import Pixels
 
-# The first with all that the kernels use.
-LEAST_VERSION = (3, 4)
+# The first with all that the kernels use, and whose kernels several threads may begin at once.
+LEAST_VERSION = (3, 5)
 LEAST_CAPABILITY = (8, 0)
 FP8_CAPABILITY = (8, 9)
 # Queries per side of a table; the kernels count them in 32 bits.
