@@ -75,19 +75,46 @@ def stream(frames: Iterable[Any], make_line: Callable[[], Line], dropped: Droppe
                 break
             first = pending.popleft()
             result = first.result()
-            # Every result is the caller's own, to draw on; that of the newest frame may be wanted once more.
-            yield copied(result) if first is last or (pending and pending[0] is first) else result
+            # Every result is the caller's own, to draw on; that of the newest frame may be wanted once more, and the
+            # next frame made from it.
+            following = pending[0] if pending else last
+            wanted = following is first or getattr(following, "before", None) is first
+            yield copied(result) if wanted else result
     if not isinstance(ended, StopIteration):
         assert ended is not None
         raise ended
 
 
-class Workers:
-    """A `Line` of threads: ``enlarge`` of so many frames at once, each with ``threads`` of PyTorch's."""
+class Job:
+    """A frame at work on a thread; ``before``: the job before it, while that one's result may be read for this."""
 
-    def __init__(self, enlarge: Callable[[Any], Any], at_once: int, threads: int, ahead: int) -> None:
+    made: Future[Any]
+
+    def __init__(self, frame: Any, before: Job | None) -> None:
+        self.frame, self.before = frame, before
+
+    def result(self) -> Any:
+        return self.made.result()
+
+
+class Workers:
+    """A `Line` of threads: ``enlarge`` of so many frames at once, each with ``threads`` of PyTorch's.
+
+    ``renew``: of a frame and the job before, the result in less time, or None.
+    """
+
+    def __init__(
+        self,
+        enlarge: Callable[[Any], Any],
+        at_once: int,
+        threads: int,
+        ahead: int,
+        renew: Callable[[Any, Job], Any] | None = None,
+    ) -> None:
         self.ahead = ahead
-        self._enlarge, self._pool = enlarge, ThreadPoolExecutor(at_once, thread_name_prefix="liif_fast-stream")
+        self._enlarge, self._renew = enlarge, renew
+        self._last: Job | None = None
+        self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="liif_fast-stream")
         # The count is a thread's own, but new threads take the last one set, whoever set it.
         before, ready = torch.get_num_threads(), threading.Barrier(at_once + 1)
 
@@ -107,8 +134,21 @@ class Workers:
         finally:
             torch.set_num_threads(before)
 
-    def submit(self, frame: Any) -> Future[Any]:
-        return self._pool.submit(self._enlarge, frame)
+    def submit(self, frame: Any) -> Job:
+        job = Job(frame, self._last)
+        job.made = self._pool.submit(self._work, job)
+        if self._renew:
+            self._last = job
+        return job
+
+    def _work(self, job: Job) -> Any:
+        made = None
+        if self._renew and job.before:
+            try:
+                made = self._renew(job.frame, job.before)
+            finally:
+                job.before = None
+        return self._enlarge(job.frame) if made is None else made
 
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)

@@ -16,6 +16,7 @@ import torch
 
 from . import engines, grid, memory
 from .backends import BackendUnavailable, cpu, stored, triton
+from .changes import Changes
 from .checkpoint import Weights, load
 from .field import Box, Field, Progress, least_memory
 from .frame import Frame
@@ -164,7 +165,8 @@ class Upscaler:
 
         Args:
             frames: pictures as for calling, read as they are needed and copied, so that one buffer may serve them all.
-                A frame equal to the one before is not computed again.
+                A frame equal to the one before is not computed again and, on processors, of one that differs in
+                little only that.
             scale, size, longest: as for calling.
             at_once: frames at work at the same time. None gives the most frames a second: on processors one a thread,
                 each on one thread, or fewer where ``max_memory`` is not enough for as many; on GPUs three, of which one
@@ -197,7 +199,13 @@ class Upscaler:
         # One more than are at work, so that no worker waits for the caller; not where least delay is wanted, as the
         # source may take its time.
         ahead = at_once + (at_once > 1 and dropped is None)
-        return stream(frames, partial(Workers, partial(worker, **request), at_once, share, ahead), dropped)
+        renew = None
+        if worker.encoder.engine == "native" and worker.decoder.backend == "cpu" and not worker.encoder.self_ensemble:
+            # Whose tiles have the bits of the whole.
+            field = partial(worker._field, max_memory=worker.max_memory)
+            renew = Changes(field, partial(grid.output_size, **request))
+        whole = partial(worker, **request)
+        return stream(frames, partial(Workers, whole, at_once, share, ahead, renew), dropped)
 
     def encode(self, image: Any) -> ImageField:
         """The picture as a continuous field, encoded once, to render windows of and sample points from."""

@@ -45,7 +45,7 @@ ROWS = [
     ["bench"],
     ["system", "export"],
     ["upscaler"],
-    ["gpu_stream", "engines", "frame"],
+    ["gpu_stream", "engines", "frame", "changes"],
     ["trt_engine"],
     ["trt_context"],
     ["trt_network", "trt_kernels"],

@@ -1,0 +1,194 @@
+"""Sequences of frames that differ in little: only that is computed, and no bit is another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from common import random_weights
+from liif_fast import Upscaler
+from liif_fast.backends import cpu
+from liif_fast.changes import Part, differing
+from liif_fast.checkpoint import Architecture
+from liif_fast.native_encoder import NativeEncoder
+from liif_fast.pages import planar
+
+SMALL = Architecture(1, 16, (16, 16))
+FINE = Architecture(1, 16, (16,), decoder="resample")
+SIZE = (131, 143)
+pytestmark = pytest.mark.skipif(cpu.unavailable(torch.device("cpu"), torch.float32) is not None, reason="for our C++")
+
+
+def frames(channels: int = 3) -> list[np.ndarray]:
+    """Of a film: its first, a spot, two far apart, the same again, one at the border, all, and one more spot."""
+    random = np.random.default_rng(3)
+    made = [random.integers(0, 256, (*SIZE, channels), np.uint8)]
+
+    def spots(*places: tuple[int, int]) -> None:
+        made.append(made[-1].copy())
+        for row, column in places:
+            made[-1][row : row + 3, column : column + 5] ^= 255
+
+    spots((60, 70))
+    spots((5, 7), (118, 130))
+    spots()
+    spots((0, 139))
+    made.append(random.integers(0, 256, (*SIZE, channels), np.uint8))
+    spots((130, 0))
+    return made
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Cells of each picture that was encoded."""
+    seen: list[int] = []
+    encode = NativeEncoder.z
+
+    def z(self: NativeEncoder, image: torch.Tensor) -> torch.Tensor:
+        seen.append(image.shape[0] * image.shape[1])
+        return encode(self, image)
+
+    monkeypatch.setattr(NativeEncoder, "z", z)
+    return seen
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+@pytest.mark.parametrize("architecture", [SMALL, FINE], ids=["liif", "resample"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_only_what_changes_is_computed(
+    precision: str, architecture: Architecture, at_once: int, encoded: list[int]
+) -> None:
+    if cpu.unavailable(torch.device("cpu"), torch.bfloat16) and precision == "bf16":
+        pytest.skip("no bf16 here")
+    up = Upscaler(random_weights(architecture), precision=precision, threads=2)
+    wanted = [up(frame, size=(300, 171)) for frame in frames()]
+    encoded.clear()
+    for found, right in zip(up.stream(frames(), size=(300, 171), at_once=at_once), wanted, strict=True):
+        assert np.array_equal(found, right)
+        found[:] = 0  # the caller's own, though another may be made from it
+    whole = SIZE[0] * SIZE[1]
+    assert sorted(cells == whole for cells in encoded) == [False] * 5 + [True] * 2
+    assert max(cells for cells in encoded if cells < whole) < whole / 4
+
+
+KINDS: dict[str, Callable[[np.ndarray], Any]] = {
+    "pillow": Image.fromarray,
+    "gray": lambda frame: frame[:, :, 0],
+    "planar": lambda frame: torch.from_numpy(frame).permute(2, 0, 1).contiguous(),
+    "one of a batch": lambda frame: torch.from_numpy(frame).permute(2, 0, 1)[None],
+    "turned": lambda frame: frame[::-1, ::-1],
+    "uint16": lambda frame: frame.astype(np.uint16) * 257,
+    "float16": lambda frame: frame.astype(np.float16) / 255,
+    "float64": lambda frame: frame / 255,
+    "bfloat16": lambda frame: torch.from_numpy(frame).permute(2, 0, 1).to(torch.bfloat16) / 255,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds_of_frames(kind: str, encoded: list[int]) -> None:
+    up = Upscaler(random_weights(FINE), precision="fp32", threads=2)
+    given = [KINDS[kind](frame) for frame in frames()]
+    wanted = [up(frame, scale=1.5) for frame in given]
+    encoded.clear()
+    for found, right in zip(up.stream(given, scale=1.5), wanted, strict=True):
+        assert type(found) is type(right)
+        assert np.array_equal(np.asarray(_float(found)), np.asarray(_float(right)))
+    assert min(encoded) < SIZE[0] * SIZE[1] / 4
+
+
+def _float(picture: Any) -> Any:
+    return picture.float() if isinstance(picture, torch.Tensor) else picture
+
+
+def test_what_has_no_like_before_it_is_computed_as_a_whole(encoded: list[int]) -> None:
+    """Another kind, type, size or layout, an alpha channel, a batch."""
+    up = Upscaler(random_weights(FINE), precision="fp32", threads=2)
+    first, second = frames()[:2]
+    clear = np.full((*SIZE, 1), 255, np.uint8)
+    clear[3, 3] = 7
+    with_alpha = [np.concatenate([frame, clear], axis=2) for frame in (first, second)]
+    tensors = [torch.from_numpy(frame).permute(2, 0, 1) for frame in (first, second)]
+    given = [first, second.astype(np.float32) / 255, second[:130], Image.fromarray(second), *with_alpha]
+    given += [tensors[0], torch.stack(tensors), tensors[1].contiguous()]
+    wanted = [up(frame, scale=2) for frame in given]
+    encoded.clear()
+    for found, right in zip(up.stream(given, scale=2), wanted, strict=True):
+        assert np.array_equal(np.asarray(found), np.asarray(right))
+    assert min(encoded) >= 130 * SIZE[1]
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_an_error_is_its_frames_alone(at_once: int) -> None:
+    up = Upscaler(random_weights(FINE), precision="fp32", threads=2)
+    good = [frame.astype(np.float32) / 255 for frame in frames()[:2]]
+    bad = good[0].copy()
+    bad[1, 1, 1] = np.nan
+
+    def source() -> Any:
+        yield from (good[0], bad, good[1])
+
+    stream = up.stream(source(), scale=2, at_once=at_once)
+    assert np.array_equal(next(stream), up(good[0], scale=2))
+    with pytest.raises(ValueError, match="NaN"):
+        next(stream)
+
+
+def test_other_ways_of_encoding_compute_every_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's bits may depend on a picture's size, and those of turned pictures' mean on where a tile ends."""
+    for how in ({"engine": "torch"}, {"backend": "reference"}, {"self_ensemble": True}):
+        up = Upscaler(random_weights(FINE), precision="fp32", threads=2, **how)  # type: ignore[arg-type]
+        seen: list[int] = []
+        encode = up.encoder.__class__.__call__
+
+        def counted(self: Any, image: torch.Tensor, seen: list[int] = seen, encode: Any = encode) -> torch.Tensor:
+            seen.append(image.shape[0] * image.shape[1])
+            return encode(self, image)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(up.encoder.__class__, "__call__", counted)
+            list(up.stream(frames()[:3], scale=1.5))
+        assert seen == [SIZE[0] * SIZE[1]] * 3
+
+
+@given(data=st.data(), channels=st.sampled_from([1, 3]), by_channels=st.booleans(), apart=st.integers(0, 40))
+def test_parts_hold_all_differences(data: st.DataObject, channels: int, by_channels: bool, apart: int) -> None:
+    height, width = data.draw(st.integers(1, 70)), data.draw(st.integers(1, 70))
+    places = st.tuples(st.integers(0, height - 1), st.integers(0, width - 1), st.integers(0, channels - 1))
+    old = torch.zeros(height, width, channels, dtype=torch.uint8)
+    new = old.clone()
+    for row, column, channel in data.draw(st.lists(places, max_size=6)):
+        new[row, column, channel] = 1
+    if by_channels:
+        old, new = (picture.permute(2, 0, 1).contiguous().permute(1, 2, 0) for picture in (old, new))
+    parts = differing(old, new, apart)
+    if parts is None:
+        assert (old != new)[::16].float().mean(dim=(0, 1)).max() > 0.7
+        return
+    left = (old != new).any(dim=2)
+    for part in parts:
+        assert 0 <= part.top < part.bottom <= height
+        assert 0 <= part.left < part.right <= width
+        held = left[part.top : part.bottom, part.left : part.right]
+        assert held.any()
+        held[:] = False
+    assert not left.any()
+    for i, a in enumerate(parts):
+        for b in parts[:i]:
+            gaps = (b.top - a.bottom, a.top - b.bottom, b.left - a.right, a.left - b.right)
+            assert max(gaps) >= apart // 4 * 4
+
+
+def test_pictures_that_differ_are_not_compared_to_the_end() -> None:
+    old, new = torch.zeros(40, 30, 3, dtype=torch.uint8), torch.ones(40, 30, 3, dtype=torch.uint8)
+    assert differing(old, new, 8) is None
+    assert differing(old, old, 8) == []
+    assert not planar(old)
+    new[:, 2:] = 0
+    assert differing(old, new, 8) == [Part(0, 40, 0, 4)]
