@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from . import pages
+from . import dlpack, pages
 from .field import Field
 from .image import Planes, bits, unpack
 from .stream import Job
@@ -56,19 +56,28 @@ class Changes:
         if any(len(of.frames) != 1 or of.frames[0].alpha is not None for of in (now, then)):
             return None  # a change of an alpha reaches as far as colours are bled
         new, old = now.frames[0].color, then.frames[0].color
-        if new.is_cuda or old.is_cuda or (new.shape, new.dtype) != (old.shape, old.dtype):
+        devices = {new.device.type, old.device.type}
+        if devices != {"cpu"} or (new.shape, new.dtype) != (old.shape, old.dtype):
             return None
         field, size = self._field_of(new), self._size_of(*new.shape[:2])
         parts = differing(old, new, apart=2 * around(field.encoder.halo))
-        spans = [field.touched(size, part) for part in parts or []]
+        if parts is None:
+            return None
+        spans = [field.touched(size, part) for part in parts]
         cells = [(y.crop_stop - y.crop_start) * (x.crop_stop - x.crop_start) for y, x in spans]
-        if parts is None or sum(cells) > _WORTH * field.height * field.width or max(cells, default=0) > field.max_cells:
+        if sum(cells) > _WORTH * field.height * field.width or max(cells, default=0) > field.max_cells:
+            return None
+        pixels = sum((y.stop - y.start) * (x.stop - x.start) for y, x in spans)
+        if pixels * field.channels * new.itemsize > field.band_bytes:
             return None
         pieces = [field.piece(size, y, x) for y, x in spans]
         try:
-            known = unpack(before.result()).frames[0].color  # not before it is needed: it may be at work
+            made = before.result()  # not before it is needed: it may be at work
         except Exception:  # raised in its place
             return None
+        if isinstance(made, torch.Tensor) and not isinstance(before.frame, torch.Tensor):
+            made = dlpack.Held(made)  # what an array of another library became, [H, W, C]
+        known = unpack(made).frames[0].color
         picture = pages.like(known, size, known.dtype, known.device).copy_(known)
         for (y, x), piece in zip(spans, pieces, strict=True):
             picture[y.start : y.stop, x.start : x.stop] = piece

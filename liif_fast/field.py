@@ -157,9 +157,15 @@ class Field:
         """These rows and columns of the picture at ``size``, of the input's dtype."""
         y, x, cell = self.tables(size, (0, 0, self.height, self.width))
         z, origin_y, origin_x = self._features(span_y, span_x)
-        tile_y, tile_x = y.part(span_y.start, span_y.stop, origin_y), x.part(span_x.start, span_x.stop, origin_x)
-        piece = pages.like(self.color, (tile_y.size, tile_x.size), self.color.dtype, z.device)
-        self.decode(z, tile_y, tile_x, cell, piece)
+        tile_x = x.part(span_x.start, span_x.stop, origin_x)
+        dtype = self.color.dtype
+        piece = pages.like(self.color, (span_y.stop - span_y.start, tile_x.size), dtype, z.device)
+        pixels = min(self.band_bytes // (8 * dtype.itemsize), REPORT_PIXELS[z.device.type] * _UNREPORTED)
+        step = max(1, pixels // tile_x.size)
+        for first in range(span_y.start, span_y.stop, step):
+            last = min(span_y.stop, first + step)
+            rows = piece[first - span_y.start : last - span_y.start]
+            self.decode(z, y.part(first, last, origin_y), tile_x, cell, rows)
         return piece
 
     def shrink(self) -> bool:

@@ -223,12 +223,19 @@ def copied(frame: Any) -> Any:
 
 
 def _same(a: Any, b: Any) -> bool:
-    if type(a) is not type(b):
+    try:
+        return type(a) is type(b) and _equal(a, b)
+    except Exception:  # of what has no such question; what else is wrong with it is said when its turn has come
         return False
+
+
+def _equal(a: Any, b: Any) -> bool:
     if isinstance(a, np.ndarray):
         return a.dtype == b.dtype and np.array_equal(a, b)
     if isinstance(a, torch.Tensor):
         if a.is_cuda:
             return False  # its line asks when it has a copy
         return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
+    if hasattr(a, "getpalette") and a.getpalette(None) != b.getpalette(None):  # Pillow's == looks at its colours alone
+        return False
     return not hasattr(a, "__dlpack__") and bool(a == b)

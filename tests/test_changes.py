@@ -17,6 +17,8 @@ from liif_fast import Upscaler
 from liif_fast.backends import cpu
 from liif_fast.changes import Part, differing
 from liif_fast.checkpoint import Architecture
+from liif_fast.dlpack import Held
+from liif_fast.field import Field
 from liif_fast.native_encoder import NativeEncoder
 from liif_fast.pages import planar
 
@@ -87,6 +89,7 @@ KINDS: dict[str, Callable[[np.ndarray], Any]] = {
     "uint16": lambda frame: frame.astype(np.uint16) * 257,
     "float16": lambda frame: frame.astype(np.float16) / 255,
     "float64": lambda frame: frame / 255,
+    "foreign": lambda frame: Held(torch.from_numpy(frame)),
     "bfloat16": lambda frame: torch.from_numpy(frame).permute(2, 0, 1).to(torch.bfloat16) / 255,
 }
 
@@ -105,6 +108,42 @@ def test_kinds_of_frames(kind: str, encoded: list[int]) -> None:
 
 def _float(picture: Any) -> Any:
     return picture.float() if isinstance(picture, torch.Tensor) else picture
+
+
+def test_a_foreign_frame_is_no_tensor() -> None:
+    """Its result is one, [H, W, C], which three rows could pass for [C, H, W]."""
+    up = Upscaler(random_weights(FINE), precision="fp32", threads=2)
+    tensor = torch.from_numpy(frames()[0][:3])
+    first, second = up.stream([Held(tensor), Held(tensor.clone())], scale=1)
+    assert torch.equal(first, second)
+
+
+def test_memory_is_kept_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts decode no more at once than bands do, and what would be too large enlarged comes with the whole frame."""
+    memory = 4 << 20
+    up = Upscaler(random_weights(FINE), precision="fp32", threads=2, max_memory=memory)
+    decoded: list[int] = []
+    pieces: list[int] = []
+    decode, piece = Field.decode, Field.piece
+
+    def noted(self: Field, z: Any, y: Any, x: Any, cell: Any, out: torch.Tensor, paired: bool = False) -> None:
+        decoded.append(out.shape[0] * out.shape[1])
+        decode(self, z, y, x, cell, out, paired)
+
+    def counted(self: Field, *given: Any) -> torch.Tensor:
+        pieces.append(1)
+        return piece(self, *given)
+
+    monkeypatch.setattr(Field, "decode", noted)
+    monkeypatch.setattr(Field, "piece", counted)
+    given = frames(1)[:2]
+    for scale in (25, 60):
+        for found, right in zip(
+            up.stream(given, scale=scale, at_once=1), [up(g, scale=scale) for g in given], strict=True
+        ):
+            assert np.array_equal(found, right)
+    assert max(decoded) <= memory // 4 // 8
+    assert pieces == [1]  # of the first scale
 
 
 def test_what_has_no_like_before_it_is_computed_as_a_whole(encoded: list[int]) -> None:

@@ -130,6 +130,27 @@ def test_kinds_of_frames(kind: str) -> None:
         assert np.array_equal(np.asarray(found), np.asarray(wanted))
 
 
+def test_palettes_with_other_alpha_are_other_pictures() -> None:
+    """To Pillow they are equal."""
+    up = upscaler(FINE)
+    given = []
+    for alpha in (255, 9):
+        frame = Image.fromarray(np.zeros((7, 9), np.uint8), "L").convert("P")
+        frame.putpalette([200, 100, 50, alpha] * 256, "RGBA")
+        given.append(frame)
+    assert given[0] == given[1]
+    for found, frame in zip(up.stream(given, scale=2), given, strict=True):
+        assert np.array_equal(np.asarray(found), np.asarray(up(frame, scale=2)))
+
+
+def test_what_cannot_be_compared_is_refused_in_its_place() -> None:
+    """Not while the frames before it are at work."""
+    stream = upscaler(FINE, threads=2).stream([FRAMES[0], [FRAMES[0]], [FRAMES[0]]], scale=2)
+    assert np.array_equal(next(stream), upscaler(FINE)(FRAMES[0], scale=2))
+    with pytest.raises(TypeError, match="list"):
+        next(stream)
+
+
 def test_foreign_frames_are_not_compared() -> None:
     class Foreign:
         """Of another library: its ``==`` is for each sample, as arrays' is."""
