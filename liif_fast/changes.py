@@ -18,9 +18,8 @@ from .image import Planes, bits, unpack
 from .stream import Job
 from .tiling import LINES, around
 
-# One of so many rows is looked at first, and no other where a larger share of samples differs: a frame in which all
-# moves is not compared to the end.
-_STEP, _MOST = 16, 0.7
+# One of so many rows is looked at first: what they show may already be too much.
+_STEP = 4 * LINES
 # What is computed anew, halos and all, at most, as a share of a frame: it also takes copying.
 _WORTH = 0.6
 
@@ -32,6 +31,11 @@ class Part(NamedTuple):
     bottom: int
     left: int
     right: int
+
+    def area(self, margin: int, height: int, width: int) -> int:
+        """With so many cells around it, of a picture that has no more."""
+        tall = min(height, self.bottom + margin) - max(0, self.top - margin)
+        return tall * (min(width, self.right + margin) - max(0, self.left - margin))
 
 
 class Changes:
@@ -60,13 +64,14 @@ class Changes:
         if devices != {"cpu"} or (new.shape, new.dtype) != (old.shape, old.dtype):
             return None
         field, size = self._field_of(new), self._size_of(*new.shape[:2])
-        parts = differing(old, new, apart=2 * around(field.encoder.halo))
-        if parts is None:
-            return None
+        margin = around(field.encoder.halo)
+        parts: list[Part] = []
+        for step in (_STEP, 1):
+            parts = differing(old, new, 2 * margin, step)
+            cells = [part.area(margin, field.height, field.width) for part in parts]
+            if sum(cells) > _WORTH * field.height * field.width or max(cells, default=0) > field.max_cells:
+                return None
         spans = [field.touched(size, part) for part in parts]
-        cells = [(y.crop_stop - y.crop_start) * (x.crop_stop - x.crop_start) for y, x in spans]
-        if sum(cells) > _WORTH * field.height * field.width or max(cells, default=0) > field.max_cells:
-            return None
         pixels = sum((y.stop - y.start) * (x.stop - x.start) for y, x in spans)
         if pixels * field.channels * new.itemsize > field.band_bytes:
             return None
@@ -84,23 +89,20 @@ class Changes:
         return now.pack([Planes(picture, None)])
 
 
-def differing(old: torch.Tensor, new: torch.Tensor, apart: int) -> list[Part] | None:
+def differing(old: torch.Tensor, new: torch.Tensor, apart: int, step: int = 1) -> list[Part]:
     """Parts that hold all pixels in which two pictures [H, W, channels] differ, some ``apart`` pixels or more from one
-    another; None where it is most of them."""
+    another. Of every ``step``-th row only, 1 or a multiple of `LINES`, each lies within one of all rows."""
     height, width, channels = new.shape
-    planar = pages.planar(new)
-    if pages.planar(old) != planar:
-        return None
-    step = LINES if planar else LINES * channels
+    planar = pages.planar(new) and pages.planar(old)
+    across = LINES if planar else LINES * channels
     squares = np.zeros((-(-height // LINES), -(-width // LINES)), bool)
     # Lines of samples in the order of memory.
     lines = [picture.unbind(2) if planar else [picture.flatten(1)] for picture in (bits(old), bits(new))]
     for before, now in zip(*lines, strict=True):
-        a, b = before.numpy(), now.numpy()
-        if (a[::_STEP] != b[::_STEP]).mean() > _MOST:
-            return None
-        rows = np.logical_or.reduceat(a != b, np.arange(0, height, LINES), axis=0)
-        squares |= np.logical_or.reduceat(rows, np.arange(0, rows.shape[1], step), axis=1)
+        rows = before.numpy()[::step] != now.numpy()[::step]
+        if step == 1:
+            rows = np.logical_or.reduceat(rows, np.arange(0, height, LINES), axis=0)
+        squares[:: -(-step // LINES)] |= np.logical_or.reduceat(rows, np.arange(0, rows.shape[1], across), axis=1)
     return [
         Part(LINES * top, min(height, LINES * bottom), LINES * left, min(width, LINES * right))
         for top, bottom, left, right in _apart(squares, apart // LINES, 0, 0)

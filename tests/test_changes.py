@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from common import random_weights
-from liif_fast import Upscaler
+from liif_fast import Upscaler, changes
 from liif_fast.backends import cpu
 from liif_fast.changes import Part, differing
 from liif_fast.checkpoint import Architecture
@@ -207,9 +207,12 @@ def test_parts_hold_all_differences(data: st.DataObject, channels: int, by_chann
     if by_channels:
         old, new = (picture.permute(2, 0, 1).contiguous().permute(1, 2, 0) for picture in (old, new))
     parts = differing(old, new, apart)
-    if parts is None:
-        assert (old != new)[::16].float().mean(dim=(0, 1)).max() > 0.7
-        return
+    for few in differing(old, new, apart, 16):
+        assert any(
+            part.top <= few.top < few.bottom <= part.bottom and part.left <= few.left < few.right <= part.right
+            for part in parts
+        )
+        assert (old != new)[few.top : few.bottom : 4, few.left : few.right].any()
     left = (old != new).any(dim=2)
     for part in parts:
         assert 0 <= part.top < part.bottom <= height
@@ -224,10 +227,24 @@ def test_parts_hold_all_differences(data: st.DataObject, channels: int, by_chann
             assert max(gaps) >= apart // 4 * 4
 
 
-def test_pictures_that_differ_are_not_compared_to_the_end() -> None:
-    old, new = torch.zeros(40, 30, 3, dtype=torch.uint8), torch.ones(40, 30, 3, dtype=torch.uint8)
-    assert differing(old, new, 8) is None
-    assert differing(old, old, 8) == []
+def test_frames_in_which_all_moves_are_not_compared_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
+
+    def noted(old: torch.Tensor, new: torch.Tensor, apart: int, step: int = 1) -> list[Part]:
+        steps.append(step)
+        return differing(old, new, apart, step)
+
+    monkeypatch.setattr(changes, "differing", noted)
+    up = Upscaler(random_weights(FINE), precision="fp32", threads=2)
+    list(up.stream([frames()[i] for i in (0, 5, 6)], scale=1.5, at_once=1))
+    assert steps == [16, 16, 1]
+
+
+def test_parts() -> None:
+    old, new = torch.zeros(40, 30, 3, dtype=torch.uint8), torch.zeros(40, 30, 3, dtype=torch.uint8)
+    assert differing(old, new, 8) == []
     assert not planar(old)
-    new[:, 2:] = 0
+    new[:, :2] = 1
     assert differing(old, new, 8) == [Part(0, 40, 0, 4)]
+    assert differing(old, new, 8, 16) == [Part(0, 4, 0, 4), Part(16, 20, 0, 4), Part(32, 36, 0, 4)]
+    assert Part(0, 40, 0, 4).area(10, 40, 30) == 40 * 14
